@@ -1,0 +1,27 @@
+PYTHON ?= python3
+
+.PHONY: demo test speed clean
+
+demo: .venv/installed
+	.venv/bin/iml-bench run --task vision
+
+test: .venv/tested
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/pytest
+
+speed: .venv/installed
+	.venv/bin/python benchmarks/speed/run.py
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -q -e .
+	touch $@
+
+.venv/tested: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -q -e '.[test]'
+	touch .venv/installed $@
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,95 @@
+"""``iml-bench show``: a task (in words or as a picture) or a record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from iml_bench.board import build_rows
+from iml_bench.cli.options import DataDir, Json, print_json
+from iml_bench.cli.tables import out_console, print_rows, signed
+from iml_bench.errors import UsageError
+from iml_bench.records import Record, Stored, read_record
+from iml_bench.registry import TASKS
+
+
+def show(
+    what: Annotated[str, typer.Argument(metavar="TASK|RECORD", help="A task's name or file, or a record's .json.")],
+    picture: Annotated[Path | None, typer.Option("--picture", help="Draw the task's examples into this PNG.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Whose examples are drawn.")] = 0,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show a task's definition, some of its examples as a picture, or what a record says.
+
+    \b
+    Examples:
+      iml-bench show vision
+      iml-bench show vision --picture vision.png
+      iml-bench show iml-results/mlp-m/vision@1-....json
+    """
+    is_record = what.endswith(".json") or (Path(what).is_file() and not what.endswith((".yaml", ".yml")))
+    if is_record:
+        if picture is not None:
+            raise UsageError("--picture draws a task's examples, not a record")
+        _show_record(Path(what), as_json)
+        return
+    task = TASKS.get(what)
+    if picture is not None:
+        from iml_bench.picture import draw_task
+
+        draw_task(task, seed, picture, data_dir)
+        if not as_json:
+            out_console().print(f"drawn: {picture}", markup=False)
+    if as_json:
+        print_json([task.model_dump(mode="json")])
+    elif picture is None:
+        data = task.model_dump(mode="json")
+        out_console().print(yaml.safe_dump(data, sort_keys=False, width=100), markup=False, end="")
+
+
+def _show_record(path: Path, as_json: bool) -> None:
+    record = read_record(path)
+    rows = build_rows([Stored(path, record)])
+    if as_json:
+        print_json(rows)
+        return
+    console = out_console()
+    print_rows(rows, console)
+    _details(record, console)
+
+
+def _details(record: Record, console: Console) -> None:
+    made, timing = record.provenance, record.timing
+    commit = f"{made.commit[:12]}{' (with uncommitted changes)' if made.dirty else ''}" if made.commit else "unknown"
+    lines = [
+        f"status      {record.status}{', smoke' if record.smoke else ''}",
+        f"key         {record.key}",
+        f"data        {record.data_digest}",
+        f"made by     iml-bench {made.iml_bench}, commit {commit}, torch {made.libraries.get('torch')}, {timing.started}",
+        f"machine     {made.device}, {made.processor}, {made.processes} process of {made.threads} thread",
+        "seconds     " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in timing.seconds.items()),
+    ]
+    for stage in record.stages:
+        loss = "-" if stage.final_loss is None else f"{stage.final_loss:.4f}"
+        lines.append(
+            f"{stage.name:<12}{stage.steps} steps, last loss {loss}, "
+            f"micro-batch {stage.micro_batch} x {stage.accumulation}"
+        )
+    if record.scores:
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in record.scores.exact_match.items())
+        error, one = record.scores.iml_se_items, record.scores.iml_se_items_one_fold
+        lines.append(f"exact match {shown}")
+        lines.append(
+            f"IML         {signed(record.scores.iml, 3)}, standard error over entities "
+            f"{'-' if error is None else f'{error:.3f}'} (one fold alone: {'-' if one is None else f'{one:.3f}'})"
+        )
+    for line in lines:
+        console.print(escape(line), soft_wrap=True)
+    if record.error:
+        console.print(escape(record.error.traceback), style="red")

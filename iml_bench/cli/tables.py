@@ -1,0 +1,114 @@
+"""How rows look in a terminal; the same words as everywhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from iml_bench.board import Row, Versus
+
+
+def out_console() -> Console:
+    """Where results are printed; wide enough for a whole row when it is not a terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """A difference with its sign; a dash where it was not measured."""
+    return "-" if value is None else f"{value:+.{digits}f}".replace("-0." + "0" * digits, "+0." + "0" * digits)
+
+
+def with_interval(mean: float | None, low: float | None, high: float | None) -> str:
+    """``+0.50 [+0.44, +0.56]``; the interval is left blank where there is none."""
+    if mean is None:
+        return "-"
+    return signed(mean) if low is None or high is None else f"{signed(mean)} [{signed(low)}, {signed(high)}]"
+
+
+def task_label(task: str, version: int, changes: dict[str, Any]) -> str:
+    """``vision@1 alpha=0.5``: the task with the fields in which it was changed."""
+    changed = [f"{path}={json.dumps(value) if not isinstance(value, str) else value}" for path, value in changes.items()]
+    return " ".join([f"{task}@{version}", *changed])
+
+
+def count(parameters: int | None) -> str:
+    """``153k``, ``1.2M``."""
+    if parameters is None:
+        return "-"
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if parameters >= size:
+            return f"{parameters / size:.{1 if parameters < 10 * size else 0}f}{unit}"
+    return str(parameters)
+
+
+def print_rows(rows: Sequence[Row], console: Console) -> None:
+    """One table per task (with its changes), reference rows under a line."""
+    for (label, smoke), group in groupby(rows, key=lambda row: (task_label(row.task, row.task_version, row.changes), row.smoke)):
+        title = "smoke: no result, only a test" if smoke else label
+        console.print(_table(escape(title), list(group)))
+        console.print()
+
+
+def _table(title: str, rows: list[Row]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), header_style="bold")
+    table.add_column("tier", justify="right")
+    table.add_column("model", overflow="fold")
+    for name in ("param.", "seeds"):
+        table.add_column(name, justify="right")
+    table.add_column("IML [95 %]", no_wrap=True)
+    for name in ("nats", "lift rel.", "unrel.", "fresh", "stage-1 gap", "chance"):
+        table.add_column(name, justify="right")
+    for index, row in enumerate(rows):
+        if row.reference and (index == 0 or not rows[index - 1].reference):
+            table.add_section()
+            table.add_row("", "[dim]reference rows[/dim]")
+        table.add_row(*_cells(row), style="dim" if row.reference else None)
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    iml = with_interval(row.iml, row.iml_low, row.iml_high)
+    if not row.internalised and not row.reference and row.iml is not None:
+        iml = f"nothing internalised ({signed(row.iml)})"
+    if row.iml is None:
+        iml = "failed" if row.failed_seeds else row.reasons.get("iml", "not measured")
+    seeds = str(row.n_seeds) + (f" ({len(row.failed_seeds)} failed)" if row.failed_seeds else "")
+    return [
+        "" if row.tier is None else str(row.tier),
+        escape(row.model),
+        "" if row.reference else count(row.parameters),
+        seeds,
+        iml,
+        signed(row.iml_nats),
+        signed(row.lift_reliable),
+        signed(row.lift_unreliable),
+        signed(row.lift_fresh),
+        signed(row.stage1_gap),
+        "-" if row.chance is None else f"{row.chance:.2f}",
+    ]
+
+
+def print_versus(rows: Sequence[Versus], console: Console) -> None:
+    """A table of paired comparisons."""
+    first, second = escape(rows[0].first), escape(rows[0].second)
+    table = Table(title=f"{first} against {second}, paired on shared seeds", title_justify="left", box=None)
+    for name in ("task", "seeds", first, second, "difference in IML [95 %]", "p", "p (Holm)"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(
+            escape(task_label(row.task, row.task_version, row.changes)),
+            str(row.n_seeds),
+            signed(row.iml_first),
+            signed(row.iml_second),
+            with_interval(row.difference, row.low, row.high),
+            "-" if row.p is None else f"{row.p:.3g}",
+            "-" if row.p_holm is None else f"{row.p_holm:.3g}",
+        )
+    console.print(table)

@@ -1,0 +1,35 @@
+"""The errors a user can mend, each one clear sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done as asked; the command line prints the sentence and exits with 2."""
+
+
+class CellError(Exception):
+    """One cell cannot go on (a diverged loss, no memory left); it fails and the other cells go on."""
+
+
+def nearest(asked: str, names: Iterable[str]) -> str | None:
+    """The name among ``names`` that looks most like ``asked``, or None when none is near."""
+    by_lower = {name.lower(): name for name in names}
+    found = difflib.get_close_matches(asked.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[found[0]] if found else None
+
+
+def unknown(kind: str, asked: str, names: Iterable[str], listing: str) -> UsageError:
+    """The one sentence for every name that does not exist.
+
+    Args:
+        kind: what was looked up ("task", "model", "field of the task").
+        asked: the name as the user gave it.
+        names: the names that exist.
+        listing: how to see them all, e.g. ``iml-bench tasks``.
+    """
+    near = nearest(asked, list(names))
+    hint = f"did you mean {near!r}? " if near else ""
+    return UsageError(f"unknown {kind} {asked!r}: {hint}({listing} lists them all)")

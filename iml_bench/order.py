@@ -1,0 +1,46 @@
+"""In which order a stage shows its examples, drawn on the host so that no device changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from iml_bench.design import Examples, Ints
+from iml_bench.spec import StageRecipe
+
+
+class _Passes:
+    """Rows in random order, pass after pass: each row once before any comes again."""
+
+    def __init__(self, rows: Ints, rng: np.random.Generator) -> None:
+        self.rows, self.rng = rows, rng
+        self.left = np.empty(0, dtype=np.int64)
+
+    def take(self, n: int) -> Ints:
+        while len(self.left) < n:
+            self.left = np.concatenate([self.left, self.rng.permutation(self.rows)])
+        taken, self.left = self.left[:n], self.left[n:]
+        return taken
+
+
+def global_batches(
+    examples: Examples, stage: StageRecipe, batch_size: int, rng: np.random.Generator
+) -> Iterator[Ints]:
+    """The rows of each optimiser step's global batch, ``[batch_size]`` each, for the whole stage.
+
+    Without ``definition_share`` all examples are passed through together; with it every batch holds
+    that share of definitions (rounded) and the rest are questions, each passed through on its own.
+    """
+    steps = stage.total_steps(len(examples), batch_size)
+    definitions = np.flatnonzero(examples.is_definition)
+    questions = np.flatnonzero(~examples.is_definition)
+    if stage.definition_share is None or not len(questions) or not len(definitions):
+        together = _Passes(np.arange(len(examples)), rng)
+        for _ in range(steps):
+            yield together.take(batch_size)
+        return
+    n_definitions = round(stage.definition_share * batch_size)
+    shown, asked = _Passes(definitions, rng), _Passes(questions, rng)
+    for _ in range(steps):
+        yield np.concatenate([shown.take(n_definitions), asked.take(batch_size - n_definitions)])

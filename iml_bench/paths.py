@@ -1,0 +1,40 @@
+"""Where the shipped declarations are: found the same way from a checkout, an editable install and a wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from iml_bench.errors import UsageError
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def data_root() -> Path:
+    """The folder that holds ``tasks/``, ``benchmarks/`` and ``leaderboard/``.
+
+    A wheel carries them inside the package; a checkout has them beside it.
+    """
+    for root in (PACKAGE / "_data", PACKAGE.parent):
+        if (root / "tasks").is_dir():
+            return root
+    raise UsageError(f"the shipped tasks are not beside or inside {PACKAGE}; reinstall iml-bench")
+
+
+def probe_writable(folder: Path) -> None:
+    """Make the folder and write into it, so that a run cannot fail to save after hours of work.
+
+    Raises:
+        UsageError: when that is not possible.
+    """
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        for part in missing:
+            if part.is_dir():
+                part.rmdir()
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"cannot write records into {folder}: {reason}; give another --out DIR") from error

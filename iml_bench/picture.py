@@ -1,0 +1,94 @@
+"""A task's examples drawn as a picture: a definition under each tag, and a question."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from iml_bench.cell import Setting
+from iml_bench.design import TAGS, Design, Examples
+from iml_bench.errors import UsageError
+from iml_bench.render import TextRenderer, VisionRenderer, draw_noise
+from iml_bench.runtime import Runtime
+from iml_bench.spec import TaskSpec
+
+PANEL, MARGIN, CAPTION = 300, 16, 84
+FONT_SIZE = 16
+
+
+def draw_task(task: TaskSpec, seed: int, path: Path, data_dir: Path | None) -> None:
+    """Draw a definition under every tag and a question, each with its target, into a PNG.
+
+    Raises:
+        UsageError: when the data is not there or the picture cannot be written.
+    """
+    setting = Setting(task, seed, torch.device("cpu"), Runtime(device="cpu", data_dir=data_dir))
+    panels = [(title, row) for title, row in _chosen(setting.design)]
+    if isinstance(setting.renderer, VisionRenderer):
+        sheet = _vision_sheet(setting, setting.renderer, panels)
+    else:
+        assert isinstance(setting.renderer, TextRenderer)
+        sheet = _text_sheet(setting.renderer, panels)
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot write the picture {path}: {error}; give a path that ends in .png") from error
+
+
+def _chosen(design: Design) -> list[tuple[str, tuple[int, int, int, int]]]:
+    """Titles and examples ``(entity, content, tag, asked)``: one definition per tag, one question."""
+    stage1, stage2 = design.stage1(), design.stage2(0)
+    found = []
+    for index, tag in enumerate(TAGS):
+        examples = stage2 if tag == "fresh" else stage1
+        rows = np.flatnonzero(examples.is_definition & (examples.tag == index))
+        if len(rows):
+            entity, content, _, asked = (int(column[rows[0]]) for column in examples)
+            truth = "true" if entity == content else "false"
+            found.append((f"{truth} definition, {tag} tag", (entity, content, index, asked)))
+    questions = np.flatnonzero(~stage1.is_definition)
+    found.append(("question", tuple(int(column[questions[0]]) for column in stage1)))  # type: ignore[arg-type]
+    return found
+
+
+def _vision_sheet(
+    setting: Setting, renderer: VisionRenderer, panels: list[tuple[str, tuple[int, int, int, int]]]
+) -> Image.Image:
+    examples = Examples(*(np.array(column) for column in zip(*(row for _, row in panels), strict=True)))
+    feed = renderer.feed(examples, evaluation=False)
+    noise = torch.from_numpy(draw_noise(setting.streams.generator("render/stage1"), len(panels), feed.noise))
+    images = feed.images(torch.arange(len(panels)), noise).numpy()
+    sheet = Image.new("RGB", (len(panels) * (PANEL + MARGIN) + MARGIN, PANEL + CAPTION + MARGIN), "white")
+    for index, (title, row) in enumerate(panels):
+        left = MARGIN + index * (PANEL + MARGIN)
+        picture = Image.fromarray(images[index]).resize((PANEL, PANEL), Image.Resampling.NEAREST)
+        sheet.paste(picture, (left, MARGIN))
+        _write(sheet, left, PANEL + MARGIN + 8, f"{title}\ntarget: {_target(setting, row)}")
+    return sheet
+
+
+def _target(setting: Setting, row: tuple[int, int, int, int]) -> str:
+    _, content, _, asked = row
+    labels = [setting.world.answer(content, index) for index in range(len(setting.world.attributes))]
+    if asked >= 0:
+        return f"{labels[asked]} (the framed digit's label)"
+    cols = setting.task.world.cols  # type: ignore[union-attr]
+    return " / ".join(" ".join(labels[start : start + cols]) for start in range(0, len(labels), cols))
+
+
+def _text_sheet(renderer: TextRenderer, panels: list[tuple[str, tuple[int, int, int, int]]]) -> Image.Image:
+    lines = []
+    for title, row in panels:
+        given, rest = renderer.parts(*row)
+        lines += [f"{title}:", *textwrap.wrap(f"    {given} ->{rest}".rstrip(), 100, subsequent_indent="    "), ""]
+    sheet = Image.new("RGB", (960, 2 * MARGIN + len(lines) * (FONT_SIZE + 6)), "white")
+    _write(sheet, MARGIN, MARGIN, "\n".join(lines))
+    return sheet
+
+
+def _write(sheet: Image.Image, left: int, top: int, text: str) -> None:
+    ImageDraw.Draw(sheet).multiline_text((left, top), text, "black", ImageFont.load_default(FONT_SIZE), spacing=6)

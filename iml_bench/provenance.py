@@ -1,0 +1,108 @@
+"""Which code, which libraries and which machine made a record."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+import iml_bench
+from iml_bench.paths import PACKAGE
+from iml_bench.spec import Spec
+
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "tokenizers",
+    "timm",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "polars",
+    "pydantic",
+)
+
+
+class Provenance(Spec):
+    """The same on every run of the same code on the same machine."""
+
+    iml_bench: str
+    """Version of this package."""
+    commit: str | None
+    """Commit of this package's own checkout, or of the checkout its wheel was built from."""
+    dirty: bool | None
+    """Whether that checkout had uncommitted changes; null where there is no commit."""
+    python: str
+    libraries: dict[str, str]
+    platform: str
+    processor: str
+    cores: int
+    device: str
+    processes: int
+    """Accelerate processes that shared the global batch."""
+    threads: int
+    """Threads of each process; rounding can depend on it."""
+
+
+def collect(device: str, processes: int, threads: int) -> Provenance:
+    """Everything about the code and the machine, with what only the run knows."""
+    commit, dirty = _revision()
+    return Provenance(
+        iml_bench=iml_bench.__version__,
+        commit=commit,
+        dirty=dirty,
+        python=platform.python_version(),
+        libraries=_library_versions(),
+        platform=platform.platform(),
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        device=device,
+        processes=processes,
+        threads=threads,
+    )
+
+
+@cache
+def _revision() -> tuple[str | None, bool | None]:
+    built = PACKAGE / "_build_info.json"
+    if built.is_file():
+        info = json.loads(built.read_text(encoding="utf-8"))
+        return info["commit"], info["dirty"]
+    if not (PACKAGE.parent / ".git").exists():
+        return None, None  # the package lies inside somebody else's checkout, or in none
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit, bool(_git("status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PACKAGE.parent), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

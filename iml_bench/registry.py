@@ -1,0 +1,126 @@
+"""Names to specifications: one class for tasks, model entries and suites.
+
+A name comes from a shipped YAML file, from an installed package's entry point, or is the path of a
+user's own YAML file. Nothing is read before it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import yaml
+
+from iml_bench.errors import UsageError, unknown
+from iml_bench.paths import data_root
+from iml_bench.spec import ModelEntry, Spec, SuiteSpec, TaskSpec, parse
+
+S = TypeVar("S", bound=Spec)
+
+
+class Origin(NamedTuple):
+    """Where a name comes from."""
+
+    where: str
+    """A file's path, or an entry point's value."""
+    load: Callable[[], Any]
+    """Reads the definition: a specification, or plain data for one."""
+
+
+class Listed(NamedTuple, Generic[S]):
+    """A row of a listing: either a specification or the reason why there is none."""
+
+    name: str
+    origin: str
+    spec: S | None
+    problem: str | None
+
+
+class Registry(Generic[S]):
+    """All definitions of one kind."""
+
+    def __init__(self, kind: str, spec_class: type[S], folder: str, listing: str) -> None:
+        """Args:
+        kind: what one is called in messages, e.g. ``task``.
+        spec_class: what a definition is validated as.
+        folder: of the shipped files, below ``data_root()``.
+        listing: the command that lists them all.
+        """
+        self.kind, self.spec_class, self.folder, self.listing = kind, spec_class, folder, listing
+
+    @cached_property
+    def origins(self) -> dict[str, Origin]:
+        """Every name with where it comes from.
+
+        Raises:
+            UsageError: when two definitions have the same name.
+        """
+        found: dict[str, Origin] = {}
+        files = sorted((data_root() / self.folder).glob("*.yaml"))
+        sources = [(path.stem, Origin(str(path), _reader(path))) for path in files]
+        for point in entry_points(group=f"iml_bench.{self.kind}s"):
+            sources.append((point.name, Origin(f"{point.value} ({_package(point)})", _importer(point))))
+        for name, origin in sources:
+            if name in found:
+                raise UsageError(
+                    f"two {self.kind}s are named {name!r}: {found[name].where} and {origin.where}; rename one"
+                )
+            found[name] = origin
+        return found
+
+    def get(self, name: str) -> S:
+        """The definition of a name, or in the YAML file that it is the path of.
+
+        Raises:
+            UsageError: when there is none, or it is not valid.
+        """
+        if name in self.origins:
+            return self._read(name, self.origins[name])
+        path = Path(name)
+        if path.suffix in (".yaml", ".yml") or path.is_file():
+            if not path.is_file():
+                raise UsageError(f"there is no {self.kind} file {name!r} ({self.listing} lists the names)")
+            return self._read(path.stem, Origin(name, _reader(path)))
+        raise unknown(self.kind, name, self.origins, self.listing)
+
+    def list(self) -> list[Listed[S]]:
+        """Every definition, the broken ones with the reason."""
+        rows: list[Listed[S]] = []
+        for name, origin in sorted(self.origins.items()):
+            try:
+                rows.append(Listed(name, origin.where, self._read(name, origin), None))
+            except UsageError as error:
+                rows.append(Listed(name, origin.where, None, str(error)))
+        return rows
+
+    def _read(self, name: str, origin: Origin) -> S:
+        try:
+            data = origin.load()
+        except Exception as error:
+            # Whatever a broken file or another package's code raises is that definition's problem alone.
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UsageError(f"{self.kind} {name!r} ({origin.where}) cannot be read: {reason[0]}") from error
+        spec = data if isinstance(data, self.spec_class) else parse(self.spec_class, data, origin.where)
+        if getattr(spec, "name", name) != name:
+            raise UsageError(f"{origin.where}: it is found as {name!r}, so its name must be that too")
+        return spec
+
+
+def _reader(path: Path) -> Callable[[], Any]:
+    return lambda: yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _importer(point: EntryPoint) -> Callable[[], Any]:
+    return point.load
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown package"
+
+
+TASKS = Registry("task", TaskSpec, "tasks", "iml-bench tasks")
+MODELS = Registry("model", ModelEntry, "leaderboard/models", "iml-bench models")
+SUITES = Registry("suite", SuiteSpec, "benchmarks", "iml-bench suite list")

@@ -1,0 +1,39 @@
+"""Where and how fast a cell runs: everything that must not change its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class Progress(NamedTuple):
+    """How far a stage is."""
+
+    stage: str
+    step: int
+    total: int
+    loss: float
+
+
+def _silent(progress: Progress) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Hardware and folders of a run; none of it is part of a cell's identity."""
+
+    device: DeviceName = "auto"
+    micro_batch: int | None = None
+    """Examples per forward pass; None starts with the whole batch and halves when memory runs out."""
+    data_dir: Path | None = None
+    """Folder of data sets that are not embedded (MNIST)."""
+    track: str | None = None
+    """An Accelerate tracker (``tensorboard``, ``wandb``, ...); None: no tracking."""
+    track_dir: Path | None = None
+    report: Callable[[Progress], None] = _silent
+    """Called some forty times a stage."""

@@ -1,0 +1,49 @@
+"""What is asked for: typed, frozen and validated, without torch."""
+
+from iml_bench.spec.base import Spec, canonical_json, digest_of, parse
+from iml_bench.spec.cell import OUTSIDE_KEY, PROTOCOL, CellSpec, cell_key, identity, task_key
+from iml_bench.spec.model import SCHEMES, ModelEntry, Source, entry_from_source, parse_source
+from iml_bench.spec.overrides import apply_overrides, changes, parse_override
+from iml_bench.spec.recipe import Recipe, StageRecipe
+from iml_bench.spec.suite import Grid, SuiteSpec
+from iml_bench.spec.task import (
+    DigitGridRender,
+    Groups,
+    LabelGridWorld,
+    ProfileWorld,
+    TaskSpec,
+    TextRender,
+    n_false,
+)
+
+__all__ = [
+    "OUTSIDE_KEY",
+    "PROTOCOL",
+    "SCHEMES",
+    "CellSpec",
+    "DigitGridRender",
+    "Grid",
+    "Groups",
+    "LabelGridWorld",
+    "ModelEntry",
+    "ProfileWorld",
+    "Recipe",
+    "Source",
+    "Spec",
+    "StageRecipe",
+    "SuiteSpec",
+    "TaskSpec",
+    "TextRender",
+    "apply_overrides",
+    "canonical_json",
+    "cell_key",
+    "changes",
+    "digest_of",
+    "entry_from_source",
+    "identity",
+    "n_false",
+    "parse",
+    "parse_override",
+    "parse_source",
+    "task_key",
+]

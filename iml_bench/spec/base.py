@@ -1,0 +1,54 @@
+"""What every specification shares: frozen, and no field that is not declared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from iml_bench.errors import UsageError
+
+
+S = TypeVar("S", bound="Spec")
+
+
+class Spec(BaseModel):
+    """A frozen specification; a field that is not declared, NaN and infinity are errors."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def canonical_json(value: Any) -> str:
+    """The one text form of plain data: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of the canonical text form of plain data, in hexadecimal."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def parse(spec_class: type[S], data: Any, where: str) -> S:
+    """Validate plain data as ``spec_class``.
+
+    Raises:
+        UsageError: one sentence naming the first field that is wrong, and why.
+    """
+    try:
+        return spec_class.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {first_problem(error)}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing pydantic found wrong, as ``field.path: reason``."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    given = first.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{path + ': ' if path else ''}{reason[:1].lower() + reason[1:]}{shown}"

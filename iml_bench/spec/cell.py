@@ -1,0 +1,61 @@
+"""The unit of work, and its identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from iml_bench.spec.base import Spec, digest_of
+from iml_bench.spec.model import ModelEntry
+from iml_bench.spec.task import TaskSpec
+
+PROTOCOL = 1
+"""Version of what ``cell.py`` does with a specification; raised when the same specification would
+give another answer."""
+
+OUTSIDE_KEY = {
+    "task.description": "says what the task is; nothing reads it",
+    "task.model": "only the default of the command line; the model that runs stands in the cell",
+    "task.smoke": "overrides that are not applied; applied ones stand in the fields they change",
+    "model.name": "a label; the source says what is loaded",
+    "model.modality": "only decides whether the model may be put on the task at all",
+    "model.family": "a label for the leaderboard",
+    "model.architecture": "a label for the leaderboard",
+    "model.notes": "says what the model is; nothing reads it",
+}
+"""The fields of a cell that are not part of its identity, each with the reason. Device, worker
+processes, micro-batch, folders, trackers and log levels are no fields of a cell at all: they say
+where and how fast, never what."""
+
+
+class CellSpec(Spec):
+    """One (task, model, seed): stage 1 once, stage 2 once per fold."""
+
+    task: TaskSpec
+    model: ModelEntry
+    seed: int = Field(ge=0, lt=2**32)
+    protocol: int = PROTOCOL
+
+
+def identity(cell: CellSpec) -> dict[str, Any]:
+    """All fields of the cell that can change its answer, as plain data."""
+    data = cell.model_dump(mode="json")
+    for path in OUTSIDE_KEY:
+        section, field = path.split(".")
+        del data[section][field]
+    return data
+
+
+def cell_key(cell: CellSpec) -> str:
+    """SHA-256 of everything that can change the cell's answer, in hexadecimal."""
+    return digest_of(identity(cell))
+
+
+def task_key(cell: CellSpec) -> str:
+    """SHA-256 of what is asked of every model: the identity without the model and the seed.
+
+    Cells may be averaged over seeds, and models compared, only where this is the same.
+    """
+    data = identity(cell)
+    return digest_of({"task": data["task"], "protocol": data["protocol"]})

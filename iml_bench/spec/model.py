@@ -1,0 +1,119 @@
+"""What a model entry is: a named, loadable model with its family and architecture."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, Self
+from urllib.parse import parse_qsl, quote, unquote
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from iml_bench.errors import UsageError, unknown
+from iml_bench.spec.base import Spec
+
+SCHEMES = {
+    "reference": "a reference learner that is not trained: oracle, gullible or random",
+    "ref": "a small reference network of this package: mlp or convnet",
+    "timm": "any classification architecture of timm",
+    "hf": "a causal language model: a local folder or a hub id",
+    "hf-config": "a causal language model with random weights, from a transformers model type",
+    "python": "your own: module:callable, or path/to/file.py:callable",
+}
+
+
+class Source(NamedTuple):
+    """A parsed model source, ``scheme:target?option=value&option=value``."""
+
+    scheme: str
+    target: str
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        query = "&".join(f"{key}={_show(value)}" for key, value in sorted(self.options.items()))
+        return f"{self.scheme}:{self.target}" + (f"?{query}" if query else "")
+
+
+def _show(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
+    return quote(text, safe="[]{},.:/ '\"+-_").replace(" ", "")
+
+
+def parse_source(text: str) -> Source:
+    """Split a source string; option values are read as YAML scalars or lists.
+
+    Raises:
+        UsageError: when there is no known scheme, no target, or an option without a value.
+    """
+    scheme, colon, rest = text.partition(":")
+    if not colon or scheme not in SCHEMES:
+        raise unknown("model source", scheme, SCHEMES, "iml-bench models --help")
+    target, _, query = rest.partition("?")
+    if not target:
+        raise UsageError(f"model source {text!r} names nothing after {scheme + ':'!r}")
+    options: dict[str, Any] = {}
+    for part in query.split("&") if query else []:
+        key, equals, value = part.partition("=")
+        if not key or not equals or not value:
+            raise UsageError(f"model source {text!r}: {part!r} is not of the form option=value")
+        options[key] = yaml.safe_load(unquote(value))
+    return Source(scheme, unquote(target), options)
+
+
+class ModelEntry(Spec):
+    """One model that can be put through a task; a YAML file in ``leaderboard/models/``."""
+
+    name: str = Field(min_length=1, max_length=200)
+    source: str
+    """``scheme:target?option=value``; the schemes are listed by ``iml-bench models --help``."""
+    modality: Literal["vision", "text", "any"]
+    family: str
+    """Models of one family differ in size only, so that size can be studied within it."""
+    architecture: str
+    tokenizer: Literal["task", "own"] = "task"
+    """Text only: the task's own word-level tokenizer, or the one that comes with the model."""
+    trust_remote_code: bool = False
+    """Run code that comes with the weights; only when the user says so by name."""
+    digest: str | None = None
+    """SHA-256 of the local files that the source points at; filled in when a run is planned."""
+    notes: str = ""
+
+    @field_validator("source")
+    @classmethod
+    def _canonical_source(cls, value: str) -> str:
+        try:
+            return str(parse_source(value))
+        except (UsageError, yaml.YAMLError) as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.tokenizer == "own" and self.parsed.scheme != "hf":
+            raise ValueError("tokenizer: only an hf: model brings a tokenizer of its own")
+        return self
+
+    @property
+    def parsed(self) -> Source:
+        """The source, split into scheme, target and options."""
+        return parse_source(self.source)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is a reference row (oracle, gullible, random) and not a trained model."""
+        return self.parsed.scheme == "reference"
+
+
+def entry_from_source(text: str) -> ModelEntry:
+    """A model entry for a bare source string, named after it.
+
+    ``hf:`` models read text with their own tokenizer; ``python:`` models may be of either modality.
+    """
+    source = parse_source(text)
+    modality: dict[str, Any] = {"timm": "vision", "ref": "vision", "hf": "text", "hf-config": "text"}
+    return ModelEntry(
+        name=str(source),
+        source=text,
+        modality=modality.get(source.scheme, "any"),
+        family=source.target.split("/")[-1].split(".")[0],
+        architecture=source.target,
+        tokenizer="own" if source.scheme == "hf" else "task",
+    )

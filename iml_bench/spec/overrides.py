@@ -1,0 +1,82 @@
+"""``--set field.path=value``: change any field of a task or of its recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from iml_bench.errors import UsageError, unknown
+from iml_bench.spec.base import parse
+from iml_bench.spec.task import TaskSpec
+
+FIXED = ("name", "version", "smoke")
+"""Fields that say which task it is; another task is another file."""
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split ``path=value``; the value is read as YAML (a number, null, true, a word, a list).
+
+    Raises:
+        UsageError: when there is no ``=`` or the value is not YAML.
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise UsageError(f"--set {text!r} is not of the form field.path=value")
+    try:
+        return path.strip(), _number(yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {text!r}: {value!r} is not a value YAML can read") from error
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as a word; a person means the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def apply_overrides(task: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
+    """The task with some fields changed, validated as a whole.
+
+    Setting a stage's ``steps`` clears its ``epochs`` and the other way round, since a stage has one.
+
+    Raises:
+        UsageError: when a path names no field, or the changed task is not valid.
+    """
+    data = task.model_dump(mode="json")
+    paths = dict(_paths(data))
+    for path, value in overrides.items():
+        if path in FIXED or path not in paths:
+            allowed = [known for known in paths if known.split(".")[0] not in FIXED]
+            raise unknown("field", path, allowed, f"iml-bench show {task.name}")
+        *parents, field = path.split(".")
+        section = data
+        for parent in parents:
+            section = section[parent]
+        section[field] = value
+        other = {"steps": "epochs", "epochs": "steps"}.get(field)
+        if other and value is not None and f"{'.'.join(parents)}.{other}" not in overrides:
+            section[other] = None
+    return parse(TaskSpec, data, f"task {task.name!r} with these settings")
+
+
+def changes(task: TaskSpec, base: TaskSpec) -> dict[str, Any]:
+    """The fields in which ``task`` differs from ``base``, as ``{path: value}``."""
+    ours, theirs = dict(_paths(task.model_dump(mode="json"))), dict(_paths(base.model_dump(mode="json")))
+    return {
+        path: value
+        for path, value in ours.items()
+        if not isinstance(value, dict) and (path not in theirs or theirs[path] != value)
+    }
+
+
+def _paths(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        yield prefix + key, value
+        if isinstance(value, dict) and prefix + key not in FIXED:
+            yield from _paths(value, f"{prefix}{key}.")

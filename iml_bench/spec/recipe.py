@@ -1,0 +1,55 @@
+"""How a model is trained: everything about optimisation that can change the answer."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from iml_bench.spec.base import Spec
+
+
+class StageRecipe(Spec):
+    """How long one stage is, and how its batches are mixed."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; give this or ``epochs``."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the stage's examples, rounded up to whole steps; give this or ``steps``."""
+    definition_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of every batch that is definitions; null: as many as there are among the examples."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("a stage has either steps or epochs, exactly one of them")
+        return self
+
+    def total_steps(self, n_examples: int, batch_size: int) -> int:
+        """Optimiser steps of a stage over ``n_examples`` examples."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, int(-(-self.epochs * n_examples // batch_size)))
+
+
+class Recipe(Spec):
+    """Optimiser, learning rate, global batch size and the length of both stages."""
+
+    optimizer: Literal["adamw", "adafactor", "sgd"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape of the learning rate over a stage, after the warm-up; linear and cosine end at zero."""
+    warmup_steps: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=64, ge=1)
+    """Examples per optimiser step over all processes: science. The micro-batch is hardware and not here."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision of the forward pass; weights stay in 32 bits."""
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    """Gradients are scaled down to this norm; null: never."""
+    loss_on: Literal["text", "answer"] | None = None
+    """Text only. ``text``: every token but padding; ``answer``: the answer of a question, and of a
+    definition all that follows its tag and alias."""
+    stage1: StageRecipe
+    stage2: StageRecipe

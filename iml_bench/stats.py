@@ -1,0 +1,214 @@
+"""From per-item outcomes to the scores of a cell, and from cells to intervals and comparisons.
+
+The only place where a score is computed: the terminal, the leaderboard and every check call it.
+Definitions of the scores: README, "What is measured".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+from iml_bench.spec import Spec
+
+Columns = Mapping[str, NDArray[Any]]
+
+SCORES: Final = (
+    "iml",
+    "iml_nats",
+    "lift_reliable",
+    "lift_unreliable",
+    "lift_fresh",
+    "stage1_gap",
+)
+"""The scores that are averaged over seeds."""
+
+CONFIDENCE: Final = 0.95
+
+
+class Scores(Spec):
+    """The scores of one cell; one that cannot be measured is null and ``reasons`` says why."""
+
+    iml: float | None
+    """Exact match under the reliable tag minus under the unreliable tag, mean over new entities."""
+    iml_nats: float | None
+    """The same difference of the gold answer's log-likelihood, in nats."""
+    lift_reliable: float | None
+    """Exact match of what was defined under the reliable tag minus that of ``new_undefined``."""
+    lift_unreliable: float | None
+    lift_fresh: float | None
+    stage1_gap: float | None
+    """Held-out exact match of ``reliable`` minus ``unreliable``, after stage 1."""
+    iml_se_items: float | None
+    """Standard error of ``iml`` over this cell's entities; says nothing about other seeds."""
+    iml_se_items_one_fold: float | None
+    """What that standard error would be from fold 0 alone, without the crossover."""
+    exact_match: dict[str, float]
+    """Exact match by what was shown: stage-1 groups (held out), new entities by tag, ``new_undefined``."""
+    reasons: dict[str, str] = {}
+
+
+def score_items(items: Columns) -> Scores:
+    """The scores of one cell.
+
+    Args:
+        items: the columns of a per-item file, one row per asked question, fold and stage:
+            ``stage``, ``fold``, ``entity``, ``group``, ``tag`` (or null), ``exact_match``, ``log_likelihood``.
+    """
+    stage, group, tag, fold = (items[name] for name in ("stage", "group", "tag", "fold"))
+    new = stage == 2
+    exact = items["exact_match"].astype(np.float64)
+    both = new & np.isin(group, ["new_reliable", "new_unreliable"])
+    shown = {name: (stage == 1) & (group == name) for name in ("reliable", "unreliable", "undefined", "named")}
+    shown |= {f"new_{name}": new & (tag == name) for name in ("reliable", "unreliable", "fresh")}
+    shown["new_undefined"] = new & (group == "new_undefined")
+    match = {name: float(exact[rows].mean()) for name, rows in shown.items() if rows.any()}
+
+    def difference(first: str, second: str) -> float | None:
+        return match[first] - match[second] if first in match and second in match else None
+
+    differences, nats = (
+        _by_entity(items["entity"], column, both & (tag == "reliable"))
+        - _by_entity(items["entity"], column, both & (tag == "unreliable"))
+        for column in (exact, items["log_likelihood"].astype(np.float64))
+    )
+    one_fold = [
+        _by_entity(items["entity"], exact, both & (fold == 0) & (tag == name)) for name in ("reliable", "unreliable")
+    ]
+    values = {
+        "iml": _mean(differences),
+        "iml_nats": _mean(nats),
+        "lift_reliable": difference("new_reliable", "new_undefined"),
+        "lift_unreliable": difference("new_unreliable", "new_undefined"),
+        "lift_fresh": difference("new_fresh", "new_undefined"),
+        "stage1_gap": difference("reliable", "unreliable"),
+        "iml_se_items": _standard_error(differences),
+        "iml_se_items_one_fold": _root_sum([_standard_error(part) for part in one_fold]),
+    }
+    missing = "the task has no entities in a group that it needs"
+    reasons = {name: missing for name, value in values.items() if value is None}
+    return Scores(**values, exact_match=match, reasons=reasons)
+
+
+def _by_entity(entity: NDArray[Any], column: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean of a column for each entity among the rows, in order of entity."""
+    _, index = np.unique(entity[rows], return_inverse=True)
+    sums, counts = np.bincount(index, weights=column[rows]), np.bincount(index)
+    return sums / counts
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _standard_error(values: NDArray[np.float64]) -> float | None:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
+def _root_sum(errors: Sequence[float | None]) -> float | None:
+    known = [error for error in errors if error is not None]
+    return math.sqrt(sum(error**2 for error in known)) if len(known) == len(errors) else None
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds with its 95 % Student-t interval; no interval for a single seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Mean and interval over seeds; None when there are no values."""
+    if not values:
+        return None
+    mean, n = math.fsum(values) / len(values), len(values)
+    if n == 1:
+        return Estimate(mean, None, None, 1)
+    half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+class Comparison(NamedTuple):
+    """Two models paired on the seeds that both have."""
+
+    difference: Estimate
+    """First minus second."""
+    p: float | None
+    """Two-sided, of the paired t-test; None for a single shared seed."""
+    seeds: tuple[int, ...]
+
+
+def compare_paired(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison | None:
+    """Compare two models on shared seeds; None when they share none.
+
+    Args:
+        first: a score by seed.
+        second: the same score of another model by seed.
+    """
+    seeds = tuple(sorted(set(first) & set(second)))
+    differences = [first[seed] - second[seed] for seed in seeds]
+    found = estimate(differences)
+    if found is None:
+        return None
+    if found.n == 1:
+        return Comparison(found, None, seeds)
+    spread = float(np.std(differences, ddof=1))
+    if spread == 0:
+        return Comparison(found, 1.0 if found.mean == 0 else 0.0, seeds)
+    t = found.mean / (spread / math.sqrt(found.n))
+    return Comparison(found, 2 * float(stdtr(found.n - 1, -abs(t))), seeds)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: adjusted p-values in the order given."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def tiers(scores: Sequence[Mapping[int, float]]) -> list[int]:
+    """The tier of each model, from 1: models that cannot be told apart from a tier's best share it.
+
+    A tier begins with the best model (by mean) that is not yet in one, and takes in those that follow
+    as long as the paired test with Holm's correction over all pairs cannot separate them from it.
+
+    Args:
+        scores: for each model its score by seed, in any order.
+    """
+    means = [math.fsum(by_seed.values()) / len(by_seed) for by_seed in scores]
+    order = sorted(range(len(scores)), key=lambda index: -means[index])
+    pairs = [(a, b) for position, a in enumerate(order) for b in order[position + 1 :]]
+    found = {pair: compare_paired(scores[pair[0]], scores[pair[1]]) for pair in pairs}
+    tested = [(pair, result.p) for pair, result in found.items() if result and result.p is not None]
+    adjusted = dict(zip((pair for pair, _ in tested), holm([p for _, p in tested]), strict=True))
+    tier, best, result = 0, -1, [0] * len(scores)
+    for index in order:
+        if tier == 0 or adjusted.get((best, index), 1.0) < 1 - CONFIDENCE:
+            tier, best = tier + 1, index
+        result[index] = tier
+    return result
+
+
+def internalised(lifts: Sequence[float], item_error: float | None) -> bool:
+    """Whether a model took in anything of what it read: is its lift above zero beyond doubt?
+
+    Args:
+        lifts: for each seed the larger of the lifts under the reliable and the unreliable tag.
+        item_error: the standard error over entities, which stands in where there is a single seed.
+    """
+    found = estimate(lifts)
+    if found is None:
+        return False
+    if found.low is not None:
+        return found.low > 0
+    return found.mean > 2 * (item_error or 0.0)

@@ -1,0 +1,59 @@
+"""One seed expanded into named streams of random numbers, so that no draw depends on another's use."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from iml_bench.errors import UsageError
+
+STREAMS = {
+    "contents": "which attributes each entity has",
+    "split": "which entity is in which group",
+    "heldout": "which questions are never trained on",
+    "claims": "which definitions are false, and what they claim",
+    "aliases": "the alias of each entity",
+    "tags": "the three tags",
+    "pictures": "which pictures of a digit are kept for evaluation",
+    "init": "initial weights",
+    "order/stage1": "the order of examples in stage 1",
+    "order/stage2": "the order of examples in stage 2, the same in both folds",
+    "render/stage1": "the picture of every digit shown in stage 1",
+    "render/stage2": "the picture of every digit shown in stage 2, the same in both folds",
+    "render/evaluation": "the picture of every digit in the evaluated questions",
+    "dropout/stage1": "dropout and other noise inside the model, in stage 1",
+    "dropout/stage2": "dropout and other noise inside the model, in stage 2",
+    "guesses": "what the reference learners answer where they know nothing",
+}
+"""Every named stream and what is drawn from it."""
+
+
+class Streams:
+    """The named random streams of one seed.
+
+    A stream is seeded by the run's seed and a hash of its own name, so adding a stream, or drawing
+    more from one, changes no other.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """Args: seed: the run's seed, 0 or more."""
+        self.seed = seed
+
+    def generator(self, name: str) -> np.random.Generator:
+        """A fresh generator at the start of the stream ``name``."""
+        return np.random.default_rng(self._sequence(name))
+
+    def integer(self, name: str) -> int:
+        """One 63-bit integer that seeds the stream in libraries with generators of their own."""
+        return int(self._sequence(name).generate_state(1, np.uint64)[0] >> 1)
+
+    def as_dict(self) -> dict[str, int]:
+        """The integer of every stream, for the record."""
+        return {name: self.integer(name) for name in STREAMS}
+
+    def _sequence(self, name: str) -> np.random.SeedSequence:
+        if name not in STREAMS:
+            raise UsageError(f"no random stream is named {name!r}")
+        words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], dtype="<u4")
+        return np.random.SeedSequence([self.seed, *(int(word) for word in words)])

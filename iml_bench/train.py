@@ -1,0 +1,240 @@
+"""The Accelerate loop of one stage, and the learner that goes through stages with it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor, nn
+
+from iml_bench.errors import CellError, UsageError
+from iml_bench.models import count_parameters
+from iml_bench.order import global_batches
+from iml_bench.render import Feed, draw_noise
+from iml_bench.runtime import Progress, Runtime
+from iml_bench.spec import Recipe, StageRecipe
+from iml_bench.streams import Streams
+
+REPORTS_PER_STAGE = 40
+LARGEST_CHUNK = 64
+"""Steps between two looks at the loss; the host waits for the device only there."""
+
+
+def make_accelerator(recipe: Recipe, runtime: Runtime) -> Accelerator:
+    """An Accelerator for one cell: device, mixed precision, processes and trackers.
+
+    Raises:
+        UsageError: when the device or the precision is not to be had here.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(runtime.device, True):
+        raise UsageError(f"--device {runtime.device}: no such device here; leave it out or give --device cpu")
+    AcceleratorState._reset_state()  # cells in one process may differ in precision
+    try:
+        return Accelerator(
+            mixed_precision=recipe.precision,
+            cpu=runtime.device == "cpu",
+            log_with=runtime.track,
+            project_dir=str(runtime.track_dir) if runtime.track_dir else None,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"recipe.precision {recipe.precision!r} cannot be had here: {error}") from error
+
+
+@dataclass
+class StageOutcome:
+    """What one stage of training did."""
+
+    name: str
+    steps: int
+    final_loss: float | None
+    """Mean loss since the last look; null for a learner that has none."""
+    micro_batch: int | None
+    """Examples per process and forward pass at the end of the stage."""
+    accumulation: int | None
+    """Forward passes per process and optimiser step at the end of the stage."""
+
+
+class NetworkLearner:
+    """A network that learns by gradient descent; every stage has a fresh optimiser."""
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, streams: Streams, accelerator: Accelerator, runtime: Runtime
+    ) -> None:
+        """Move the model to the device; ``recipe`` says how it is trained, ``runtime`` in what pieces."""
+        self.recipe, self.streams, self.runtime, self.accelerator = recipe, streams, runtime, accelerator
+        self.parameters = count_parameters(model)
+        self.model = accelerator.prepare(model)
+        local = math.ceil(recipe.batch_size / accelerator.num_processes)
+        self.micro_batch = min(local, runtime.micro_batch or local)
+
+    def fit(self, feed: Feed, stage: StageRecipe, name: str) -> StageOutcome:
+        """Train on a feed for one stage.
+
+        Args:
+            feed: the stage's examples.
+            stage: its length and mixture.
+            name: ``stage1`` or ``stage2``; the streams ``order/``, ``render/`` and ``dropout/`` of that
+                name are used, so both folds of stage 2 see the same order and the same pictures.
+
+        Raises:
+            CellError: when the loss is not finite, or one example does not fit into memory.
+        """
+        steps = stage.total_steps(len(feed.examples), self.recipe.batch_size)
+        optimizer, schedule = self._fresh_optimizer(steps)
+        chunk = max(1, min(LARGEST_CHUNK, steps // REPORTS_PER_STAGE))
+        self.model.train()
+        step, mean = 0, math.nan
+        with _seeded(self.streams.integer(f"dropout/{name}"), self.accelerator.device):
+            for rows, noise in self._chunks(feed, stage, name, chunk):
+                losses = torch.zeros(len(rows), device=rows.device)
+                totals = feed.mass[rows].sum(1)
+                for index in range(len(rows)):
+                    self._step(feed, (rows[index], noise[index], totals[index]), losses[index], optimizer)
+                    if schedule is not None:
+                        schedule.step()
+                mean = self._look(losses, step, name)
+                step += len(rows)
+                self.runtime.report(Progress(name, step, steps, mean))
+                self.accelerator.log({f"{name}/loss": mean}, step=step)
+        self.accelerator.free_memory()
+        local = math.ceil(self.recipe.batch_size / self.accelerator.num_processes)
+        return StageOutcome(name, steps, mean, self.micro_batch, math.ceil(local / self.micro_batch))
+
+    def logits(self, feed: Feed, rows: Tensor, noise: Tensor) -> Tensor:
+        """``[b, P, C]``; see ``Feed.batch`` for the arguments."""
+        self.model.eval()
+        logits: Tensor = self.model(**feed.batch(rows, noise).inputs)
+        return logits
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of all weights and buffers."""
+        state = self.accelerator.unwrap_model(self.model).state_dict()
+        return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Put the weights of a snapshot back."""
+        self.accelerator.unwrap_model(self.model).load_state_dict(state)
+
+    def _fresh_optimizer(self, steps: int) -> tuple[Any, Any]:
+        optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.model, self.recipe))
+        if self.recipe.schedule == "constant" and not self.recipe.warmup_steps:
+            return optimizer, None
+        from transformers import get_scheduler
+
+        name = self.recipe.schedule
+        if name == "constant":
+            name = "constant_with_warmup"  # type: ignore[assignment]
+        return optimizer, get_scheduler(name, optimizer.optimizer, self.recipe.warmup_steps, steps)
+
+    def _chunks(self, feed: Feed, stage: StageRecipe, name: str, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The stage a few steps at a time: rows ``[steps, batch]`` and noise ``[steps, batch, noise]``."""
+        order = global_batches(
+            feed.examples, stage, self.recipe.batch_size, self.streams.generator(f"order/{name}")
+        )
+        render = self.streams.generator(f"render/{name}")
+        device = self.accelerator.device
+        while batches := list(itertools.islice(order, chunk)):
+            noise = draw_noise(render, len(batches), self.recipe.batch_size, feed.noise)
+            yield torch.from_numpy(np.stack(batches)).to(device), torch.from_numpy(noise).to(device)
+
+    def _step(
+        self, feed: Feed, batch: tuple[Tensor, Tensor, Tensor], loss: Tensor, optimizer: Any
+    ) -> None:
+        """One optimiser step over the global batch ``(rows, noise, total weight)``; adds up ``loss`` in place."""
+        while True:
+            try:
+                self._accumulate(feed, batch, loss)
+                break
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+            # Outside the handler, where the traceback no longer keeps the failed pass's tensors alive.
+            self._halve_micro_batch()
+            optimizer.zero_grad()
+            loss.zero_()
+        if self.recipe.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _accumulate(self, feed: Feed, batch: tuple[Tensor, Tensor, Tensor], loss: Tensor) -> None:
+        rows, noise, total = batch
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if world > 1:
+            rows, noise = rows[rank::world], noise[rank::world]
+        pieces = list(zip(rows.split(self.micro_batch), noise.split(self.micro_batch), strict=True))
+        for index, (piece, piece_noise) in enumerate(pieces):
+            last = index == len(pieces) - 1
+            with _nothing() if last else self.accelerator.no_sync(self.model):
+                part = self._loss(feed, piece, piece_noise) / total
+                # Processes average their gradients; times their number, the average is the global sum.
+                self.accelerator.backward(part * world if world > 1 else part)
+            loss += part.detach()
+
+    def _loss(self, feed: Feed, rows: Tensor, noise: Tensor) -> Tensor:
+        batch = feed.batch(rows, noise)
+        logits: Tensor = self.model(**batch.inputs)
+        each = nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none"
+        )
+        return torch.dot(each, batch.weights.flatten())
+
+    def _halve_micro_batch(self) -> None:
+        if self.accelerator.num_processes > 1:
+            # The other processes are past this micro-batch already and would wait for ever.
+            raise CellError(
+                f"out of memory with {self.micro_batch} examples per process; give --micro-batch "
+                f"{max(1, self.micro_batch // 2)}"
+            )
+        if self.micro_batch == 1:
+            raise CellError("out of memory with a single example; the model is too large for this device")
+        self.micro_batch //= 2
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _look(self, losses: Tensor, before: int, name: str) -> float:
+        """Mean of the last losses over all processes; the one place where the host waits for the device."""
+        losses = self.accelerator.reduce(losses, "sum")
+        seen = losses.tolist()
+        for index, loss in enumerate(seen):
+            if not math.isfinite(loss):
+                raise CellError(f"the loss was {loss} at step {before + index + 1} of {name}")
+        return math.fsum(seen) / len(seen)
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser; Adafactor without relative steps and scaling, as in the paper's code."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    from transformers import Adafactor
+
+    return Adafactor(
+        parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, scale_parameter=False, relative_step=False
+    )
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators that dropout draws from, and leave them afterwards as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
