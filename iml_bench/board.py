@@ -226,7 +226,9 @@ def _versus(ours: list[Record], theirs: list[Record], first: str, second: str) -
     found = compare_paired(ours_by_seed, theirs_by_seed)
     if found is None:
         return None
-    means = [math.fsum(side[seed] for seed in found.seeds) / len(found.seeds) for side in (ours_by_seed, theirs_by_seed)]
+    means = [
+        math.fsum(side[seed] for seed in found.seeds) / len(found.seeds) for side in (ours_by_seed, theirs_by_seed)
+    ]
     return Versus(
         task=ours[0].cell.task.name,
         task_version=ours[0].cell.task.version,
@@ -252,7 +254,9 @@ def _with_holm(rows: list[Versus]) -> list[Versus]:
 
 
 def _why_not_comparable(sides: list[dict[str, list[Record]]], first: str, second: str) -> str:
-    labels = [{record.cell.task.name: record.cell.task.label for rows in side.values() for record in rows} for side in sides]
+    labels = [
+        {record.cell.task.name: record.cell.task.label for rows in side.values() for record in rows} for side in sides
+    ]
     shared = sorted(set(labels[0]) & set(labels[1]))
     for name in shared:
         if labels[0][name] != labels[1][name]:

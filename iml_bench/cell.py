@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,17 +93,22 @@ class Setting:
         self.renderer: Renderer = build_renderer(
             task, self.world, self.streams, device, data_dir=runtime.data_dir, tokenizer=tokenizer
         )
+        self._feeds: dict[tuple[str, int, int], Feed] = {}
 
-    @cache
     def train_feed(self, stage: int, fold: int = 0) -> Feed:
         """What stage 1, or a fold of stage 2, trains on."""
         examples = self.design.stage1() if stage == 1 else self.design.stage2(fold)
-        return self.renderer.feed(examples, evaluation=False)
+        return self._feed(("train", stage, fold), examples)
 
-    @cache
     def question_feed(self, stage: int) -> Feed:
         """What is asked after a stage."""
-        return self.renderer.feed(self.design.questions(stage), evaluation=True)
+        return self._feed(("questions", stage, 0), self.design.questions(stage))
+
+    def _feed(self, which: tuple[str, int, int], examples: Examples) -> Feed:
+        """Feeds are made once: tokenising takes longer than a smoke run."""
+        if which not in self._feeds:
+            self._feeds[which] = self.renderer.feed(examples, evaluation=which[0] == "questions")
+        return self._feeds[which]
 
     def shape(self) -> Shape:
         """What a model must take and give."""
@@ -194,9 +198,7 @@ def prepare(cell: CellSpec, runtime: Runtime) -> tuple[Setting, Learner, Any]:
     return setting, learner, accelerator
 
 
-def _item_table(
-    setting: Setting, examples: Examples, stage: int, fold: int, answers: dict[str, Any]
-) -> pl.DataFrame:
+def _item_table(setting: Setting, examples: Examples, stage: int, fold: int, answers: dict[str, Any]) -> pl.DataFrame:
     design = setting.design
     tags = [TAGS[tag] if tag != NONE else None for tag in design.tag[fold][examples.entity]]
     n = len(examples)

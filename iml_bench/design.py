@@ -59,7 +59,7 @@ class Examples(NamedTuple):
     @property
     def is_definition(self) -> NDArray[np.bool_]:
         """Which rows are definitions, shape ``[n]``."""
-        return self.asked == NONE
+        return np.equal(self.asked, NONE)
 
 
 @dataclass(frozen=True)

@@ -31,5 +31,5 @@ def unknown(kind: str, asked: str, names: Iterable[str], listing: str) -> UsageE
         listing: how to see them all, e.g. ``iml-bench tasks``.
     """
     near = nearest(asked, list(names))
-    hint = f"did you mean {near!r}? " if near else ""
-    return UsageError(f"unknown {kind} {asked!r}: {hint}({listing} lists them all)")
+    hint = f": did you mean {near!r}?" if near else ""
+    return UsageError(f"unknown {kind} {asked!r}{hint} ({listing} lists them all)")

@@ -56,7 +56,7 @@ def answer_questions(
     rows = torch.arange(n, device=device)
     with torch.no_grad():
         parts = [
-            _ask(learner, feed, piece, noise[piece]) for piece in rows.split(LARGEST_BATCH)
+            _ask(learner, feed, piece, noise[piece]) for piece in torch.split(rows, LARGEST_BATCH)
         ]  # a step of evaluation is as long as a batch; only the end waits for the device
     found, right, answer, score = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
     exact = ((found == right) | ~answer).all(dim=1)
@@ -65,9 +65,7 @@ def answer_questions(
         (renderer.spell(right[row][answer[row]].tolist()), renderer.spell(found[row][answer[row]].tolist()))
         for row in range(n)
     ]
-    return Answers(
-        exact.numpy(), total.numpy(), [gold for gold, _ in spelled], [predicted for _, predicted in spelled]
-    )
+    return Answers(exact.numpy(), total.numpy(), [gold for gold, _ in spelled], [predicted for _, predicted in spelled])
 
 
 def _ask(learner: Answering, feed: Feed, rows: Tensor, noise: Tensor) -> tuple[Tensor, ...]:

@@ -84,7 +84,7 @@ def _in_workers(jobs: Sequence[Job], runtime: Runtime, workers: int, listen: Lis
     context = multiprocessing.get_context("spawn")
     # Read when a worker's libraries are loaded: two processes with two threads each on two cores
     # would wait for one another most of the time.
-    environment = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     os.environ.update(environment | {"TOKENIZERS_PARALLELISM": "false"})
     with context.Manager() as manager:
         events: Any = manager.Queue()

@@ -24,9 +24,7 @@ class _Passes:
         return taken
 
 
-def global_batches(
-    examples: Examples, stage: StageRecipe, batch_size: int, rng: np.random.Generator
-) -> Iterator[Ints]:
+def global_batches(examples: Examples, stage: StageRecipe, batch_size: int, rng: np.random.Generator) -> Iterator[Ints]:
     """The rows of each optimiser step's global batch, ``[batch_size]`` each, for the whole stage.
 
     Without ``definition_share`` all examples are passed through together; with it every batch holds

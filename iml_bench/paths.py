@@ -21,7 +21,7 @@ def data_root() -> Path:
 
 
 def probe_writable(folder: Path) -> None:
-    """Make the folder and write into it, so that a run cannot fail to save after hours of work.
+    """Try to write into a folder, so that a run cannot fail to save after hours of work; leaves no trace.
 
     Raises:
         UsageError: when that is not possible.
@@ -33,8 +33,9 @@ def probe_writable(folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"cannot write records into {folder}: {reason}; give another --out DIR") from error
+    finally:
         for part in missing:
             if part.is_dir():
                 part.rmdir()
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"cannot write records into {folder}: {reason}; give another --out DIR") from error

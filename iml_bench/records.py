@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -195,18 +195,18 @@ class Store:
             record = Record(status="failed", **draft)
         else:
             parquet = path.with_suffix(".parquet")
-            with _replacing(parquet) as temporary:
+            with _Replacing(parquet) as temporary:
                 table.write_parquet(temporary, compression="zstd", statistics=False)
                 digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
             items = ItemFile(file=parquet.name, rows=len(table), sha256=digest)
             scores = score_items(columns_of(table))
             record = Record(status="done", items=items, scores=scores, **draft)
-        with _replacing(path) as temporary:
+        with _Replacing(path) as temporary:
             temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return path
 
 
-class _replacing:
+class _Replacing:
     """A temporary file beside ``path`` that takes its place, flushed to disk, when the block ends well."""
 
     def __init__(self, path: Path) -> None:
@@ -231,7 +231,7 @@ def _clear_leftovers(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def latest_by_key(stored: list[Stored]) -> dict[str, Stored]:
+def latest_by_key(stored: Sequence[Stored]) -> dict[str, Stored]:
     """Records by cell key; where a key has several, a done one goes before a failed one."""
     result: dict[str, Stored] = {}
     for entry in sorted(stored, key=lambda entry: entry.record.status == "done"):
@@ -239,7 +239,7 @@ def latest_by_key(stored: list[Stored]) -> dict[str, Stored]:
     return result
 
 
-def iterate_done(stored: list[Stored]) -> Iterator[Stored]:
+def iterate_done(stored: Sequence[Stored]) -> Iterator[Stored]:
     """One done record per key."""
     for entry in latest_by_key(stored).values():
         if entry.record.status == "done":

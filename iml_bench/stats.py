@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
 from iml_bench.spec import Spec
 
@@ -128,6 +127,8 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     """Mean and interval over seeds; None when there are no values."""
     if not values:
         return None
+    from scipy.special import stdtrit  # slow to import, and listings need none of it
+
     mean, n = math.fsum(values) / len(values), len(values)
     if n == 1:
         return Estimate(mean, None, None, 1)
@@ -162,6 +163,8 @@ def compare_paired(first: Mapping[int, float], second: Mapping[int, float]) -> C
     spread = float(np.std(differences, ddof=1))
     if spread == 0:
         return Comparison(found, 1.0 if found.mean == 0 else 0.0, seeds)
+    from scipy.special import stdtr
+
     t = found.mean / (spread / math.sqrt(found.n))
     return Comparison(found, 2 * float(stdtr(found.n - 1, -abs(t))), seeds)
 

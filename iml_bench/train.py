@@ -138,18 +138,14 @@ class NetworkLearner:
 
     def _chunks(self, feed: Feed, stage: StageRecipe, name: str, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The stage a few steps at a time: rows ``[steps, batch]`` and noise ``[steps, batch, noise]``."""
-        order = global_batches(
-            feed.examples, stage, self.recipe.batch_size, self.streams.generator(f"order/{name}")
-        )
+        order = global_batches(feed.examples, stage, self.recipe.batch_size, self.streams.generator(f"order/{name}"))
         render = self.streams.generator(f"render/{name}")
         device = self.accelerator.device
         while batches := list(itertools.islice(order, chunk)):
             noise = draw_noise(render, len(batches), self.recipe.batch_size, feed.noise)
             yield torch.from_numpy(np.stack(batches)).to(device), torch.from_numpy(noise).to(device)
 
-    def _step(
-        self, feed: Feed, batch: tuple[Tensor, Tensor, Tensor], loss: Tensor, optimizer: Any
-    ) -> None:
+    def _step(self, feed: Feed, batch: tuple[Tensor, Tensor, Tensor], loss: Tensor, optimizer: Any) -> None:
         """One optimiser step over the global batch ``(rows, noise, total weight)``; adds up ``loss`` in place."""
         while True:
             try:
@@ -172,7 +168,7 @@ class NetworkLearner:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         if world > 1:
             rows, noise = rows[rank::world], noise[rank::world]
-        pieces = list(zip(rows.split(self.micro_batch), noise.split(self.micro_batch), strict=True))
+        pieces = list(zip(torch.split(rows, self.micro_batch), torch.split(noise, self.micro_batch), strict=True))
         for index, (piece, piece_noise) in enumerate(pieces):
             last = index == len(pieces) - 1
             with _nothing() if last else self.accelerator.no_sync(self.model):
@@ -184,9 +180,7 @@ class NetworkLearner:
     def _loss(self, feed: Feed, rows: Tensor, noise: Tensor) -> Tensor:
         batch = feed.batch(rows, noise)
         logits: Tensor = self.model(**batch.inputs)
-        each = nn.functional.cross_entropy(
-            logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none"
-        )
+        each = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
         return torch.dot(each, batch.weights.flatten())
 
     def _halve_micro_batch(self) -> None:
@@ -221,9 +215,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     from transformers import Adafactor
 
-    return Adafactor(
+    adafactor: torch.optim.Optimizer = Adafactor(
         parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, scale_parameter=False, relative_step=False
     )
+    return adafactor
 
 
 @contextmanager

@@ -42,14 +42,18 @@ def run(
     model: Annotated[
         list[str] | None, typer.Option("--model", help="A model's name, source or file; repeatable.")
     ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="How many (5: seeds 0 to 4), a range 3-7, or a list 1,4.")] = "5",
+    seeds: Annotated[
+        str, typer.Option("--seeds", help="How many (5: seeds 0 to 4), a range 3-7, or a list 1,4.")
+    ] = "5",
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="field.path=value: change any field of the task; repeatable.")
     ] = None,
     alpha: Annotated[float | None, typer.Option("--alpha", help="Short for --set alpha=.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Short for --set recipe.batch_size=.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Short for --set recipe.lr=.")] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Shrink the task to a test; the records are no results.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Shrink the task to a test; the records are no results.")
+    ] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with an hf: model's weights.")
     ] = False,
@@ -90,7 +94,9 @@ def execute(jobs: Sequence[Job], runtime: Runtime, workers: int | None, *, as_js
 
     store = Store(jobs[0].out)
     known = latest_by_key(store.scan()[0]) if store.root.is_dir() else {}
-    status = {cell_key(job.cell): known[cell_key(job.cell)].record.status for job in jobs if cell_key(job.cell) in known}
+    status = {
+        cell_key(job.cell): known[cell_key(job.cell)].record.status for job in jobs if cell_key(job.cell) in known
+    }
     todo = [job for job in jobs if status.get(cell_key(job.cell)) != "done"]
     first = int(os.environ.get("RANK", "0")) == 0
     workers = workers or default_workers(runtime)

@@ -71,7 +71,8 @@ def _details(record: Record, console: Console) -> None:
         f"status      {record.status}{', smoke' if record.smoke else ''}",
         f"key         {record.key}",
         f"data        {record.data_digest}",
-        f"made by     iml-bench {made.iml_bench}, commit {commit}, torch {made.libraries.get('torch')}, {timing.started}",
+        f"made by     iml-bench {made.iml_bench}, commit {commit}, torch {made.libraries.get('torch')}",
+        f"started     {timing.started}",
         f"machine     {made.device}, {made.processor}, {made.processes} process of {made.threads} thread",
         "seconds     " + ", ".join(f"{part} {seconds:.1f}" for part, seconds in timing.seconds.items()),
     ]

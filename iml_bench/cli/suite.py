@@ -23,7 +23,9 @@ def list_suites(as_json: Json = False) -> None:
     listed = SUITES.list()
     if as_json:
         fields = ({"description": row.spec.description} if row.spec else {} for row in listed)
-        print_json([{"name": row.name, "problem": row.problem, **more} for row, more in zip(listed, fields, strict=True)])
+        print_json(
+            [{"name": row.name, "problem": row.problem, **more} for row, more in zip(listed, fields, strict=True)]
+        )
         return
     for row in listed:
         text = row.spec.description if row.spec else f"broken: {row.problem}"

@@ -34,7 +34,9 @@ def with_interval(mean: float | None, low: float | None, high: float | None) -> 
 
 def task_label(task: str, version: int, changes: dict[str, Any]) -> str:
     """``vision@1 alpha=0.5``: the task with the fields in which it was changed."""
-    changed = [f"{path}={json.dumps(value) if not isinstance(value, str) else value}" for path, value in changes.items()]
+    changed = [
+        f"{path}={json.dumps(value) if not isinstance(value, str) else value}" for path, value in changes.items()
+    ]
     return " ".join([f"{task}@{version}", *changed])
 
 
@@ -50,8 +52,10 @@ def count(parameters: int | None) -> str:
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
     """One table per task (with its changes), reference rows under a line."""
-    for (label, smoke), group in groupby(rows, key=lambda row: (task_label(row.task, row.task_version, row.changes), row.smoke)):
-        title = "smoke: no result, only a test" if smoke else label
+    for (label, smoke), group in groupby(
+        rows, key=lambda row: (task_label(row.task, row.task_version, row.changes), row.smoke)
+    ):
+        title = f"{label.split()[0]} smoke: a test, no result" if smoke else label
         console.print(_table(escape(title), list(group)))
         console.print()
 

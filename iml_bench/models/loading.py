@@ -74,9 +74,7 @@ def _try_shape(entry: ModelEntry, model: nn.Module, shape: Shape) -> None:
     if tuple(logits.shape) != expected and not (
         isinstance(shape, TextShape) and logits.shape[:2] == expected[:2] and logits.shape[2] >= shape.classes
     ):
-        raise UsageError(
-            f"model {entry.name!r} gave logits of shape {tuple(logits.shape)} for {what}, not {expected}"
-        )
+        raise UsageError(f"model {entry.name!r} gave logits of shape {tuple(logits.shape)} for {what}, not {expected}")
 
 
 def _ref(entry: ModelEntry, shape: Shape) -> nn.Module:
@@ -85,7 +83,8 @@ def _ref(entry: ModelEntry, shape: Shape) -> nn.Module:
         raise unknown("reference network", target, NETWORKS, "iml-bench models")
     assert isinstance(shape, VisionShape)
     outputs = shape.positions * shape.classes
-    return _call(entry, NETWORKS[target], shape.height, shape.width, outputs)
+    network: nn.Module = _call(entry, NETWORKS[target], shape.height, shape.width, outputs)
+    return network
 
 
 def _timm(entry: ModelEntry, shape: Shape) -> nn.Module:
@@ -111,7 +110,8 @@ def _timm(entry: ModelEntry, shape: Shape) -> nn.Module:
             return timm.create_model(source.target, **options)  # type: ignore[no-any-return]
     except Exception as error:
         raise UsageError(
-            f"timm model {source.target!r} cannot be made for images of {shape.height}x{shape.width}: {_first_line(error)}"
+            f"timm model {source.target!r} cannot be made for images of {shape.height}x{shape.width}: "
+            f"{_first_line(error)}"
         ) from error
 
 

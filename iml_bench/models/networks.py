@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 
@@ -46,4 +48,4 @@ def convnet(height: int, width: int, outputs: int, *, channels: int = 16, hidden
     )
 
 
-NETWORKS = {"mlp": mlp, "convnet": convnet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "convnet": convnet}

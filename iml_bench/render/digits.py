@@ -22,13 +22,11 @@ class DigitBank(NamedTuple):
     """``[n, cell_px, cell_px]`` uint8, 0 is black."""
     start: Tensor
     """``[10]`` int64: where each digit's pictures begin."""
-    count: Tensor
+    available: Tensor
     """``[10]`` float32: how many pictures each digit has."""
 
 
-def load_banks(
-    spec: DigitGridRender, streams: Streams, data_dir: Path | None
-) -> tuple[DigitBank, DigitBank]:
+def load_banks(spec: DigitGridRender, streams: Streams, data_dir: Path | None) -> tuple[DigitBank, DigitBank]:
     """The pictures for training and, disjoint from them, for evaluation.
 
     Args:

@@ -91,9 +91,7 @@ class TextRenderer:
         )
         return [
             (ids, sum(end <= len(given) for _, end in offsets))
-            for ids, offsets, (given, _) in zip(
-                encoded["input_ids"], encoded["offset_mapping"], texts, strict=True
-            )
+            for ids, offsets, (given, _) in zip(encoded["input_ids"], encoded["offset_mapping"], texts, strict=True)
         ]
 
     def value_classes(self, attribute: int, value: int) -> list[int]:

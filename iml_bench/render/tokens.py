@@ -34,6 +34,4 @@ def word_tokenizer(texts: Iterable[str], extra: Iterable[str], *, letters: bool)
     vocabulary = {word: index for index, word in enumerate([PAD, UNKNOWN, *sorted(words)])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = split
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=LINE_END
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=LINE_END)

@@ -116,7 +116,7 @@ class VisionFeed:
         layer = np.where(examples.asked == NONE, examples.tag, len(TAGS) + examples.asked)
         self.layer = torch.from_numpy(layer).to(device)
         digits = renderer.aliases[torch.from_numpy(examples.entity).to(device)]
-        self.first_picture, self.n_pictures = bank.start[digits], bank.count[digits]
+        self.first_picture, self.n_pictures = bank.start[digits], bank.available[digits]
         self.targets = renderer.labels[torch.from_numpy(examples.content).to(device)]
         asked = (examples.asked[:, None] == np.arange(cells)) | (examples.asked[:, None] == NONE)
         self.answer = torch.from_numpy(asked).to(device)

@@ -10,16 +10,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from iml_bench.errors import UsageError
 
-
 S = TypeVar("S", bound="Spec")
 
 
 class Spec(BaseModel):
     """A frozen specification; a field that is not declared, NaN and infinity are errors."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def canonical_json(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, Self
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import quote, unquote
 
 import yaml
 from pydantic import Field, field_validator, model_validator

@@ -159,9 +159,7 @@ class TaskSpec(Spec):
         if (self.world.kind == "label-grid") != (self.render.kind == "digit-grid"):
             raise ValueError(f"a {self.world.kind!r} world cannot be shown as {self.render.kind!r}")
         if self.heldout >= self.world.n_attributes:
-            raise ValueError(
-                f"heldout: {self.heldout} of {self.world.n_attributes} questions leaves none to train on"
-            )
+            raise ValueError(f"heldout: {self.heldout} of {self.world.n_attributes} questions leaves none to train on")
         if self.groups.named:
             raise ValueError(f"groups.named: the entities of a {self.world.kind!r} world have no real names")
         if (self.recipe.loss_on is None) != (self.modality == "vision"):

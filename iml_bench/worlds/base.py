@@ -28,7 +28,7 @@ class World:
 
     def answer(self, entity: int, attribute: int) -> str:
         """The value of one attribute, as a word."""
-        return self.vocabulary[attribute][self.values[entity, attribute]]
+        return self.vocabulary[attribute][int(self.values[entity, attribute])]
 
 
 def draw_distinct(rng: np.random.Generator, n: int, sizes: list[int], what: str) -> NDArray[np.int64]:

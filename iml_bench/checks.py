@@ -1,0 +1,202 @@
+"""The steps of ``iml-bench check``: what must hold of a task or a model before anyone trusts its numbers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from iml_bench.cell import CellOutcome, Setting, prepare, run_cell
+from iml_bench.design import FOLDS
+from iml_bench.errors import UsageError
+from iml_bench.plan import find_model
+from iml_bench.records import Store, columns_of, read_items
+from iml_bench.registry import TASKS
+from iml_bench.runtime import Runtime
+from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides, n_false
+from iml_bench.stats import Scores, score_items
+from iml_bench.work import THREADS, Job, run_job
+
+SEED = 0
+
+
+class Step(NamedTuple):
+    """One step of a check."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def check_task(name: str, runtime: Runtime) -> Iterator[Step]:
+    """Check a task: its data, its reference rows, and both stages at smoke size with its own model."""
+    torch.set_num_threads(THREADS)
+    task = TASKS.get(name)
+    yield Step("the definition is valid", True, task.label)
+    setting: list[Setting] = []
+
+    def generate() -> str:
+        setting.append(Setting(task, SEED, torch.device("cpu"), runtime))
+        return f"{task.groups.total} entities, data digest {setting[0].digest()[:16]}"
+
+    yield _step("its data can be generated", generate)
+    if not setting:
+        return
+    yield _step("the same seed gives the same data", lambda: _same_data(task, runtime, setting[0]))
+    yield _step("nothing asked was trained on", lambda: _no_leak(setting[0]))
+    yield _step("false definitions are false", lambda: _false_definitions(setting[0]))
+    for reference, wanted in (("oracle", 1.0), ("gullible", 0.0), ("random", None)):
+        yield _step(f"{reference} reads what it must", partial(_reference, task, reference, wanted, runtime))
+    yield from _cell_steps(_shrunk(task), find_model(task.model, task), runtime)
+
+
+def check_model(name: str, task_name: str | None, runtime: Runtime) -> Iterator[Step]:
+    """Check a model on a task at smoke size: it loads, learns, repeats itself and can be recorded."""
+    torch.set_num_threads(THREADS)
+    entry = find_model(name)
+    if task_name is None:
+        task_name = "text" if entry.modality == "text" else "vision"
+    task = _shrunk(TASKS.get(task_name))
+    entry = find_model(name, task)
+    yield Step("the entry is valid", True, entry.source)
+    yield from _cell_steps(task, entry, runtime)
+
+
+def _shrunk(task: TaskSpec) -> TaskSpec:
+    return apply_overrides(task, task.smoke)
+
+
+def _cell_steps(task: TaskSpec, entry: ModelEntry, runtime: Runtime) -> Iterator[Step]:
+    cell = CellSpec(task=task, model=entry, seed=SEED)
+    outcome: list[CellOutcome] = []
+
+    def loads() -> str:
+        _, learner, accelerator = prepare(cell, runtime)
+        return f"{learner.parameters:,} parameters on {accelerator.device}"
+
+    loaded = _step(f"{entry.name} takes {task.name}'s examples", loads)
+    yield loaded
+    if not loaded.passed:
+        return
+
+    def both_stages() -> str:
+        outcome.append(run_cell(cell, runtime))
+        return f"{len(outcome[0].items)} questions in {sum(outcome[0].seconds.values()):.1f} s"
+
+    ran = _step("both stages run", both_stages)
+    yield ran
+    if not ran.passed:
+        return
+    if not entry.is_reference:
+        yield _step("its loss falls", lambda: _loss_falls(cell, runtime))
+        yield _step("half the micro-batch, the same answer", lambda: _micro_batch(cell, outcome[0], runtime))
+    yield _step("the same cell gives the same outcomes", lambda: _repeats(cell, outcome[0], runtime))
+    yield _step("its record can be written and read", lambda: _round_trip(cell, runtime))
+
+
+def _step(name: str, action: Callable[[], str]) -> Step:
+    """Run one step; a ``UsageError`` or a failed assertion is what it found, anything else too."""
+    try:
+        return Step(name, True, action())
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        return Step(name, False, lines[0] if lines else type(error).__name__)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise UsageError(otherwise)
+
+
+def _same_data(task: TaskSpec, runtime: Runtime, setting: Setting) -> str:
+    again = Setting(task, SEED, torch.device("cpu"), runtime)
+    other = Setting(task, SEED + 1, torch.device("cpu"), runtime)
+    _require(again.digest() == setting.digest(), "two runs of one seed differ")
+    _require(other.digest() != setting.digest(), "two seeds give the same data")
+    return "and another seed gives other data"
+
+
+def _no_leak(setting: Setting) -> str:
+    design = setting.design
+    trained = design.stage1()
+    asked = {pair for pair in zip(trained.entity.tolist(), trained.asked.tolist(), strict=True) if pair[1] >= 0}
+    for stage in (1, 2):
+        questions = design.questions(stage)
+        shared = asked & set(zip(questions.entity.tolist(), questions.asked.tolist(), strict=True))
+        _require(not shared, f"{len(shared)} questions of stage {stage} were trained on")
+    return f"{len(design.questions(1))} held out, {len(design.questions(2))} about new entities"
+
+
+def _false_definitions(setting: Setting) -> str:
+    design, values = setting.design, setting.world.values
+    found = []
+    for name in ("reliable", "unreliable"):
+        members = design.members(name)
+        false = int((values[members] != values[design.claim[members]]).any(axis=1).sum())
+        wanted = n_false(name, len(members), setting.task.alpha)
+        _require(false == wanted, f"{false} definitions of {name} are false and not {wanted}")
+        found.append(f"{false} of {len(members)} of {name}")
+    for fold in FOLDS:
+        examples = design.stage2(fold)
+        _require(bool((examples.entity == examples.content).all()), "a stage-2 definition is false")
+    return ", ".join(found)
+
+
+def _scores(task: TaskSpec, name: str, runtime: Runtime) -> Scores:
+    cell = CellSpec(task=task, model=find_model(name), seed=SEED)
+    return score_items(columns_of(run_cell(cell, runtime).items))
+
+
+def _reference(task: TaskSpec, name: str, wanted: float | None, runtime: Runtime) -> str:
+    scores = _scores(task, name, runtime)
+    assert scores.iml is not None
+    if wanted is None:
+        bound = 4 * (scores.iml_se_items or 0.0)
+        _require(abs(scores.iml) <= bound, f"IML {scores.iml:+.3f} is more than 4 standard errors from 0")
+    else:
+        _require(scores.iml == wanted, f"IML is {scores.iml:+.3f}, not {wanted}")
+    return f"IML {scores.iml:+.3f}"
+
+
+def _loss_falls(cell: CellSpec, runtime: Runtime) -> str:
+    losses: list[float] = []
+    setting, learner, _ = prepare(cell, replace(runtime, report=lambda progress: losses.append(progress.loss)))
+    stage = cell.task.recipe.stage1.model_copy(update={"steps": 60, "epochs": None})
+    learner.fit(setting.train_feed(1), stage, "stage1")
+    third = len(losses) // 3
+    first, last = float(np.mean(losses[:third])), float(np.mean(losses[-third:]))
+    _require(last < first, f"after 60 steps it is {last:.3f}, at first it was {first:.3f}")
+    return f"{first:.3f} to {last:.3f} in 60 steps"
+
+
+def _micro_batch(cell: CellSpec, outcome: CellOutcome, runtime: Runtime) -> str:
+    half = replace(runtime, micro_batch=max(1, cell.task.recipe.batch_size // 2))
+    again = run_cell(cell, half)
+    gap = np.abs(again.items["log_likelihood"].to_numpy() - outcome.items["log_likelihood"].to_numpy()).max()
+    _require(gap < 1e-2, f"log-likelihoods differ by up to {gap:.2g} nats: does it normalise over the batch?")
+    return f"log-likelihoods within {gap:.1g} nats"
+
+
+def _repeats(cell: CellSpec, outcome: CellOutcome, runtime: Runtime) -> str:
+    _require(run_cell(cell, runtime).items.equals(outcome.items), "two runs of one seed differ")
+    return "bit for bit"
+
+
+def _round_trip(cell: CellSpec, runtime: Runtime) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(cell, changes={}, smoke=True, out=Path(folder))
+        began = datetime.now(UTC)
+        failed = run_job(job, runtime)
+        _require(failed is None, failed or "")
+        stored, problems = Store(job.out).scan()
+        _require(len(stored) == 1 and not problems, problems[0] if problems else "no record was found")
+        scores: Any = score_items(columns_of(read_items(stored[0])))
+        _require(scores == stored[0].record.scores, "its scores are not those of its items")
+        return f"in {(datetime.now(UTC) - began).total_seconds():.1f} s"
