@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,12 +41,13 @@ def load_banks(spec: DigitGridRender, streams: Streams, data_dir: Path | None) -
         UsageError: when MNIST is neither in ``data_dir`` nor to be downloaded.
     """
     if spec.source == "mnist":
-        train, evaluation = _mnist(data_dir, train=True), _mnist(data_dir, train=False)
+        train, evaluation = _mnist(data_dir)
     else:
         train, evaluation = _sklearn(spec.eval_share, streams.generator("pictures"))
     return _bank(*train, spec), _bank(*evaluation, spec)
 
 
+MNIST_FILES = 4
 Pictures = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
@@ -60,13 +64,27 @@ def _sklearn(eval_share: float, rng: np.random.Generator) -> tuple[Pictures, Pic
     return (pictures[~kept], labels[~kept]), (pictures[kept], labels[kept])
 
 
-def _mnist(data_dir: Path | None, *, train: bool) -> Pictures:
+def _mnist(data_dir: Path | None) -> tuple[Pictures, Pictures]:
+    """MNIST's training and test pictures: from a folder, packed or not, or else downloaded into it."""
+    root = data_dir or Path.home() / ".cache" / "iml-bench"
+    packed = sorted((root / "MNIST" / "raw").glob("*-ubyte.gz"))
+    with tempfile.TemporaryDirectory() as folder:
+        if len(packed) >= MNIST_FILES:
+            # Unpacked elsewhere: the folder may be read-only, and is not ours to fill.
+            root = Path(folder)
+            (root / "MNIST" / "raw").mkdir(parents=True)
+            for path in packed:
+                with gzip.open(path) as source, (root / "MNIST" / "raw" / path.stem).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+        return _read_mnist(root, train=True), _read_mnist(root, train=False)
+
+
+def _read_mnist(root: Path, *, train: bool) -> Pictures:
     from torchvision.datasets import MNIST
 
-    root = data_dir or Path.home() / ".cache" / "iml-bench"
     try:
         data = MNIST(root, train=train, download=True)  # downloads only what is not there
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError) as error:
         raise UsageError(
             f"MNIST is not in {root} and could not be downloaded ({str(error).splitlines()[0]}); "
             "put its four .gz files into DIR/MNIST/raw and give --data-dir DIR"
