@@ -7,6 +7,7 @@ likely token at every answer position is the gold one; so one pass replaces gene
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -55,17 +56,24 @@ def answer_questions(
     noise = torch.from_numpy(draw_noise(rng, n, feed.noise)).to(device)
     rows = torch.arange(n, device=device)
     with torch.no_grad():
-        parts = [
-            _ask(learner, feed, piece, noise[piece]) for piece in torch.split(rows, LARGEST_BATCH)
-        ]  # a step of evaluation is as long as a batch; only the end waits for the device
+        parts = [_ask(learner, feed, piece, noise[piece]) for piece in torch.split(rows, LARGEST_BATCH)]
     found, right, answer, score = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
     exact = ((found == right) | ~answer).all(dim=1)
-    total = torch.where(answer, score.double(), 0.0).sum(dim=1)
-    spelled = [
-        (renderer.spell(right[row][answer[row]].tolist()), renderer.spell(found[row][answer[row]].tolist()))
-        for row in range(n)
-    ]
-    return Answers(exact.numpy(), total.numpy(), [gold for gold, _ in spelled], [predicted for _, predicted in spelled])
+    total = score.double().sum(dim=1)
+    gold, predicted = (_spelled(classes, answer, renderer) for classes in (right, found))
+    return Answers(exact.numpy(), total.numpy(), gold, predicted)
+
+
+def _spelled(classes: Tensor, answer: Tensor, renderer: Renderer) -> list[str]:
+    """Every row's classes at the answer positions in words; few answers differ, and spelling is slow."""
+    known: dict[tuple[int, ...], str] = {}
+    words = []
+    for row, mask in zip(classes.tolist(), answer.tolist(), strict=True):
+        said = tuple(compress(row, mask))
+        if said not in known:
+            known[said] = renderer.spell(list(said))
+        words.append(known[said])
+    return words
 
 
 def _ask(learner: Answering, feed: Feed, rows: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
@@ -73,7 +81,9 @@ def _ask(learner: Answering, feed: Feed, rows: Tensor, noise: Tensor) -> tuple[T
     try:
         logits = learner.logits(feed, rows, noise).float()
         batch = feed.batch(rows, noise)
-        score = torch.log_softmax(logits, dim=-1).gather(2, batch.targets[:, :, None])[:, :, 0]
+        likely = torch.log_softmax(logits[batch.answer], dim=-1)  # elsewhere nothing is asked
+        score = torch.zeros(batch.answer.shape, device=logits.device)
+        score[batch.answer] = likely.gather(1, batch.targets[batch.answer][:, None])[:, 0]
         return logits.argmax(dim=-1), batch.targets, batch.answer, score
     except RuntimeError as error:
         if len(rows) == 1 or not should_reduce_batch_size(error):

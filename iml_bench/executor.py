@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pebble import ProcessExpired, ProcessPool
 
-from iml_bench.errors import CellError
+from iml_bench.errors import CellError, UsageError
 from iml_bench.runtime import Progress, Runtime
 from iml_bench.work import Job, check_job, first_line, record_failure, run_job
 
@@ -91,14 +91,24 @@ def _in_workers(jobs: Sequence[Job], runtime: Runtime, workers: int, listen: Lis
         pool = ProcessPool(max_workers=workers, context=context, initializer=_start_worker, initargs=(events,))
         try:
             with pool:
-                checks = [pool.schedule(check_job, args=[job, runtime]) for job in _distinct(jobs)]
-                for check in checks:
-                    check.result()
+                _check_all(pool, _distinct(jobs), runtime)
                 _schedule_all(pool, jobs, runtime, events, listen)
         except BaseException:
             pool.stop()
             pool.join()
             raise
+
+
+def _check_all(pool: ProcessPool, jobs: Sequence[Job], runtime: Runtime) -> None:
+    checks = [(job, pool.schedule(check_job, args=[job, runtime])) for job in jobs]
+    for job, check in checks:
+        try:
+            check.result()
+        except ProcessExpired as error:
+            raise UsageError(
+                f"model {job.cell.model.name!r} cannot be prepared: the worker process died with exit code "
+                f"{error.exitcode} (killed, or out of memory); try --workers 1"
+            ) from error
 
 
 def _schedule_all(pool: ProcessPool, jobs: Sequence[Job], runtime: Runtime, events: Any, listen: Listener) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from iml_bench.runtime import Progress, Runtime
 from iml_bench.spec import Recipe, StageRecipe
 from iml_bench.streams import Streams
 
+PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 REPORTS_PER_STAGE = 40
 LARGEST_CHUNK = 64
 """Steps between two looks at the loss; the host waits for the device only there."""
@@ -74,6 +76,9 @@ class NetworkLearner:
         self.recipe, self.streams, self.runtime, self.accelerator = recipe, streams, runtime, accelerator
         self.parameters = count_parameters(model)
         self.model = accelerator.prepare(model)
+        # Accelerate's wrappers around the optimiser and the backward pass cost half a millisecond a step;
+        # they do something only for scaled gradients and sharded models.
+        self.wrapped = accelerator.scaler is not None or accelerator.distributed_type not in PLAIN
         local = math.ceil(recipe.batch_size / accelerator.num_processes)
         self.micro_batch = min(local, runtime.micro_batch or local)
 
@@ -106,7 +111,8 @@ class NetworkLearner:
                 step += len(rows)
                 self.runtime.report(Progress(name, step, steps, mean))
                 self.accelerator.log({f"{name}/loss": mean}, step=step)
-        self.accelerator.free_memory()
+        if self.wrapped:
+            self.accelerator.free_memory()  # lets go of this stage's optimiser and its state
         local = math.ceil(self.recipe.batch_size / self.accelerator.num_processes)
         return StageOutcome(name, steps, mean, self.micro_batch, math.ceil(local / self.micro_batch))
 
@@ -126,7 +132,9 @@ class NetworkLearner:
         self.accelerator.unwrap_model(self.model).load_state_dict(state)
 
     def _fresh_optimizer(self, steps: int) -> tuple[Any, Any]:
-        optimizer = self.accelerator.prepare_optimizer(make_optimizer(self.model, self.recipe))
+        optimizer: Any = make_optimizer(self.model, self.recipe)
+        if self.wrapped:
+            optimizer = self.accelerator.prepare_optimizer(optimizer)
         if self.recipe.schedule == "constant" and not self.recipe.warmup_steps:
             return optimizer, None
         from transformers import get_scheduler
@@ -134,7 +142,9 @@ class NetworkLearner:
         name = self.recipe.schedule
         if name == "constant":
             name = "constant_with_warmup"  # type: ignore[assignment]
-        return optimizer, get_scheduler(name, optimizer.optimizer, self.recipe.warmup_steps, steps)
+        return optimizer, get_scheduler(
+            name, getattr(optimizer, "optimizer", optimizer), self.recipe.warmup_steps, steps
+        )
 
     def _chunks(self, feed: Feed, stage: StageRecipe, name: str, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The stage a few steps at a time: rows ``[steps, batch]`` and noise ``[steps, batch, noise]``."""
@@ -174,7 +184,11 @@ class NetworkLearner:
             with _nothing() if last else self.accelerator.no_sync(self.model):
                 part = self._loss(feed, piece, piece_noise) / total
                 # Processes average their gradients; times their number, the average is the global sum.
-                self.accelerator.backward(part * world if world > 1 else part)
+                part_of_all = part * world if world > 1 else part
+                if self.wrapped:
+                    self.accelerator.backward(part_of_all)
+                else:
+                    part_of_all.backward()
             loss += part.detach()
 
     def _loss(self, feed: Feed, rows: Tensor, noise: Tensor) -> Tensor:

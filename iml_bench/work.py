@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from iml_bench.errors import UsageError
 from iml_bench.provenance import collect
 from iml_bench.records import StageReport, Store, Timing
 from iml_bench.runtime import Runtime
@@ -64,7 +65,12 @@ def check_job(job: Job, runtime: Runtime) -> None:
     from iml_bench.cell import prepare
 
     torch.set_num_threads(THREADS)
-    prepare(job.cell, runtime)
+    try:
+        prepare(job.cell, runtime)
+    except UsageError:
+        raise
+    except Exception:
+        return  # not the user's words but the model's code: its own cells will fail with the traceback
 
 
 def record_failure(job: Job, started: datetime, error: BaseException) -> None:

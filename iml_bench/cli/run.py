@@ -102,8 +102,8 @@ def execute(jobs: Sequence[Job], runtime: Runtime, workers: int | None, *, as_js
     workers = workers or default_workers(runtime)
     if first:
         _announce(len(jobs), len(todo), list(status.values()).count("failed"), workers, store.root)
-    if todo:
-        probe_writable(store.root)
+        if todo:
+            probe_writable(store.root)
     with RunDisplay(todo, quiet=not first) as display:
         try:
             run_jobs(todo, runtime, workers, display)

@@ -1,0 +1,161 @@
+"""Two things timed in turn in one process, as a ratio; the other modules beside this one say which two."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from cells import FIRST_SEED
+
+from iml_bench.cell import Setting, prepare
+from iml_bench.plan import find_model
+from iml_bench.registry import TASKS
+from iml_bench.runtime import DeviceName, Runtime
+from iml_bench.spec import CellSpec, Recipe, StageRecipe, apply_overrides
+from iml_bench.train import NetworkLearner
+
+Measured = Callable[[], float]
+"""Does something once and returns the seconds that counted."""
+
+
+class DifferenceError(RuntimeError):
+    """The two sides did not do the same work, so their ratio would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One row of the table: seconds of the first side over seconds of the second."""
+
+    name: str
+    setting: str
+    target: str
+    """Empty where there is none."""
+    met: bool | None
+    median: float
+    low: float
+    high: float
+    seconds: tuple[float, float]
+    """Medians of both sides."""
+    check: str
+    """What was found equal before the ratio was taken."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, ready to be timed."""
+
+    name: str
+    setting: str
+    check: str
+    first: Measured
+    second: Measured
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def ratio(self, repeats: int) -> Ratio:
+        """Time both sides in turn.
+
+        Args:
+            repeats: pairs; every pair gives one ratio, so what slows the machine for long slows both.
+        """
+        pairs = [(self.first(), self.second()) for _ in range(repeats)]
+        ratios = [first / second for first, second in pairs]
+        median = statistics.median(ratios)
+        target, met = "", None
+        if self.at_most is not None:
+            target, met = f"<= {self.at_most:.2f}", median <= self.at_most
+        elif self.at_least is not None:
+            target, met = f">= {self.at_least:.2f}", median >= self.at_least
+        sides = (statistics.median(first for first, _ in pairs), statistics.median(second for _, second in pairs))
+        return Ratio(self.name, self.setting, target, met, median, min(ratios), max(ratios), sides, self.check)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model on a task, and the weights that every measurement starts from."""
+
+    cell: CellSpec
+    setting: Setting
+    learner: NetworkLearner
+    device: torch.device
+    start: dict[str, torch.Tensor]
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the task."""
+        return self.cell.task.recipe
+
+    @property
+    def stage(self) -> StageRecipe:
+        """Stage 1, which is what is trained here."""
+        return self.recipe.stage1
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of stage 1."""
+        assert self.stage.steps is not None
+        return self.stage.steps
+
+    @property
+    def label(self) -> str:
+        """What stands in the table."""
+        return f"{self.cell.task.name}, {self.cell.model.name}, {self.steps} steps of {self.recipe.batch_size}"
+
+
+def make_cell(task: str, model: str, steps: tuple[int, int], seed: int = FIRST_SEED) -> CellSpec:
+    """A cell of a shipped task with other lengths.
+
+    Args:
+        task: its name.
+        model: a model entry's name.
+        steps: of stage 1 and of stage 2.
+        seed: of the cell.
+    """
+    lengths = {"recipe.stage1.steps": steps[0], "recipe.stage2.steps": steps[1]}
+    return CellSpec(task=apply_overrides(TASKS.get(task), lengths), model=find_model(model), seed=seed)
+
+
+def make_bench(task: str, model: str, steps: int, device: DeviceName) -> Bench:
+    """Draw the data and build the model, as a run would."""
+    cell = make_cell(task, model, (steps, 1))
+    setting, learner, accelerator = prepare(cell, Runtime(device=device))
+    assert isinstance(learner, NetworkLearner)
+    return Bench(cell, setting, learner, accelerator.device, learner.snapshot())
+
+
+def seconds_of(action: Callable[[], object], device: torch.device) -> float:
+    """Wall time of an action, with the device's work done before and after it."""
+    gc.collect()  # what another side left behind is not this one's to clear up
+    _wait(device)
+    before = time.perf_counter()
+    action()
+    _wait(device)
+    return time.perf_counter() - before
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def require_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], what: str) -> str:
+    """Compare two sets of weights.
+
+    Returns:
+        What was found, for the table.
+
+    Raises:
+        DifferenceError: when they are not the same up to rounding.
+    """
+    if first.keys() != second.keys():
+        raise DifferenceError(f"{what}: the two sides have different weights: {first.keys() ^ second.keys()}")
+    for name, weight in first.items():
+        if not torch.allclose(weight, second[name], rtol=1e-4, atol=1e-6):
+            apart = (weight - second[name]).abs().max().item()
+            raise DifferenceError(f"{what}: after the same steps {name} differs by up to {apart:.3g}")
+    identical = all(torch.equal(weight, second[name]) for name, weight in first.items())
+    return "weights identical" if identical else "weights equal up to rounding"

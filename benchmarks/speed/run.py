@@ -1,0 +1,137 @@
+"""How fast iml-bench is, as ratios of two things timed in turn in one run.
+
+::
+
+    python benchmarks/speed/run.py [--repeats N] [--steps N] [--device cpu|cuda] [--json]
+
+A ratio says more than seconds, which are another machine's or another minute's. Every row is the median
+ratio over the repeats (A B A B ...), with the smallest and the largest; one torch thread, on the CPU
+unless ``--device`` says otherwise. Before a row is timed both sides run once, and what they did is
+compared: when it is not the same the script stops with an error.
+
+1. runner / bare PyTorch loop: what ``NetworkLearner.fit`` adds (Accelerate, progress, the look at the
+   loss, micro-batches) to a loop of eight lines over the same batches, model and optimiser.
+2. transformers.Trainer / runner: the same model, data, batch size and number of steps.
+3. generate / one teacher-forced pass: greedy generation against ``answer_questions``.
+4. one worker / two workers: four whole cells in fresh processes, imports and start of workers included.
+
+Nothing else should run meanwhile. All of it takes several minutes; ``--repeats 1 --steps 30`` tries it out,
+but in so few steps what happens once a stage weighs too much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import torch
+from answering import generate_and_one_pass
+from measure import Comparison, DifferenceError, Ratio, make_bench
+from rich.console import Console
+from rich.table import Table
+from training import runner_and_bare_loop, trainer_and_runner
+from workers import one_and_two_workers
+
+from iml_bench.errors import UsageError
+from iml_bench.provenance import collect
+from iml_bench.runtime import DeviceName
+
+VISION_STEPS = 3000
+"""The task's own length of stage 1."""
+TEXT_STEPS = 300
+"""Fewer: a step of text takes several times as long."""
+BRIEF_STEPS = 200
+"""After as many the model answers some questions right, so that exact match can differ at all."""
+VISION_MODELS = ("mlp-m", "convnet-s")
+TEXT_MODEL = "neox-s"
+
+
+def comparisons(steps: int | None, device: DeviceName) -> Iterator[Comparison]:
+    """All rows, each made ready only when the one before has been timed.
+
+    Args:
+        steps: of every training run that is timed; None for the defaults.
+        device: of all but the workers, which are on the CPU.
+    """
+    for model in VISION_MODELS:
+        yield runner_and_bare_loop(make_bench("vision", model, steps or VISION_STEPS, device))
+    text = make_bench("text", TEXT_MODEL, steps or TEXT_STEPS, device)
+    yield runner_and_bare_loop(text)
+    yield trainer_and_runner(text)
+    yield generate_and_one_pass(make_bench("text", TEXT_MODEL, BRIEF_STEPS, device))
+    yield one_and_two_workers(steps)
+
+
+def header(device: DeviceName) -> dict[str, str | int]:
+    """What the ratios were measured on."""
+    machine = collect(device, 1, torch.get_num_threads())
+    keys = ("processor", "cores", "python", "device", "threads", "commit")
+    data = machine.model_dump(include=set(keys))
+    return {key: data[key] for key in keys} | {"torch": torch.__version__}
+
+
+def print_table(ratios: Sequence[Ratio], machine: dict[str, str | int], repeats: int) -> None:
+    """The header line and the table."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=180)
+    line = (
+        f"{machine['processor']}, {machine['cores']} cores; Python {machine['python']}, torch {machine['torch']}; "
+        f"device {machine['device']}, {machine['threads']} thread"
+    )
+    console.print(line, markup=False)
+    table = Table(title=f"ratios of seconds, median of {repeats}", title_justify="left", box=None, padding=(0, 1))
+    for name in ("first / second", "on"):
+        table.add_column(name)
+    for name in ("ratio", "min - max", "target", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("checked")
+    for row in ratios:
+        table.add_row(
+            row.name,
+            row.setting,
+            f"{row.median:.2f}",
+            f"{row.low:.2f} - {row.high:.2f}",
+            row.target + {True: " met", False: " missed", None: ""}[row.met],
+            f"{row.seconds[0]:.2f} / {row.seconds[1]:.2f}",
+            row.check,
+        )
+    console.print(table)
+
+
+def main() -> None:
+    """Measure and print; a missed target is shown and is no error."""
+    parser = argparse.ArgumentParser(description="Speed of iml-bench as ratios measured within one run.")
+    parser.add_argument("--repeats", type=_positive, default=5, help="pairs of measurements per row (default 5)")
+    parser.add_argument("--steps", type=_positive, help="steps of every timed training run (default: by row)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of all rows but the workers'")
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout and nothing else")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    ratios = []
+    try:
+        for comparison in comparisons(given.steps, given.device):
+            sys.stderr.write(f"timing {comparison.name} ({comparison.setting})\n")
+            ratios.append(comparison.ratio(given.repeats))
+    except (DifferenceError, UsageError) as error:
+        sys.exit(f"error: {error}")
+    machine = header(given.device)
+    if given.json:
+        rows = [asdict(row) for row in ratios]
+        sys.stdout.write(json.dumps({"machine": machine, "repeats": given.repeats, "ratios": rows}, indent=1) + "\n")
+    else:
+        print_table(ratios, machine, given.repeats)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What several test modules share: small tasks of both modalities, and their data on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings
+
+from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides
+
+if TYPE_CHECKING:
+    from iml_bench.cell import Setting
+
+settings.register_profile("iml", max_examples=30, deadline=None, derandomize=True, database=None)
+settings.load_profile("iml")
+
+GROUPS = {
+    "reliable": 8,
+    "unreliable": 8,
+    "undefined": 4,
+    "new_reliable": 4,
+    "new_unreliable": 4,
+    "new_fresh": 3,
+    "new_undefined": 2,
+}
+STAGES = {"stage1": {"steps": 6}, "stage2": {"steps": 4}}
+VISION: dict[str, Any] = {
+    "name": "small-vision",
+    "version": 1,
+    "description": "digits",
+    "model": "mlp-xs",
+    "world": {"kind": "label-grid", "rows": 2, "cols": 2, "labels": 10},
+    "render": {"kind": "digit-grid"},
+    "groups": GROUPS,
+    "recipe": {"batch_size": 16, **STAGES},
+}
+TEXT: dict[str, Any] = {
+    "name": "small-text",
+    "version": 1,
+    "description": "profiles",
+    "model": "neox-xs",
+    "world": {"kind": "profiles", "attributes": 4, "values": 6},
+    "render": {"kind": "text"},
+    "groups": GROUPS,
+    "recipe": {"batch_size": 16, "loss_on": "text", **STAGES},
+}
+
+
+@pytest.fixture(scope="session")
+def vision_task() -> TaskSpec:
+    """33 digit grids of 2x2 cells and ten labels."""
+    return TaskSpec.model_validate(VISION)
+
+
+@pytest.fixture(scope="session")
+def text_task() -> TaskSpec:
+    """33 profiles of four attributes with six values each."""
+    return TaskSpec.model_validate(TEXT)
+
+
+@pytest.fixture(scope="session")
+def cells(vision_task: TaskSpec, text_task: TaskSpec) -> dict[str, CellSpec]:
+    """One cell of each modality."""
+    mlp = ModelEntry(
+        name="mlp", source="ref:mlp?depth=2&hidden=8", modality="vision", family="mlp", architecture="perceptron"
+    )
+    neox = ModelEntry(
+        name="neox", source="hf-config:gpt_neox?hidden_size=8", modality="text", family="neox", architecture="decoder"
+    )
+    return {
+        "vision": CellSpec(task=vision_task, model=mlp, seed=3),
+        "text": CellSpec(task=text_task, model=neox, seed=3),
+    }
+
+
+@pytest.fixture(scope="session")
+def make_setting() -> Callable[..., Setting]:
+    """The data side of a cell on the CPU; keyword arguments are overrides with ``__`` for the dots."""
+    import torch
+
+    from iml_bench.cell import Setting
+    from iml_bench.runtime import Runtime
+
+    torch.set_num_threads(1)
+
+    def make(task: TaskSpec, seed: int = 0, tokenizer: Any = None, **overrides: Any) -> Setting:
+        changed = apply_overrides(task, {path.replace("__", "."): value for path, value in overrides.items()})
+        return Setting(changed, seed, torch.device("cpu"), Runtime(device="cpu"), tokenizer)
+
+    return make

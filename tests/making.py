@@ -1,0 +1,110 @@
+"""Small cells, records and item tables that several tests need."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from iml_bench.cell import ITEM_SCHEMA
+from iml_bench.plan import find_model
+from iml_bench.provenance import collect
+from iml_bench.records import Store, Timing
+from iml_bench.registry import TASKS
+from iml_bench.runtime import Runtime
+from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides, cell_key, changes
+from iml_bench.streams import Streams
+
+CPU = Runtime(device="cpu")
+
+
+def small_task(name: str = "vision", **overrides: Any) -> TaskSpec:
+    """A shipped task at smoke size; overrides have ``__`` for a dot."""
+    task = TASKS.get(name)
+    return apply_overrides(task, {**task.smoke, **{path.replace("__", "."): v for path, v in overrides.items()}})
+
+
+def small_cell(model: str = "mlp-xs", seed: int = 0, task: str = "vision", **overrides: Any) -> CellSpec:
+    """A cell at smoke size."""
+    return CellSpec(task=small_task(task, **overrides), model=find_model(model), seed=seed)
+
+
+def item_rows(iml: float, entities: int = 10, base: float = 0.5) -> pl.DataFrame:
+    """Items whose IML is ``iml`` exactly (a multiple of 1/entities), all questions of one attribute."""
+    rows = []
+    for fold in (0, 1):
+        for entity in range(2 * entities):
+            home = "new_reliable" if entity < entities else "new_unreliable"
+            tag = ("reliable" if entity < entities else "unreliable") if fold == 0 else None
+            tag = tag or ("unreliable" if entity < entities else "reliable")
+            # The first `base` of the entities are right under both tags, the next `iml` only under one.
+            rank = (entity % entities) / entities
+            right = rank < base - 1e-9 or (tag == "reliable" and rank < base + iml - 1e-9)
+            rows.append((2, fold, entity, home, tag, "a", "x", "x" if right else "y", right, -0.1 if right else -2.0))
+        for entity in range(2 * entities, 3 * entities):
+            rows.append((2, fold, entity, "new_undefined", None, "a", "x", "y", False, -2.0))
+    for entity, group in ((100, "reliable"), (101, "unreliable"), (102, "undefined")):
+        right = group == "reliable"
+        tag = group if group != "undefined" else None
+        rows.append((1, 0, entity, group, tag, "a", "x", "x", right, -0.5))
+    return pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row")
+
+
+def write_result(
+    root: Path, model: str = "mlp-m", seed: int = 0, iml: float = 0.3, task: TaskSpec | None = None, **more: Any
+) -> Path:
+    """Write a done record with chosen items, without training."""
+    task = task or TASKS.get("vision")
+    entry = more.pop("entry", None) or find_model(model)
+    table = more.pop("table", None)
+    cell = CellSpec(task=task, model=entry, seed=seed)
+    draft = _draft(cell) | {"parameters": 1000, "chance": 0.1, "data_digest": "0" * 64} | more
+    return Store(root).write(draft, item_rows(iml) if table is None else table)
+
+
+def write_failure(root: Path, model: str = "mlp-m", seed: int = 0) -> Path:
+    """Write the record of a failed cell."""
+    cell = CellSpec(task=TASKS.get("vision"), model=find_model(model), seed=seed)
+    error = {"kind": "CellError", "message": "the loss was nan at step 7 of stage1", "traceback": "Traceback ..."}
+    return Store(root).write(_draft(cell) | {"error": error}, None)
+
+
+def _draft(cell: CellSpec) -> dict[str, Any]:
+    registered = TASKS.get(cell.task.name) if cell.task.name in TASKS.origins else cell.task
+    return {
+        "key": cell_key(cell),
+        "cell": cell,
+        "changes": changes(cell.task, registered),
+        "smoke": False,
+        "streams": Streams(cell.seed).as_dict(),
+        "provenance": collect("cpu", 1, 1),
+        "timing": Timing(started="2026-01-01T00:00:00+00:00", ended="2026-01-01T00:01:00+00:00", seconds={}),
+    }
+
+
+def entry(name: str, source: str, modality: str = "vision") -> ModelEntry:
+    """A model entry of a family of its own."""
+    return ModelEntry(name=name, source=source, modality=modality, family=name, architecture=name)  # type: ignore[arg-type]
+
+
+def command(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "iml_bench", *arguments],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def log_likelihoods(table: pl.DataFrame) -> np.ndarray[Any, Any]:
+    """The column as an array."""
+    return table["log_likelihood"].to_numpy()

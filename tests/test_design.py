@@ -1,0 +1,261 @@
+"""The experiment's design: who is in which group, what is claimed of whom, what is held out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pydantic import ValidationError
+
+from iml_bench.design import GROUPS, NEW_GROUPS, NONE, STAGE1_GROUPS, TAGS, Design, build_design, derangement
+from iml_bench.errors import UsageError
+from iml_bench.spec import TaskSpec, n_false
+from iml_bench.streams import Streams
+from iml_bench.worlds import World, build_world
+
+Drawn = tuple[TaskSpec, World, Design]
+Pairs = set[tuple[int, int]]
+
+
+ANY_ALPHA = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
+
+
+@st.composite
+def tasks(draw: st.DrawFn, alphas: st.SearchStrategy[float] = ANY_ALPHA, even: bool = False) -> TaskSpec:
+    """Valid tasks over profiles: any group sizes, alpha and number of held-out questions."""
+    halves = draw(st.tuples(*[st.integers(0, 7)] * 2))
+    stage1 = [2 * half for half in halves] if even else draw(st.tuples(*[st.integers(0, 15)] * 2))
+    sizes = [
+        *stage1,
+        draw(st.integers(0, 6)),
+        *draw(st.tuples(*[st.integers(1, 8)] * 2)),
+        *draw(st.tuples(*[st.integers(0, 5)] * 2)),
+    ]
+    names = [name for name in GROUPS if name != "named"]
+    attributes = draw(st.integers(4, 6))
+    data = {
+        "name": "drawn",
+        "version": 1,
+        "description": "",
+        "model": "none",
+        "world": {"kind": "profiles", "attributes": attributes, "values": 10},
+        "render": {"kind": "text"},
+        "groups": dict(zip(names, sizes, strict=True)),
+        "alpha": draw(alphas),
+        "heldout": draw(st.integers(1, attributes - 1)),
+        "recipe": {"loss_on": "text", "stage1": {"steps": 1}, "stage2": {"steps": 1}},
+    }
+    try:
+        return TaskSpec.model_validate(data)
+    except ValidationError:
+        reject()
+
+
+def build(task: TaskSpec, seed: int) -> Drawn:
+    streams = Streams(seed)
+    world = build_world(task, streams)
+    return task, world, build_design(task, world, streams)
+
+
+DRAWN = st.builds(build, tasks(), st.integers(0, 2**32 - 1))
+NULL = st.builds(build, tasks(st.just(0.5), even=True), st.integers(0, 2**32 - 1))
+
+
+def pairs(examples: object) -> Pairs:
+    """(entity, attribute) of all questions among some examples."""
+    entity, _, _, asked = examples  # type: ignore[misc]
+    return {(e, a) for e, a in zip(entity.tolist(), asked.tolist(), strict=True) if a != NONE}
+
+
+def is_true(world: World, design: Design, entities: np.ndarray) -> np.ndarray:
+    return (world.values[design.claim[entities]] == world.values[entities]).all(axis=1)
+
+
+@given(DRAWN)
+def test_every_group_has_the_size_that_was_asked_for(drawn: Drawn) -> None:
+    task, _, design = drawn
+    assert {name: len(design.members(name)) for name in GROUPS} == task.groups.model_dump()
+    assert len(design.members(*GROUPS)) == task.groups.total
+
+
+@given(DRAWN)
+def test_each_group_has_as_many_false_definitions_as_alpha_says(drawn: Drawn) -> None:
+    task, world, design = drawn
+    for name in ("reliable", "unreliable"):
+        members = design.members(name)
+        assert (~is_true(world, design, members)).sum() == n_false(name, len(members), task.alpha)
+
+
+@given(DRAWN)
+def test_false_definitions_exchange_contents_within_their_group(drawn: Drawn) -> None:
+    _, _, design = drawn
+    for name in ("reliable", "unreliable"):
+        members = design.members(name)
+        assert sorted(design.claim[members]) == sorted(members)
+
+
+@given(NULL)
+def test_at_alpha_one_half_both_tags_are_true_equally_often(drawn: Drawn) -> None:
+    _, world, design = drawn
+    for name in ("reliable", "unreliable"):
+        members = design.members(name)
+        assert 2 * is_true(world, design, members).sum() == len(members)
+
+
+@given(DRAWN)
+def test_tags_of_stage_1_follow_the_groups_and_undefined_entities_have_none(drawn: Drawn) -> None:
+    _, _, design = drawn
+    examples = design.stage1()
+    shown = examples.is_definition
+    for name, tag in (("reliable", 0), ("unreliable", 1)):
+        of_group = np.isin(examples.entity, design.members(name))
+        assert set(examples.tag[shown & of_group]) <= {tag}
+        assert (shown & of_group).sum() == len(design.members(name))
+    assert shown.sum() == len(design.members("reliable", "unreliable"))
+    assert (examples.tag[~shown] == NONE).all()
+    assert (examples.content[~shown] == examples.entity[~shown]).all()
+
+
+@given(DRAWN)
+def test_the_fresh_tag_and_new_entities_never_appear_in_stage_1(drawn: Drawn) -> None:
+    _, _, design = drawn
+    examples = design.stage1()
+    assert TAGS.index("fresh") not in examples.tag
+    new = design.members(*NEW_GROUPS)
+    assert not np.isin(examples.entity, new).any()
+    assert not np.isin(examples.content, new).any()
+
+
+@given(DRAWN)
+def test_fold_1_exchanges_the_tags_of_the_two_new_halves_and_nothing_else(drawn: Drawn) -> None:
+    _, _, design = drawn
+    reliable, unreliable, fresh = range(3)
+    expected = design.tag[0].copy()
+    expected[design.members("new_reliable")] = unreliable
+    expected[design.members("new_unreliable")] = reliable
+    assert (design.tag[1] == expected).all()
+    assert set(design.tag[0][design.members("new_reliable")]) == {reliable}
+    assert set(design.tag[0][design.members("new_unreliable")]) == {unreliable}
+    assert set(design.tag[0][design.members("new_fresh")]) <= {fresh}
+    first, second = design.stage2(0), design.stage2(1)
+    for same in ("entity", "content", "asked"):
+        assert (getattr(first, same) == getattr(second, same)).all()
+    halves = np.isin(first.entity, design.members("new_reliable", "new_unreliable"))
+    assert ((first.tag != second.tag) == halves).all()
+
+
+@given(DRAWN)
+def test_stage_2_shows_only_true_definitions_of_each_defined_new_entity_once(drawn: Drawn) -> None:
+    _, _, design = drawn
+    for fold in (0, 1):
+        examples = design.stage2(fold)
+        assert examples.is_definition.all()
+        assert (examples.content == examples.entity).all()
+        assert sorted(examples.entity) == sorted(design.members("new_reliable", "new_unreliable", "new_fresh"))
+
+
+@given(DRAWN)
+def test_undefined_new_entities_are_never_shown_but_asked_about(drawn: Drawn) -> None:
+    _, _, design = drawn
+    hidden = design.members("new_undefined")
+    for examples in (design.stage1(), design.stage2(0), design.stage2(1)):
+        assert not np.isin(examples.entity, hidden).any()
+        assert not np.isin(examples.content, hidden).any()
+    assert set(hidden) <= set(design.questions(2).entity)
+
+
+@given(DRAWN)
+def test_every_stage_1_question_is_either_trained_or_held_out(drawn: Drawn) -> None:
+    task, world, design = drawn
+    attributes = range(len(world.attributes))
+    entities = design.members(*STAGE1_GROUPS).tolist()
+    trained, heldout = pairs(design.stage1()), pairs(design.questions(1))
+    assert not trained & heldout
+    assert trained | heldout == {(entity, attribute) for entity in entities for attribute in attributes}
+    assert len(trained) + len(heldout) == len(entities) * len(attributes)
+    assert len(design.questions(1)) == len(heldout) == task.heldout * len(entities)
+    assert all(sum(e == entity for e, _ in heldout) == task.heldout for entity in entities)
+
+
+@given(DRAWN)
+def test_stage_2_asks_every_attribute_of_every_new_entity_once(drawn: Drawn) -> None:
+    _, world, design = drawn
+    questions = design.questions(2)
+    asked = pairs(questions)
+    assert asked == {(int(e), a) for e in design.members(*NEW_GROUPS) for a in range(len(world.attributes))}
+    assert len(questions) == len(asked)
+    assert not asked & pairs(design.stage1())
+    assert (questions.content == questions.entity).all()
+    assert (questions.tag == NONE).all()
+
+
+@given(tasks(), st.integers(0, 2**32 - 1))
+def test_the_same_seed_gives_the_same_design(task: TaskSpec, seed: int) -> None:
+    one, two = build(task, seed)[2], build(task, seed)[2]
+    for field in ("group", "claim", "tag", "heldout"):
+        assert (getattr(one, field) == getattr(two, field)).all()
+
+
+def test_seeds_differ_in_groups_claims_and_heldout_questions(text_task: TaskSpec) -> None:
+    designs = [build(text_task, seed)[2] for seed in range(5)]
+    for field in ("group", "claim", "heldout"):
+        assert len({getattr(design, field).tobytes() for design in designs}) == 5
+
+
+def test_alpha_and_heldout_change_neither_the_groups_nor_the_world(text_task: TaskSpec) -> None:
+    _, world, design = build(text_task, 1)
+    _, other_world, other = build(text_task.model_copy(update={"alpha": 0.5, "heldout": 2}), 1)
+    assert (other.group == design.group).all()
+    assert (other_world.values == world.values).all()
+    assert (other.tag == design.tag).all()
+    new = design.members(*NEW_GROUPS)
+    assert (other.claim[new] == design.claim[new]).all()
+
+
+def test_which_question_is_held_out_is_uniform(text_task: TaskSpec) -> None:
+    heldout = sum(
+        design.heldout[design.members(*STAGE1_GROUPS)].sum(0)
+        for _, _, design in (build(text_task, s) for s in range(40))
+    )
+    expected = 40 * 20 / 4
+    assert ((heldout - expected) ** 2 / expected).sum() < 16.3  # 99.9 % point of chi-square with 3 degrees
+
+
+@given(
+    arrays(np.int64, st.tuples(st.integers(0, 14), st.integers(1, 2)), elements=st.integers(0, 2)), st.integers(0, 99)
+)
+def test_a_derangement_gives_every_row_other_contents_whenever_that_is_possible(values: np.ndarray, seed: int) -> None:
+    n = len(values)
+    commonest = max(np.unique(values, axis=0, return_counts=True)[1], default=0) if n else 0
+    rng = np.random.default_rng(seed)
+    if 2 * commonest > n:
+        with pytest.raises(UsageError, match=rf"^cannot make {n} false definitions: too many of these entities"):
+            derangement(values, rng)
+        return
+    order = derangement(values, rng)
+    assert sorted(order) == list(range(n))
+    assert (values[order] != values).any(axis=1).all() if n else len(order) == 0
+
+
+@pytest.mark.parametrize("values", [[[1, 2]], [[1, 2], [1, 2]], [[0], [0], [1]]])
+def test_a_derangement_that_cannot_be_is_refused(values: list[list[int]]) -> None:
+    with pytest.raises(UsageError, match="use a larger group or a world with more values"):
+        derangement(np.array(values), np.random.default_rng(0))
+
+
+def test_derangements_of_different_rows_are_spread_over_all_that_exist() -> None:
+    rng = np.random.default_rng(0)
+    seen = [tuple(derangement(np.arange(4)[:, None], rng)) for _ in range(900)]
+    counts = [seen.count(order) for order in set(seen)]
+    assert len(counts) == 9  # of four rows
+    assert min(counts) > 40
+
+
+def test_entities_that_are_the_same_by_chance_still_get_false_definitions(vision_task: TaskSpec) -> None:
+    """A 1x2 grid of three labels has nine kinds, so all of the 33 entities have doubles."""
+    world = vision_task.world.model_copy(update={"rows": 1, "cols": 2, "labels": 3})
+    for seed in range(20):
+        _, drawn, design = build(vision_task.model_copy(update={"world": world}), seed)
+        assert not is_true(drawn, design, design.members("unreliable")).any()

@@ -1,0 +1,377 @@
+"""Specifications: what they refuse, and that a cell's key covers all that can change its answer."""
+
+from __future__ import annotations
+
+import itertools
+import types
+import warnings
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pytest
+from pydantic import ValidationError
+
+from iml_bench.errors import UsageError
+from iml_bench.runtime import Runtime
+from iml_bench.spec import (
+    OUTSIDE_KEY,
+    CellSpec,
+    ModelEntry,
+    Spec,
+    StageRecipe,
+    SuiteSpec,
+    TaskSpec,
+    canonical_json,
+    cell_key,
+    digest_of,
+    identity,
+    n_false,
+    parse,
+    task_key,
+)
+
+Changes = dict[str, Any]
+
+PAIRS: dict[str, tuple[Changes, Changes]] = {
+    "task.smoke": ({}, {"task.smoke": {"alpha": 0.5}}),
+    "task.render.canvas": ({}, {"task.render.canvas": [40, 40]}),
+    "model.tokenizer": (
+        {"model.source": "hf:folder/model"},
+        {"model.source": "hf:folder/model", "model.tokenizer": "own"},
+    ),
+} | {
+    f"task.recipe.{stage}.epochs": (
+        {f"task.recipe.{stage}.steps": None, f"task.recipe.{stage}.epochs": 1.0},
+        {f"task.recipe.{stage}.steps": None, f"task.recipe.{stage}.epochs": 2.0},
+    )
+    for stage in ("stage1", "stage2")
+}
+"""Fields that cannot be changed on their own: the changes that make the cell before and the one after."""
+
+FORCED = {
+    "vision": {
+        "task.world.kind": "other",
+        "task.render.kind": "other",
+        "task.groups.named": 1,
+        "task.recipe.loss_on": "text",
+    },
+    "text": {"task.world.kind": "other", "task.render.kind": "other", "task.groups.named": 1},
+}
+"""Fields with a single valid value in such a cell; they are changed without being validated."""
+
+
+def leaves(spec: Spec, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Path, annotation and value of every field that is not itself a specification."""
+    for name, info in type(spec).model_fields.items():
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, info.annotation, value
+
+
+def values(cell: CellSpec) -> dict[str, Any]:
+    return {path: value for path, _, value in leaves(cell)}
+
+
+def with_changes(cell: CellSpec, changed: Changes) -> CellSpec:
+    data = cell.model_dump(mode="json")
+    for path, value in changed.items():
+        *parents, field = path.split(".")
+        section = data
+        for parent in parents:
+            section = section[parent]
+        section[field] = value
+    return CellSpec.model_validate(data)
+
+
+def forced(spec: Any, path: str, value: Any) -> Any:
+    field, _, rest = path.partition(".")
+    return spec.model_copy(update={field: forced(getattr(spec, field), rest, value) if rest else value})
+
+
+def candidates(annotation: Any, value: Any) -> Iterator[Any]:
+    """Other values that a field of this type may take."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        for option in get_args(annotation):
+            if option is not type(None):
+                yield from candidates(option, value)
+    elif origin is Literal:
+        yield from (option for option in get_args(annotation) if option != value)
+    elif annotation is bool:
+        yield not value
+    elif annotation is int:
+        yield from (1,) if value is None else (value + 1, value - 1)
+    elif annotation is float:
+        yield from (0.5,) if value is None else (value / 2, value + 0.125)
+    elif annotation is str:
+        yield (value or "") + "x"
+
+
+def mutate(kind: str, cell: CellSpec, path: str, annotation: Any, value: Any) -> tuple[CellSpec, CellSpec] | None:
+    """Two cells that differ in one field, or None when nothing here knows how to change it."""
+    if path in FORCED[kind]:
+        return cell, forced(cell, path, FORCED[kind][path])
+    if path in PAIRS:
+        before, after = PAIRS[path]
+        return with_changes(cell, before), with_changes(cell, after)
+    for other in candidates(annotation, value):
+        try:
+            return cell, with_changes(cell, {path: other})
+        except ValidationError:
+            continue
+    return None
+
+
+@pytest.mark.parametrize("kind", ["vision", "text"])
+def test_every_field_of_a_cell_changes_its_key_unless_listed_as_outside(kind: str, cells: dict[str, CellSpec]) -> None:
+    cell = cells[kind]
+    seen = set()
+    for path, annotation, value in leaves(cell):
+        pair = mutate(kind, cell, path, annotation, value)
+        assert pair is not None, f"{path}: say in PAIRS or FORCED how this field is changed"
+        before, after = pair
+        ours, theirs = values(before), values(after)
+        differing = {field for field in ours | theirs if ours.get(field) != theirs.get(field)}
+        assert differing == {path}, f"the mutation of {path} changed {differing}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydantic warns of the forced values
+            same = cell_key(before) == cell_key(after)
+        assert same == (path in OUTSIDE_KEY), f"{path}: the key {'stayed' if same else 'changed'}"
+        seen.add(path)
+    assert set(OUTSIDE_KEY) <= seen, "OUTSIDE_KEY names fields that no cell has"
+
+
+def test_what_is_outside_the_key_is_a_decision_and_no_accident() -> None:
+    labels = {f"model.{field}" for field in ("name", "modality", "family", "architecture", "notes")}
+    assert set(OUTSIDE_KEY) == {"task.description", "task.model", "task.smoke", *labels}
+    assert all(reason.strip() for reason in OUTSIDE_KEY.values())
+
+
+def test_every_special_mutation_is_of_a_field_that_exists(cells: dict[str, CellSpec]) -> None:
+    for kind, cell in cells.items():
+        assert set(FORCED[kind]) <= set(values(cell))
+    assert set(PAIRS) <= {path for cell in cells.values() for path in values(cell)}
+
+
+def test_nothing_of_the_runtime_is_a_field_of_a_cell(cells: dict[str, CellSpec]) -> None:
+    names = {path.split(".")[-1] for cell in cells.values() for path in values(cell)}
+    assert not names & {field.name for field in fields(Runtime)}
+
+
+@pytest.mark.parametrize("kind", ["vision", "text"])
+def test_a_cell_read_back_from_json_has_the_same_key(kind: str, cells: dict[str, CellSpec]) -> None:
+    cell = cells[kind]
+    again = CellSpec.model_validate_json(cell.model_dump_json())
+    assert again == cell
+    assert cell_key(again) == cell_key(cell) == digest_of(identity(cell))
+    assert len(cell_key(cell)) == 64
+
+
+def test_the_same_value_written_differently_has_the_same_key(cells: dict[str, CellSpec]) -> None:
+    cell = with_changes(cells["vision"], {"task.recipe.stage1.definition_share": 0.0})
+    written = with_changes(
+        cell,
+        {
+            "task.alpha": 1,
+            "task.recipe.lr": "1e-3",
+            "task.recipe.stage1.definition_share": 0,
+            "model.source": "ref:mlp?hidden=8&depth=2",
+        },
+    )
+    assert cell_key(written) == cell_key(cell)
+
+
+def test_all_mutated_cells_have_different_keys(cells: dict[str, CellSpec]) -> None:
+    cell = cells["vision"]
+    sizes = [
+        {"task.groups.reliable": 2 + i, "task.groups.unreliable": 2 + j}
+        for i, j in itertools.product(range(4), repeat=2)
+    ]
+    assert len({cell_key(with_changes(cell, size)) for size in sizes}) == 16
+
+
+def test_task_key_ignores_model_and_seed_and_nothing_else(cells: dict[str, CellSpec]) -> None:
+    cell = cells["vision"]
+    for same in ({"seed": 4}, {"model.source": "ref:convnet"}, {"task.description": "other"}):
+        assert task_key(with_changes(cell, same)) == task_key(cell)
+    for other in ({"task.alpha": 0.5}, {"task.version": 2}, {"task.recipe.lr": 0.1}, {"protocol": 2}):
+        assert task_key(with_changes(cell, other)) != task_key(cell)
+
+
+def test_specifications_are_frozen(cells: dict[str, CellSpec]) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        cells["vision"].task.alpha = 0.5  # type: ignore[misc]
+
+
+def test_canonical_json_is_sorted_and_refuses_nan() -> None:
+    assert canonical_json({"b": [1, 2.5, None], "a": "é"}) == '{"a":"\\u00e9","b":[1,2.5,null]}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json({"a": float("nan")})
+
+
+REFUSED: dict[str, tuple[str, Changes, str]] = {
+    "extra field": ("vision", {"task.colour": 1}, "task.colour: extra inputs are not permitted (given: 1)"),
+    "extra recipe field": (
+        "text",
+        {"task.recipe.momentum": 0.9},
+        "task.recipe.momentum: extra inputs are not permitted",
+    ),
+    "alpha above 1": (
+        "vision",
+        {"task.alpha": 1.5},
+        "task.alpha: input should be less than or equal to 1 (given: 1.5)",
+    ),
+    "alpha below 0": ("vision", {"task.alpha": -0.1}, "task.alpha: input should be greater than or equal to 0"),
+    "nan": ("vision", {"task.alpha": float("nan")}, "task.alpha: input should be a finite number"),
+    "infinity": ("vision", {"task.recipe.lr": float("inf")}, "task.recipe.lr: input should be a finite number"),
+    "a word for a number": ("vision", {"task.recipe.lr": "fast"}, "task.recipe.lr: input should be a valid number"),
+    "half an entity": (
+        "vision",
+        {"task.groups.reliable": 8.5},
+        "task.groups.reliable: input should be a valid integer",
+    ),
+    "no new entities": ("vision", {"task.groups.new_reliable": 0}, "input should be greater than or equal to 1"),
+    "steps and epochs": (
+        "vision",
+        {"task.recipe.stage1.epochs": 2},
+        "task.recipe.stage1: a stage has either steps or epochs, exactly one of them",
+    ),
+    "neither steps nor epochs": (
+        "vision",
+        {"task.recipe.stage2.steps": None},
+        "task.recipe.stage2: a stage has either steps or epochs, exactly one of them",
+    ),
+    "unknown optimiser": (
+        "vision",
+        {"task.recipe.optimizer": "lion"},
+        "task.recipe.optimizer: input should be 'adamw'",
+    ),
+    "no questions left": ("vision", {"task.heldout": 4}, "task: heldout: 4 of 4 questions leaves none to train on"),
+    "profiles as pictures": (
+        "vision",
+        {"task.world": {"kind": "profiles"}},
+        "task: a 'profiles' world cannot be shown as 'digit-grid'",
+    ),
+    "real names": (
+        "text",
+        {"task.groups.named": 2},
+        "task: groups.named: the entities of a 'profiles' world have no real",
+    ),
+    "loss on pictures": ("vision", {"task.recipe.loss_on": "text"}, "vision tasks leave it null"),
+    "no loss on text": ("text", {"task.recipe.loss_on": None}, "recipe.loss_on: text tasks say text or answer"),
+    "one false definition": (
+        "vision",
+        {"task.groups.unreliable": 1},
+        "groups.unreliable: 1 entities at alpha 1.0 leave one false definition",
+    ),
+    "digit larger than cell": (
+        "vision",
+        {"task.render.digit_px": 15},
+        "a digit of 15 px does not fit a cell of 14 px",
+    ),
+    "canvas too small": (
+        "vision",
+        {"task.render.canvas": [31, 32]},
+        "task: render.canvas: 31x32 px is too small for a grid that needs 32x28",
+    ),
+    "tags that cannot differ": (
+        "vision",
+        {"task.render.tag_square_px": 16, "task.render.tag_rows": 1},
+        "the tag's strip has fewer than 3 squares",
+    ),
+    "question without alias": (
+        "text",
+        {"task.render.question": "{attribute}?"},
+        "question: it holds {attribute} and {alias} once each, and no other braces",
+    ),
+    "question with a third brace": (
+        "text",
+        {"task.render.question": "{attribute} {alias} {x}"},
+        "question: it holds {attribute} and {alias} once each, and no other braces",
+    ),
+    "name with a space": ("vision", {"task.name": "my task"}, "task.name: string should match pattern"),
+    "negative seed": ("vision", {"seed": -1}, "seed: input should be greater than or equal to 0"),
+    "own tokenizer of a network": (
+        "text",
+        {"model.tokenizer": "own"},
+        "model: tokenizer: only an hf: model brings a tokenizer of its own",
+    ),
+    "unknown scheme": (
+        "vision",
+        {"model.source": "tim:resnet18"},
+        "model.source: unknown model source 'tim': did you mean 'timm'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_wrong_specification_is_refused_with_one_sentence(case: str, cells: dict[str, CellSpec]) -> None:
+    kind, changed, message = REFUSED[case]
+    data = cells[kind].model_dump(mode="json")
+    for path, value in changed.items():
+        *parents, field = path.split(".")
+        section = data
+        for parent in parents:
+            section = section[parent]
+        section[field] = value
+    with pytest.raises(UsageError) as caught:
+        parse(CellSpec, data, "cell.yaml")
+    told = str(caught.value)
+    assert told.startswith("cell.yaml: ")
+    assert message in told
+    assert "\n" not in told
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(UsageError, match=r"^a\.yaml: source: field required$"):
+        parse(ModelEntry, {"name": "a", "modality": "text", "family": "f", "architecture": "x"}, "a.yaml")
+
+
+def test_a_suite_needs_a_grid_and_a_grid_models_and_seeds() -> None:
+    grid = {"task": "vision", "models": ["mlp-m"], "seeds": 1}
+    for grids in ([], [{**grid, "models": []}], [{**grid, "seeds": 0}], [{**grid, "seed": 1}]):
+        with pytest.raises(ValidationError):
+            SuiteSpec.model_validate({"name": "s", "description": "d", "grids": grids})
+    assert SuiteSpec.model_validate({"name": "s", "description": "d", "grids": [grid]}).grids[0].axes == {}
+
+
+@pytest.mark.parametrize(
+    ("stage", "n", "batch", "steps"),
+    [
+        (StageRecipe(steps=7), 100, 10, 7),
+        (StageRecipe(epochs=1), 100, 10, 10),
+        (StageRecipe(epochs=1), 101, 10, 11),
+        (StageRecipe(epochs=2.5), 100, 10, 25),
+        (StageRecipe(epochs=0.001), 100, 10, 1),
+    ],
+)
+def test_epochs_are_rounded_up_to_whole_steps(stage: StageRecipe, n: int, batch: int, steps: int) -> None:
+    assert stage.total_steps(n, batch) == steps
+
+
+@pytest.mark.parametrize(
+    ("group", "size", "alpha", "false"),
+    [
+        ("reliable", 8, 1.0, 0),
+        ("unreliable", 8, 1.0, 8),
+        ("reliable", 8, 0.5, 4),
+        ("unreliable", 8, 0.5, 4),
+        ("reliable", 8, 0.75, 2),
+        ("unreliable", 8, 0.75, 6),
+        ("reliable", 8, 0.0, 8),
+        ("unreliable", 8, 0.0, 0),
+    ],
+)
+def test_alpha_is_the_share_of_definitions_whose_tag_tells_the_truth(
+    group: str, size: int, alpha: float, false: int
+) -> None:
+    assert n_false(group, size, alpha) == false
+
+
+def test_modality_follows_the_renderer(vision_task: TaskSpec, text_task: TaskSpec) -> None:
+    assert (vision_task.modality, text_task.modality) == ("vision", "text")
+    assert vision_task.label == "small-vision@1"
+    assert vision_task.groups.total == 33

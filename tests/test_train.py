@@ -1,0 +1,118 @@
+"""The training loop: what it must not change, and how it fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from making import CPU, log_likelihoods, small_cell
+
+from iml_bench.cell import prepare, run_cell
+from iml_bench.errors import CellError, UsageError
+from iml_bench.runtime import Progress
+
+MODELS = "python:models_for_tests:"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("task", "model"), [("vision", "mlp-xs"), ("vision", "convnet-xs"), ("text", "llama-xs")])
+def test_the_same_cell_gives_the_same_outcomes_bit_for_bit(task: str, model: str) -> None:
+    cell = small_cell(model, task=task)
+    first = run_cell(cell, CPU)
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002  (that global state must not matter)
+    second = run_cell(cell, CPU)
+    assert first.items.equals(second.items)
+    assert first.data_digest == second.data_digest
+    assert not run_cell(small_cell(model, seed=1, task=task), CPU).items.equals(first.items)
+
+
+def test_dropout_draws_from_the_cells_own_stream() -> None:
+    cell = small_cell(MODELS + "with_dropout")
+    state = torch.random.get_rng_state()
+    first = run_cell(cell, CPU)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.rand(3)
+    assert run_cell(cell, CPU).items.equals(first.items)
+
+
+@pytest.mark.parametrize(("task", "model"), [("vision", "mlp-xs"), ("text", "neox-xs")])
+@pytest.mark.parametrize("micro_batch", [1, 5, 8])
+def test_the_micro_batch_does_not_change_the_answer(task: str, model: str, micro_batch: int) -> None:
+    cell = small_cell(model, task=task)
+    whole, pieces = run_cell(cell, CPU), run_cell(cell, replace(CPU, micro_batch=micro_batch))
+    assert np.abs(log_likelihoods(whole.items) - log_likelihoods(pieces.items)).max() < 1e-3
+    assert [stage.micro_batch for stage in pieces.stages] == [micro_batch] * 3
+    assert [stage.accumulation for stage in pieces.stages] == [-(-16 // micro_batch)] * 3
+
+
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_answer() -> None:
+    whole = run_cell(small_cell(MODELS + "picky?limit=16"), CPU)
+    pieces = run_cell(small_cell(MODELS + "picky?limit=4"), CPU)
+    assert np.abs(log_likelihoods(whole.items) - log_likelihoods(pieces.items)).max() < 1e-3
+    assert [(stage.micro_batch, stage.accumulation) for stage in whole.stages] == [(16, 1)] * 3
+    assert [(stage.micro_batch, stage.accumulation) for stage in pieces.stages] == [(4, 4)] * 3
+
+
+def test_out_of_memory_with_one_example_fails_the_cell() -> None:
+    with pytest.raises(CellError, match="out of memory with a single example"):
+        run_cell(small_cell(MODELS + "picky?limit=0"), CPU)
+
+
+def test_a_nan_loss_names_its_step() -> None:
+    with pytest.raises(CellError, match="the loss was nan at step 8 of stage1"):
+        run_cell(small_cell(MODELS + "diverging?after=7"), CPU)
+
+
+def test_both_folds_start_from_the_stage_one_weights() -> None:
+    cell = small_cell("mlp-xs")
+    setting, learner, _ = prepare(cell, CPU)
+    learner.fit(setting.train_feed(1), cell.task.recipe.stage1, "stage1")
+    weights = learner.snapshot()
+    kept = {name: tensor.clone() for name, tensor in weights.items()}
+    learner.fit(setting.train_feed(2, 0), cell.task.recipe.stage2, "stage2")
+    once = learner.snapshot()
+    assert all(torch.equal(weights[name], kept[name]) for name in kept), "a snapshot must not change with training"
+    learner.restore(weights)
+    learner.fit(setting.train_feed(2, 0), cell.task.recipe.stage2, "stage2")
+    again = learner.snapshot()
+    # Equal only if weights are restored, the optimiser is fresh and the fold's streams begin anew.
+    assert all(torch.equal(once[name], again[name]) for name in once)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_every_optimizer_and_schedule_trains(optimizer: str, schedule: str) -> None:
+    overrides = {"recipe__optimizer": optimizer, "recipe__schedule": schedule, "recipe__warmup_steps": 2}
+    cell = small_cell("mlp-xs", **overrides, recipe__lr=0.05 if optimizer == "sgd" else 1e-3)
+    losses: list[Progress] = []
+    setting, learner, _ = prepare(cell, replace(CPU, report=losses.append))
+    stage = cell.task.recipe.stage1.model_copy(update={"steps": 80})
+    learner.fit(setting.train_feed(1), stage, "stage1")
+    assert np.mean([entry.loss for entry in losses[-8:]]) < np.mean([entry.loss for entry in losses[:8]])
+    assert (losses[-1].step, losses[-1].total) == (80, 80)
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    free, tight = (run_cell(small_cell("mlp-xs", **more), CPU) for more in ({}, {"recipe__max_grad_norm": 1e-6}))
+    moved = {name: outcome.stages[0].final_loss for name, outcome in (("free", free), ("tight", tight))}
+    assert moved["free"] != moved["tight"]
+
+
+def test_bfloat16_is_another_cell_and_runs() -> None:
+    plain, half = (run_cell(small_cell("mlp-xs", recipe__precision=p), CPU) for p in ("no", "bf16"))
+    gap = np.abs(log_likelihoods(plain.items) - log_likelihoods(half.items)).max()
+    assert 0 < gap < 0.5
+
+
+def test_a_device_that_is_not_here_is_one_sentence() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(UsageError, match="--device cuda: no such device here"):
+        run_cell(small_cell(), replace(CPU, device="cuda"))
