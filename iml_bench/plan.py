@@ -52,8 +52,8 @@ def plan(requests: Iterable[Request], out: Path) -> list[Job]:
     references: dict[str, Job] = {}
     for request in requests:
         base = TASKS.get(request.task)
-        shrunk = base.smoke if request.smoke else {}
-        task = apply_overrides(base, {**shrunk, **request.overrides})
+        shrunk = apply_overrides(base, base.smoke) if request.smoke else base
+        task = apply_overrides(shrunk, request.overrides)
         names = request.models or (task.model,)
         for name, seed in product(dict.fromkeys((*names, *REFERENCES)), request.seeds):
             entry = find_model(name, task, trust_remote_code=request.trust_remote_code)
@@ -98,7 +98,7 @@ def find_model(name: str, task: TaskSpec | None = None, *, trust_remote_code: bo
             f"iml-bench models --modality {task.modality} lists what fits"
         )
     update: dict[str, Any] = {"digest": _digest(entry)}
-    if trust_remote_code:
+    if trust_remote_code and entry.parsed.scheme in ("hf", "hf-config"):
         update["trust_remote_code"] = True
     return entry.model_copy(update=update)
 

@@ -76,7 +76,6 @@ def test_smoke_shrinks_the_task_and_says_so_and_overrides_win() -> None:
     assert job.cell.task == apply_overrides(base, expected)
 
 
-@pytest.mark.xfail(reason="plan.py: --smoke's steps and the user's epochs stand together", strict=True)
 def test_epochs_can_be_set_together_with_smoke() -> None:
     (job, *_) = plan([Request("vision", seeds=(0,), smoke=True, overrides={"recipe.stage1.epochs": 1})], OUT)
     assert (job.cell.task.recipe.stage1.epochs, job.cell.task.recipe.stage1.steps) == (1.0, None)

@@ -239,7 +239,6 @@ def test_both_folds_show_the_same_digits_under_exchanged_tags(vision_task: TaskS
     assert (exchanged == (setting.train_feed(2, 0).examples.tag != 2)).all()
 
 
-@pytest.mark.xfail(reason="render/digits.py: _resize rounds ties in floating point, which vector units decide")
 def test_the_bank_is_the_same_whatever_the_processor_can_do() -> None:
     program = (
         "import hashlib\n"
@@ -326,7 +325,6 @@ def test_missing_mnist_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monke
 BROKEN = {"not packed": b"plain", "not MNIST": gzip.compress(b"text"), "cut": gzip.compress(b"x" * 99)[:-9]}
 
 
-@pytest.mark.xfail(reason="render/digits.py: gzip's and torchvision's own errors come through", strict=True)
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=list(BROKEN))
 def test_a_broken_mnist_file_is_a_usage_error(broken: bytes, tmp_path: Path) -> None:
     write_mnist(tmp_path)

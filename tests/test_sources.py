@@ -31,7 +31,6 @@ def test_a_source_read_back_from_its_text_is_the_same(scheme: str, target: str, 
 BUG = "spec/model.py: Source.__str__ removes spaces from values and does not quote the target"
 
 
-@pytest.mark.xfail(reason=BUG, strict=True)
 @pytest.mark.parametrize(
     "source",
     [
@@ -87,7 +86,6 @@ def test_a_wrong_source_is_one_sentence(text: str, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.xfail(reason="spec/model.py: parse_source lets yaml's own error through", strict=True)
 def test_a_value_that_is_not_yaml_is_a_usage_error() -> None:
     with pytest.raises(UsageError):
         entry_from_source("timm:vit?x=[1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +49,9 @@ def load_banks(spec: DigitGridRender, streams: Streams, data_dir: Path | None) -
 
 
 MNIST_FILES = 4
+TIE = 1 / 3141
+"""Many resized pixels lie exactly between two grey values; without this the processor's order of
+additions would decide them."""
 Pictures = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
@@ -68,15 +72,19 @@ def _mnist(data_dir: Path | None) -> tuple[Pictures, Pictures]:
     """MNIST's training and test pictures: from a folder, packed or not, or else downloaded into it."""
     root = data_dir or Path.home() / ".cache" / "iml-bench"
     packed = sorted((root / "MNIST" / "raw").glob("*-ubyte.gz"))
-    with tempfile.TemporaryDirectory() as folder:
-        if len(packed) >= MNIST_FILES:
-            # Unpacked elsewhere: the folder may be read-only, and is not ours to fill.
-            root = Path(folder)
-            (root / "MNIST" / "raw").mkdir(parents=True)
-            for path in packed:
-                with gzip.open(path) as source, (root / "MNIST" / "raw" / path.stem).open("wb") as target:
-                    shutil.copyfileobj(source, target)
+    if len(packed) < MNIST_FILES:
         return _read_mnist(root, train=True), _read_mnist(root, train=False)
+    with tempfile.TemporaryDirectory() as folder:
+        # Unpacked elsewhere: the folder may be read-only, and is not ours to fill.
+        raw = Path(folder) / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        try:
+            for path in packed:
+                with gzip.open(path) as source, (raw / path.stem).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+            return _read_mnist(Path(folder), train=True), _read_mnist(Path(folder), train=False)
+        except (OSError, EOFError, zlib.error, ValueError, AssertionError, UsageError) as error:
+            raise UsageError(f"the MNIST files in {root / 'MNIST' / 'raw'} are damaged: {error}") from error
 
 
 def _read_mnist(root: Path, *, train: bool) -> Pictures:
@@ -108,6 +116,6 @@ def _resize(pictures: Tensor, side: int) -> Tensor:
     if pictures.shape[-1] == side:
         return pictures
     resized = torch.nn.functional.interpolate(
-        pictures[:, None].float(), size=(side, side), mode="bilinear", antialias=True, align_corners=False
+        pictures[:, None].double(), size=(side, side), mode="bilinear", antialias=True, align_corners=False
     )
-    return resized[:, 0].round().clamp(0, 255).to(torch.uint8)
+    return (resized[:, 0] + 0.5 + TIE).floor().clamp(0, 255).to(torch.uint8)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from iml_bench.errors import UsageError
@@ -27,6 +28,21 @@ def canonical_json(value: Any) -> str:
 def digest_of(value: Any) -> str:
     """SHA-256 of the canonical text form of plain data, in hexadecimal."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def read_value(text: str) -> Any:
+    """A value as a person writes it on a command line, read as YAML: a number, null, true, a word, a list.
+
+    Raises:
+        yaml.YAMLError: when it is not YAML.
+    """
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 takes 1e-3 for a word; a person means the number
+        except ValueError:
+            return value
+    return value
 
 
 def parse(spec_class: type[S], data: Any, where: str) -> S:

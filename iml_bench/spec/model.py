@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from iml_bench.errors import UsageError, unknown
-from iml_bench.spec.base import Spec
+from iml_bench.spec.base import Spec, read_value
 
 SCHEMES = {
     "reference": "a reference learner that is not trained: oracle, gullible or random",
@@ -30,12 +30,16 @@ class Source(NamedTuple):
 
     def __str__(self) -> str:
         query = "&".join(f"{key}={_show(value)}" for key, value in sorted(self.options.items()))
-        return f"{self.scheme}:{self.target}" + (f"?{query}" if query else "")
+        return f"{self.scheme}:{quote(self.target, safe=SAFE)}" + (f"?{query}" if query else "")
+
+
+SAFE = "[]{},.:/'\"+-_@~"
+"""Characters that stand as they are in a source; others are percent-encoded."""
 
 
 def _show(value: Any) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
-    return quote(text, safe="[]{},.:/ '\"+-_").replace(" ", "")
+    return quote(text, safe=SAFE)
 
 
 def parse_source(text: str) -> Source:
@@ -55,7 +59,11 @@ def parse_source(text: str) -> Source:
         key, equals, value = part.partition("=")
         if not key or not equals or not value:
             raise UsageError(f"model source {text!r}: {part!r} is not of the form option=value")
-        options[key] = yaml.safe_load(unquote(value))
+        try:
+            # A revision is a name even where it looks like a number.
+            options[key] = unquote(value) if key == "revision" else read_value(unquote(value))
+        except yaml.YAMLError as error:
+            raise UsageError(f"model source {text!r}: {value!r} is not a value YAML can read") from error
     return Source(scheme, unquote(target), options)
 
 
@@ -82,7 +90,7 @@ class ModelEntry(Spec):
     def _canonical_source(cls, value: str) -> str:
         try:
             return str(parse_source(value))
-        except (UsageError, yaml.YAMLError) as error:
+        except UsageError as error:
             raise ValueError(str(error)) from error
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from iml_bench.errors import UsageError, unknown
-from iml_bench.spec.base import parse
+from iml_bench.spec.base import parse, read_value
 from iml_bench.spec.task import TaskSpec
 
 FIXED = ("name", "version", "smoke")
@@ -25,19 +25,9 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not path.strip():
         raise UsageError(f"--set {text!r} is not of the form field.path=value")
     try:
-        return path.strip(), _number(yaml.safe_load(value))
+        return path.strip(), read_value(value)
     except yaml.YAMLError as error:
         raise UsageError(f"--set {text!r}: {value!r} is not a value YAML can read") from error
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as a word; a person means the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def apply_overrides(task: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
@@ -58,6 +48,8 @@ def apply_overrides(task: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
         section = data
         for parent in parents:
             section = section[parent]
+            if not isinstance(section, dict):
+                raise UsageError(f"{path} cannot be set, since {parent} was set as a whole")
         section[field] = value
         other = {"steps": "epochs", "epochs": "steps"}.get(field)
         if other and value is not None and f"{'.'.join(parents)}.{other}" not in overrides:

@@ -76,6 +76,10 @@ class DigitGridRender(Spec):
     def _fits(self) -> Self:
         if self.digit_px > self.cell_px:
             raise ValueError(f"a digit of {self.digit_px} px does not fit a cell of {self.cell_px} px")
+        if 2 * self.frame_px >= self.cell_px:
+            raise ValueError(f"a frame of {self.frame_px} px covers a cell of {self.cell_px} px")
+        if self.strip_px >= self.canvas[0]:
+            raise ValueError(f"the tag's strip of {self.strip_px} px covers the canvas")
         if self.tag_bits < 3:
             raise ValueError("the tag's strip has fewer than 3 squares")
         return self
@@ -109,8 +113,8 @@ Render = Annotated[DigitGridRender | TextRender, Field(discriminator="kind")]
 class Groups(Spec):
     """How many entities each group has (the table in the README)."""
 
-    reliable: int = Field(ge=0)
-    unreliable: int = Field(ge=0)
+    reliable: int = Field(ge=1)
+    unreliable: int = Field(ge=1)
     undefined: int = Field(default=0, ge=0)
     named: int = Field(default=0, ge=0)
     new_reliable: int = Field(ge=1)
