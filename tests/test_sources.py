@@ -28,9 +28,6 @@ def test_a_source_read_back_from_its_text_is_the_same(scheme: str, target: str, 
     assert str(again) == str(source)
 
 
-BUG = "spec/model.py: Source.__str__ removes spaces from values and does not quote the target"
-
-
 @pytest.mark.parametrize(
     "source",
     [

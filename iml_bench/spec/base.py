@@ -37,7 +37,7 @@ def read_value(text: str) -> Any:
         yaml.YAMLError: when it is not YAML.
     """
     value = yaml.safe_load(text)
-    if isinstance(value, str):
+    if isinstance(value, str) and value == text.strip():
         try:
             return float(value)  # YAML 1.1 takes 1e-3 for a word; a person means the number
         except ValueError:
