@@ -21,8 +21,8 @@ def out_console() -> Console:
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """A difference with its sign; a dash where it was not measured."""
-    return "-" if value is None else f"{value:+.{digits}f}".replace("-0." + "0" * digits, "+0." + "0" * digits)
+    """A difference with its sign, also where it rounds to nought; a dash where it was not measured."""
+    return "-" if value is None else f"{value + 0.0:+.{digits}f}"
 
 
 def with_interval(mean: float | None, low: float | None, high: float | None) -> str:
