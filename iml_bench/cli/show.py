@@ -93,4 +93,5 @@ def _details(record: Record, console: Console) -> None:
     for line in lines:
         console.print(escape(line), soft_wrap=True)
     if record.error:
-        console.print(escape(record.error.traceback), style="red")
+        console.print(escape(f"error       {record.error.kind}: {record.error.message}"), style="red", soft_wrap=True)
+        console.print(escape(record.error.traceback), style="dim", soft_wrap=True)
