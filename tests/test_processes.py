@@ -1,0 +1,44 @@
+"""Several Accelerate processes share the global batch and give one process's answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from making import command, log_likelihoods
+
+from iml_bench.records import Store, Stored, read_items
+
+
+def _trained(root: Path) -> Stored:
+    return next(entry for entry in Store(root).scan()[0] if not entry.record.cell.model.is_reference)
+
+
+@pytest.mark.parametrize(("task", "model"), [("vision", "mlp-xs"), ("text", "neox-xs")])
+def test_two_processes_give_the_scores_of_one(task: str, model: str, tmp_path: Path) -> None:
+    arguments = ["run", "--task", task, "--model", model, "--smoke", "--seeds", "1", "--device", "cpu"]
+    arguments += ["--set", "recipe.batch_size=15"]  # an odd batch: the processes have unequal shares
+    alone = command(*arguments, "--workers", "1", "--out", str(tmp_path / "one"))
+    assert alone.returncode == 0, alone.stderr
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    both = subprocess.run(
+        [*launch, "-m", "iml_bench", *arguments, "--out", str(tmp_path / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,  # a process that waits for the other for ever must fail, not hang
+    )
+    assert both.returncode == 0, both.stderr
+    one, two = _trained(tmp_path / "one"), _trained(tmp_path / "two")
+    assert (one.record.provenance.processes, two.record.provenance.processes) == (1, 2)
+    assert one.record.key == two.record.key
+    first, second = read_items(one), read_items(two)
+    assert np.abs(log_likelihoods(first) - log_likelihoods(second)).max() < 1e-3
+    assert [stage.micro_batch for stage in two.record.stages] == [8] * 3
+    losses = ([stage.final_loss for stage in entry.record.stages] for entry in (one, two))
+    assert np.allclose(*losses, rtol=1e-4)
