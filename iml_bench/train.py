@@ -103,8 +103,9 @@ class NetworkLearner:
             for rows, noise in self._chunks(feed, stage, name, chunk):
                 losses = torch.zeros(len(rows), device=rows.device)
                 totals = feed.mass[rows].sum(1)
-                for index in range(len(rows)):
-                    self._step(feed, (rows[index], noise[index], totals[index]), losses[index], optimizer)
+                batches = zip(rows.unbind(), noise.unbind(), totals.unbind(), strict=True)
+                for batch, loss in zip(batches, losses.unbind(), strict=True):
+                    self._step(feed, batch, loss, optimizer)
                     if schedule is not None:
                         schedule.step()
                 mean = self._look(losses, step, name)
@@ -178,7 +179,9 @@ class NetworkLearner:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         if world > 1:
             rows, noise = rows[rank::world], noise[rank::world]
-        pieces = list(zip(torch.split(rows, self.micro_batch), torch.split(noise, self.micro_batch), strict=True))
+        pieces = [(rows, noise)]
+        if len(rows) > self.micro_batch:
+            pieces = list(zip(torch.split(rows, self.micro_batch), torch.split(noise, self.micro_batch), strict=True))
         for index, (piece, piece_noise) in enumerate(pieces):
             last = index == len(pieces) - 1
             with _nothing() if last else self.accelerator.no_sync(self.model):
