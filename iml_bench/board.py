@@ -20,6 +20,14 @@ CEILING = 1.0
 """Exact match of a learner that believes what is true."""
 
 
+class Interval(Spec):
+    """A mean over seeds with its 95 % Student-t interval, null for one seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
 class Row(Spec):
     """One model on one task, over its seeds. Intervals are 95 % Student-t, null for one seed."""
 
@@ -52,6 +60,12 @@ class Row(Spec):
     lift_unreliable: float | None
     lift_fresh: float | None
     stage1_gap: float | None
+    iml_attribution: float | None
+    """IML of the questions which entity an alias stands for; null where the task does not ask them."""
+    iml_attribution_low: float | None
+    iml_attribution_high: float | None
+    exact_match: dict[str, Interval]
+    """Exact match by what was shown, see ``Scores.exact_match``."""
     chance: float | None
     normalised: float | None
     """``iml / (ceiling - chance)``; null for reference rows."""
@@ -125,7 +139,7 @@ def _row(sample: Record, records: list[Record], failed: list[int], tier: int | N
     cell = sample.cell
     means = {score: estimate(list(_by_seed(records, score).values())) for score in (*SCORES, "iml_se_items")}
     mean = {score: found.mean if found else None for score, found in means.items()}
-    iml, nats = means["iml"], means["iml_nats"]
+    iml, nats, attribution = means["iml"], means["iml_nats"], means["iml_attribution"]
     reasons = {} if records else {"iml": f"all cells failed: {sample.error.message if sample.error else ''}"}
     for record in records:
         reasons |= record.scores.reasons if record.scores else {}
@@ -155,6 +169,9 @@ def _row(sample: Record, records: list[Record], failed: list[int], tier: int | N
         iml_high=iml.high if iml else None,
         iml_nats_low=nats.low if nats else None,
         iml_nats_high=nats.high if nats else None,
+        iml_attribution_low=attribution.low if attribution else None,
+        iml_attribution_high=attribution.high if attribution else None,
+        exact_match=_exact_match(records),
         chance=chance,
         normalised=scaled,
         per_seed=tuple(
@@ -164,6 +181,15 @@ def _row(sample: Record, records: list[Record], failed: list[int], tier: int | N
         reasons=reasons,
         **mean,
     )
+
+
+def _exact_match(records: Sequence[Record]) -> dict[str, Interval]:
+    values: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for name, value in (record.scores.exact_match if record.scores else {}).items():
+            values[name].append(value)
+    found = ((name, estimate(column)) for name, column in values.items())
+    return {name: Interval(mean=e.mean, low=e.low, high=e.high) for name, e in found if e is not None}
 
 
 class Versus(Spec):

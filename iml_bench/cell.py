@@ -4,6 +4,9 @@
 
     stage 1 ── held-out questions        fold 0: stage 2 ── all questions about new entities
        └────────── same weights ───────< fold 1: stage 2, tags exchanged ── the same questions
+
+With three stages, stage 1 comes in two: its definitions, then its questions. With one, both stages are
+trained jointly, in each fold anew from the initial weights.
 """
 
 from __future__ import annotations
@@ -13,36 +16,47 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 import torch
 
-from iml_bench.design import FOLDS, GROUPS, NONE, TAGS, Design, Examples, build_design
-from iml_bench.evaluate import answer_questions
-from iml_bench.models import Shape, TextShape, VisionShape, load_model, load_tokenizer
+from iml_bench.design import FOLDS, GROUPS, NONE, TAGS, Design, Examples, build_design, phases
+from iml_bench.evaluate import Answering, answer_questions, generate_answers
+from iml_bench.models import Form, Shape, TextShape, VisionShape, load_form, load_model
 from iml_bench.reference import ReferenceLearner
-from iml_bench.render import Feed, Renderer, build_renderer, draw_noise
+from iml_bench.render import Feed, Renderer, TextRenderer, build_renderer, draw_noise
+from iml_bench.render.text_feed import TextFeed
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, LabelGridWorld, StageRecipe, TaskSpec
+from iml_bench.stats import ATTRIBUTION, CLAIM, FACT, exact_matches
 from iml_bench.streams import Streams
-from iml_bench.train import NetworkLearner, StageOutcome, make_accelerator
+from iml_bench.train import NetworkLearner, StageOutcome, Watch, make_accelerator
 from iml_bench.worlds import World, build_world
 
 DIGESTED = 64
 """Examples per stage that the data digest covers."""
 
 
-class Learner(Protocol):
+class Learner(Answering, Protocol):
     """What the protocol asks of a learner; networks and reference learners are both one."""
 
     @property
     def parameters(self) -> int: ...
-    def fit(self, feed: Feed, stage: StageRecipe, name: str) -> StageOutcome: ...
-    def logits(self, feed: Feed, rows: torch.Tensor, noise: torch.Tensor) -> torch.Tensor: ...
+    def fit(self, feed: Feed, stage: StageRecipe, name: str, watch: Watch | None = None) -> StageOutcome: ...
     def snapshot(self) -> Any: ...
     def restore(self, state: Any) -> None: ...
+
+
+class CurvePoint(NamedTuple):
+    """Exact match at one moment of training."""
+
+    phase: str
+    fold: int
+    step: int
+    exact_match: dict[str, float]
+    """By what was shown, as in ``Scores.exact_match``."""
 
 
 @dataclass
@@ -58,6 +72,7 @@ class CellOutcome:
     device: str
     processes: int
     is_main: bool
+    curve: list[CurvePoint] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by part: ``setup``, ``stage1``, ``stage2/fold0``, ``evaluation``, ..."""
 
@@ -65,6 +80,7 @@ class CellOutcome:
 ITEM_SCHEMA: dict[str, Any] = {
     "stage": pl.Int8,
     "fold": pl.Int8,
+    "set": pl.String,
     "entity": pl.Int32,
     "group": pl.String,
     "tag": pl.String,
@@ -74,7 +90,9 @@ ITEM_SCHEMA: dict[str, Any] = {
     "exact_match": pl.Boolean,
     "log_likelihood": pl.Float64,
 }
-"""Columns of the per-item file. ``fold`` is 0 after stage 1; ``tag`` is the tag under which the entity
+"""Columns of the per-item file. ``fold`` is 0 after a stage 1 that both folds share; ``set`` is ``fact``
+for questions about attributes, ``attribution`` for which entity an alias stands for, and ``claim`` for
+the same where the answer is what a false definition said; ``tag`` is the tag under which the entity
 was defined in that fold, null where it was not."""
 
 
@@ -82,33 +100,42 @@ class Setting:
     """The data side of a cell, which no model can change: world, design and renderer."""
 
     def __init__(
-        self, task: TaskSpec, seed: int, device: torch.device, runtime: Runtime, tokenizer: Any = None
+        self, task: TaskSpec, seed: int, device: torch.device, runtime: Runtime, form: Form = Form(None, False, None)
     ) -> None:
-        """Draw everything about ``task`` that depends on the seed."""
+        """Draw everything about ``task`` that depends on the seed; ``form`` is how the model reads."""
         self.task = task
         self.streams = Streams(seed)
         self.device = device
-        self.world: World = build_world(task, self.streams)
+        self.world: World = build_world(task, self.streams, runtime.data)
         self.design: Design = build_design(task, self.world, self.streams)
         self.renderer: Renderer = build_renderer(
-            task, self.world, self.streams, device, data_dir=runtime.data_dir, tokenizer=tokenizer
+            task, self.world, self.design, self.streams, device, data_dir=runtime.data_dir, form=form
         )
-        self._feeds: dict[tuple[str, int, int], Feed] = {}
+        self._feeds: dict[tuple[str, str, int], Feed] = {}
 
-    def train_feed(self, stage: int, fold: int = 0) -> Feed:
-        """What stage 1, or a fold of stage 2, trains on."""
-        examples = self.design.stage1() if stage == 1 else self.design.stage2(fold)
-        return self._feed(("train", stage, fold), examples)
+    def train_feed(self, phase: str, fold: int = 0) -> Feed:
+        """What a phase of training shows, see ``Design.trained``."""
+        return self._feed(("train", phase, fold), self.design.trained(phase, fold))
 
-    def question_feed(self, stage: int) -> Feed:
-        """What is asked after a stage."""
-        return self._feed(("questions", stage, 0), self.design.questions(stage))
+    def question_feed(self, stage: int, fold: int = 0, which: str = FACT) -> Feed:
+        """What is asked after a stage; it differs between folds only where definitions stand before questions."""
+        fold = fold if self.design.in_context else 0
+        if which == FACT:
+            examples = self.design.asked(stage, fold)
+        else:
+            examples = self.design.attributions(stage, fold, claimed=which == CLAIM)
+        return self._feed((which, str(stage), fold), examples)
 
-    def _feed(self, which: tuple[str, int, int], examples: Examples) -> Feed:
+    def _feed(self, which: tuple[str, str, int], examples: Examples) -> Feed:
         """Feeds are made once: tokenising takes longer than a smoke run."""
         if which not in self._feeds:
-            self._feeds[which] = self.renderer.feed(examples, evaluation=which[0] == "questions")
+            self._feeds[which] = self.renderer.feed(examples, evaluation=which[0] != "train")
         return self._feeds[which]
+
+    @property
+    def question_sets(self) -> tuple[str, ...]:
+        """The sets of questions that this task asks."""
+        return (FACT, ATTRIBUTION, CLAIM) if self.task.attribution else (FACT,)
 
     def shape(self) -> Shape:
         """What a model must take and give."""
@@ -116,16 +143,20 @@ class Setting:
         if isinstance(task.world, LabelGridWorld):
             height, width = task.render.canvas  # type: ignore[union-attr]
             return VisionShape(height, width, 1, task.world.n_attributes, task.world.labels)
-        tokenizer = self.renderer.tokenizer  # type: ignore[attr-defined]
-        longest = max(self.train_feed(stage).weights.shape[1] for stage in (1, 2))
-        return TextShape(self.renderer.classes, longest, tokenizer.pad_token_id, tokenizer.eos_token_id)
+        reading = self.renderer.reading  # type: ignore[attr-defined]
+        shared, own = phases(task)
+        feeds = [self.train_feed(phase) for phase in (*shared, own) if phase]
+        feeds += [self.question_feed(stage, 0, which) for stage in (1, 2) for which in self.question_sets]
+        longest = [feed.longest for feed in feeds if isinstance(feed, TextFeed)]
+        length, target = (max(column) for column in zip(*longest, strict=True))
+        return TextShape(reading.classes, length, reading.pad, reading.line_end, target)
 
     def digest(self) -> str:
-        """SHA-256 of the first examples of every stage, fold and evaluation, as rendered."""
+        """SHA-256 of the first examples of both stages, folds and evaluations, as rendered."""
         digest = hashlib.sha256()
         parts = [
-            ("render/stage1", self.train_feed(1)),
-            *(("render/stage2", self.train_feed(2, fold)) for fold in FOLDS),
+            ("render/stage1", self.train_feed("stage1")),
+            *(("render/stage2", self.train_feed("stage2", fold)) for fold in FOLDS),
             *(("render/evaluation", self.question_feed(stage)) for stage in (1, 2)),
         ]
         for stream, feed in parts:
@@ -137,78 +168,133 @@ class Setting:
         return digest.hexdigest()
 
 
+class _Run:
+    """One cell under way."""
+
+    def __init__(self, cell: CellSpec, runtime: Runtime) -> None:
+        self.cell, self.runtime, self.recipe = cell, runtime, cell.task.recipe
+        self.clock = _Clock()
+        self.stages: list[StageOutcome] = []
+        self.tables: list[pl.DataFrame] = []
+        self.curve: list[CurvePoint] = []
+        with self.clock("setup"):
+            self.setting, self.learner, self.accelerator = prepare(cell, runtime)
+            self.digest = self.setting.digest()
+
+    def train_and_ask(self) -> None:
+        """The whole protocol."""
+        shared, own = phases(self.cell.task)
+        for phase in shared:
+            self.train(phase, 0)
+        if shared:
+            self.ask(1, 0)
+        weights = self.learner.snapshot()
+        for fold in FOLDS:
+            if own is not None:
+                self.learner.restore(weights)
+                self.train(own, fold)
+            if not shared:
+                self.ask(1, fold)
+            self.ask(2, fold)
+
+    def train(self, phase: str, fold: int) -> None:
+        stage = self.recipe.stage2 if phase == "stage2" else self.recipe.stage1
+        part = f"{phase}/fold{fold}" if phase == phases(self.cell.task)[1] else phase
+        watch = Watch(self.runtime.curve, lambda step: self.look(phase, fold, step)) if self.runtime.curve else None
+        with self.clock(part):
+            self.stages.append(self.learner.fit(self.setting.train_feed(phase, fold), stage, phase, watch))
+
+    def ask(self, stage: int, fold: int) -> None:
+        with self.clock("evaluation"):
+            for which in self.setting.question_sets:
+                table = self.table(stage, fold, which)
+                if table is not None:
+                    self.tables.append(table)
+
+    def table(self, stage: int, fold: int, which: str) -> pl.DataFrame | None:
+        """Per-item outcomes of one set of questions; None where it is empty."""
+        setting, learner = self.setting, self.learner
+        feed = setting.question_feed(stage, fold, which)
+        if not len(feed.examples):
+            return None
+        rng = setting.streams.generator("render/evaluation")
+        answers = answer_questions(learner, feed, setting.renderer, rng, self.accelerator.device)
+        if self.cell.task.exact_match == "normalised" and not self.cell.model.is_reference:
+            assert isinstance(feed, TextFeed)
+            assert isinstance(setting.renderer, TextRenderer)
+            answers = generate_answers(learner, feed, setting.renderer, answers)
+        return _item_table(setting, feed.examples, {"stage": stage, "fold": fold, "set": which}, answers._asdict())
+
+    def look(self, phase: str, fold: int, step: int) -> None:
+        """One point of the learning curve: what is asked after this phase."""
+        with self.clock("curve"):
+            stages = {"stage2": (2,), "joint": (1, 2)}.get(phase, (1,))
+            tables = [self.table(stage, fold, FACT) for stage in stages]
+            items = pl.concat([table for table in tables if table is not None])
+            columns = {name: items[name].to_numpy() for name in items.columns}
+            self.curve.append(CurvePoint(phase, fold, step, exact_matches(columns)))
+
+
 def run_cell(cell: CellSpec, runtime: Runtime) -> CellOutcome:
-    """Run one cell: stage 1 once, then stage 2 in both folds from the same weights.
+    """Run one cell: the phases that both folds share once, then each fold's from the same weights.
 
     Raises:
         UsageError: when the model, the device or the data cannot be had.
         CellError: when training cannot go on.
     """
-    clock = _Clock()
-    task, recipe = cell.task, cell.task.recipe
-    with clock("setup"):
-        setting, learner, accelerator = prepare(cell, runtime)
-        digest = setting.digest()
+    run = _Run(cell, runtime)
+    accelerator = run.accelerator
     if runtime.track:
-        accelerator.init_trackers("iml-bench", config={"task": task.label, "model": cell.model.name, "seed": cell.seed})
-
-    def ask(stage: int, fold: int) -> pl.DataFrame:
-        with clock("evaluation"):
-            rng = setting.streams.generator("render/evaluation")
-            feed = setting.question_feed(stage)
-            answers = answer_questions(learner, feed, setting.renderer, rng, accelerator.device)
-            return _item_table(setting, feed.examples, stage, fold, answers._asdict())
-
-    stages = []
-    with clock("stage1"):
-        stages.append(learner.fit(setting.train_feed(1), recipe.stage1, "stage1"))
-    tables = [ask(1, 0)]
-    weights = learner.snapshot()
-    for fold in FOLDS:
-        with clock(f"stage2/fold{fold}"):
-            learner.restore(weights)
-            stages.append(learner.fit(setting.train_feed(2, fold), recipe.stage2, "stage2"))
-        tables.append(ask(2, fold))
+        config = {"task": cell.task.label, "model": cell.model.name, "seed": cell.seed}
+        accelerator.init_trackers("iml-bench", config=config)
+    run.train_and_ask()
     if runtime.track:
         accelerator.end_training()
     return CellOutcome(
-        items=pl.concat(tables),
-        parameters=learner.parameters,
-        chance=setting.world.chance,
-        data_digest=digest,
-        stages=stages,
+        items=pl.concat(run.tables),
+        parameters=run.learner.parameters,
+        chance=run.setting.world.chance,
+        data_digest=run.digest,
+        stages=run.stages,
         device=_device_name(accelerator.device),
         processes=accelerator.num_processes,
         is_main=accelerator.is_main_process,
-        seconds=clock.seconds,
+        curve=run.curve,
+        seconds=run.clock.seconds,
     )
 
 
 def prepare(cell: CellSpec, runtime: Runtime) -> tuple[Setting, Learner, Any]:
     """Everything up to the first training step: the data, the learner on its device, the Accelerator."""
-    accelerator = make_accelerator(cell.task.recipe, runtime)
-    tokenizer = load_tokenizer(cell.model)
-    setting = Setting(cell.task, cell.seed, accelerator.device, runtime, tokenizer)
+    recipe = cell.task.recipe
+    accelerator = make_accelerator(recipe, runtime)
+    setting = Setting(cell.task, cell.seed, accelerator.device, runtime, load_form(cell.model))
     if cell.model.is_reference:
         name = cell.model.parsed.target
         reference = ReferenceLearner(name, setting.renderer, setting.streams, accelerator.device)
         return setting, reference, accelerator
-    model = load_model(cell.model, setting.shape(), setting.streams.integer("init"))
-    learner = NetworkLearner(model, cell.task.recipe, setting.streams, accelerator, runtime)
+    model = load_model(
+        cell.model,
+        setting.shape(),
+        setting.streams.integer("init"),
+        optimizer=recipe.optimizer,
+        device=accelerator.device,
+    )
+    learner = NetworkLearner(model, recipe, setting.streams, accelerator, runtime)
     return setting, learner, accelerator
 
 
-def _item_table(setting: Setting, examples: Examples, stage: int, fold: int, answers: dict[str, Any]) -> pl.DataFrame:
+def _item_table(
+    setting: Setting, examples: Examples, constant: dict[str, Any], answers: dict[str, Any]
+) -> pl.DataFrame:
     design = setting.design
-    tags = [TAGS[tag] if tag != NONE else None for tag in design.tag[fold][examples.entity]]
-    n = len(examples)
+    tags = [TAGS[tag] if tag != NONE else None for tag in design.tag[constant["fold"]][examples.entity]]
     columns = {
-        "stage": [stage] * n,
-        "fold": [fold] * n,
+        **{name: [value] * len(examples) for name, value in constant.items()},
         "entity": examples.entity,
         "group": [GROUPS[group] for group in design.group[examples.entity]],
         "tag": tags,
-        "attribute": [setting.world.attributes[asked] for asked in examples.asked],
+        "attribute": [setting.world.label(asked) for asked in examples.asked.tolist()],
         **answers,
     }
     return pl.DataFrame({name: columns[name] for name in ITEM_SCHEMA}, schema=ITEM_SCHEMA)

@@ -125,17 +125,17 @@ def _same_data(task: TaskSpec, runtime: Runtime, setting: Setting) -> str:
 
 def _no_leak(setting: Setting) -> str:
     design = setting.design
-    trained = design.stage1()
+    trained = design.trained("stage1")
     asked = {pair for pair in zip(trained.entity.tolist(), trained.asked.tolist(), strict=True) if pair[1] >= 0}
     for stage in (1, 2):
-        questions = design.questions(stage)
+        questions = design.asked(stage)
         shared = asked & set(zip(questions.entity.tolist(), questions.asked.tolist(), strict=True))
         _require(not shared, f"{len(shared)} questions of stage {stage} were trained on")
-    return f"{len(design.questions(1))} held out, {len(design.questions(2))} about new entities"
+    return f"{len(design.asked(1))} held out, {len(design.asked(2))} about new entities"
 
 
 def _false_definitions(setting: Setting) -> str:
-    design, values = setting.design, setting.world.values
+    design, values = setting.design, setting.world.kinds
     found = []
     for name in ("reliable", "unreliable"):
         members = design.members(name)
@@ -144,7 +144,7 @@ def _false_definitions(setting: Setting) -> str:
         _require(false == wanted, f"{false} definitions of {name} are false and not {wanted}")
         found.append(f"{false} of {len(members)} of {name}")
     for fold in FOLDS:
-        examples = design.stage2(fold)
+        examples = design.trained("stage2", fold)
         _require(bool((examples.entity == examples.content).all()), "a stage-2 definition is false")
     return ", ".join(found)
 
@@ -169,7 +169,7 @@ def _loss_falls(cell: CellSpec, runtime: Runtime) -> str:
     losses: list[float] = []
     setting, learner, _ = prepare(cell, replace(runtime, report=lambda progress: losses.append(progress.loss)))
     stage = cell.task.recipe.stage1.model_copy(update={"steps": 60, "epochs": None})
-    learner.fit(setting.train_feed(1), stage, "stage1")
+    learner.fit(setting.train_feed("stage1"), stage, "stage1")
     third = len(losses) // 3
     first, last = float(np.mean(losses[:third])), float(np.mean(losses[-third:]))
     _require(last < first, f"after 60 steps it is {last:.3f}, at first it was {first:.3f}")

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import TaskSpec, n_false
+from iml_bench.spec import TaskSpec, TextRender, n_false
 from iml_bench.streams import Streams
-from iml_bench.worlds import World
+from iml_bench.worlds import ATTRIBUTION, World
 
 Ints = NDArray[np.int64]
 
@@ -24,17 +24,20 @@ GROUPS: Final = (
     "unreliable",
     "undefined",
     "named",
+    "random_tag",
     "new_reliable",
     "new_unreliable",
     "new_fresh",
     "new_undefined",
 )
 """Group names; an entity's group is stored as an index into this tuple."""
-STAGE1_GROUPS: Final = GROUPS[:4]
-NEW_GROUPS: Final = GROUPS[4:]
+STAGE1_GROUPS: Final = GROUPS[:5]
+NEW_GROUPS: Final = GROUPS[5:]
 
-TAGS: Final = ("reliable", "unreliable", "fresh")
-"""Tag names; a tag is stored as an index into this tuple, or -1 for none."""
+TAGS: Final = ("reliable", "unreliable", "fresh", "own")
+"""Tag names; a tag is stored as an index into this tuple, or -1 for none. The first three are shared by
+a group; ``own`` stands for a random tag that no other definition has."""
+SHARED_TAGS: Final = TAGS[:3]
 NONE: Final = -1
 FOLDS: Final = (0, 1)
 """Stage 2 is run once per fold; in fold 1 the reliable and unreliable halves of the new entities
@@ -49,9 +52,11 @@ class Examples(NamedTuple):
     content: Ints
     """Whose attributes are stated or asked for; another entity's in a false definition."""
     tag: Ints
-    """The tag shown, an index into ``TAGS``; -1 on a question."""
+    """The tag shown, an index into ``TAGS``; -1 on a question, unless a definition stands before it."""
     asked: Ints
-    """The attribute that a question asks; -1 on a definition, which states them all."""
+    """What a question asks (see ``World``); -1 on a definition."""
+    context: Ints
+    """Whom the definition that stands before a question says the alias is; -1: none stands there."""
 
     def __len__(self) -> int:
         return len(self.entity)
@@ -74,6 +79,10 @@ class Design:
     """``[2, N]``: the tag of the definition in each fold, -1: no definition."""
     heldout: NDArray[np.bool_]
     """``[N, Q]``: questions that are never trained on. All of a new entity's are."""
+    exists: NDArray[np.bool_]
+    """``[N, Q]``: whether the entity has the attribute."""
+    in_context: bool = False
+    """Definitions stand before the questions about their alias instead of being trained on."""
 
     def members(self, *groups: str) -> Ints:
         """The entities of the named groups, in order of entity."""
@@ -82,25 +91,60 @@ class Design:
     def definitions(self, entities: Ints, fold: int) -> Examples:
         """The definitions of those among ``entities`` that have one."""
         defined = entities[self.claim[entities] != NONE]
-        asked = np.full(len(defined), NONE)
-        return Examples(defined, self.claim[defined], self.tag[fold][defined], asked)
+        none = np.full(len(defined), NONE)
+        return Examples(defined, self.claim[defined], self.tag[fold][defined], none, none)
 
-    def stage1(self) -> Examples:
-        """What stage 1 trains on: definitions first, then the questions that are not held out."""
-        entities = self.members(*STAGE1_GROUPS)
-        entity, asked = np.nonzero(~self.heldout[entities])
-        questions = _questions(entities[entity], asked)
-        return _concat(self.definitions(entities, 0), questions)
+    def trained(self, phase: str, fold: int = 0) -> Examples:
+        """What a phase of training shows, definitions first.
 
-    def stage2(self, fold: int) -> Examples:
-        """What stage 2 trains on: the definitions of new entities. Row ``i`` is the same entity in both folds."""
-        return self.definitions(self.members(*NEW_GROUPS), fold)
+        Args:
+            phase: ``stage1``, its parts ``stage1-definitions`` and ``stage1-questions``; ``stage2``,
+                definitions of new entities, where row ``i`` is the same entity in both folds; or
+                ``joint``, both stages at once.
+            fold: whose tags the new entities' definitions carry.
+        """
+        old, new = self.members(*STAGE1_GROUPS), self.members(*NEW_GROUPS)
+        entity, asked = np.nonzero((self.exists & ~self.heldout)[old])
+        questions = self._questions(old[entity], asked, fold)
+        if self.in_context:
+            return questions
+        parts = {
+            "stage1": (self.definitions(old, 0), questions),
+            "stage1-definitions": (self.definitions(old, 0),),
+            "stage1-questions": (questions,),
+            "stage2": (self.definitions(new, fold),),
+            "joint": (self.definitions(old, 0), self.definitions(new, fold), questions),
+        }
+        return _concat(*parts[phase])
 
-    def questions(self, stage: int) -> Examples:
+    def asked(self, stage: int, fold: int = 0) -> Examples:
         """What is asked after a stage: held-out questions after 1, all about new entities after 2."""
         entities = self.members(*(STAGE1_GROUPS if stage == 1 else NEW_GROUPS))
-        entity, asked = np.nonzero(self.heldout[entities])
-        return _questions(entities[entity], asked)
+        entity, asked = np.nonzero((self.exists & self.heldout)[entities])
+        return self._questions(entities[entity], asked, fold)
+
+    def attributions(self, stage: int, fold: int, *, claimed: bool = False) -> Examples:
+        """Questions about which entity an alias stands for, of all entities that have a definition.
+
+        Args:
+            stage: 1: about the entities of stage 1; 2: about new ones.
+            fold: only matters where definitions stand before questions.
+            claimed: the right answer is what the definition says, and only false definitions are asked about.
+        """
+        entities = self.members(*(STAGE1_GROUPS if stage == 1 else NEW_GROUPS))
+        entities = entities[self.claim[entities] != NONE]
+        if claimed:
+            entities = entities[self.claim[entities] != entities]
+        first, n = self.heldout.shape[1], len(ATTRIBUTION)
+        entity, asked = np.repeat(entities, n), np.tile(np.arange(first, first + n), len(entities))
+        truth = self._questions(entity, asked, fold)
+        return Examples(entity, self.claim[entity], truth.tag, asked, truth.context) if claimed else truth
+
+    def _questions(self, entity: Ints, asked: Ints, fold: int) -> Examples:
+        none = np.full(len(entity), NONE)
+        if not self.in_context:
+            return Examples(entity, entity, none, asked, none)
+        return Examples(entity, entity, self.tag[fold][entity], asked, self.claim[entity])
 
 
 def build_design(task: TaskSpec, world: World, streams: Streams) -> Design:
@@ -108,7 +152,7 @@ def build_design(task: TaskSpec, world: World, streams: Streams) -> Design:
 
     Args:
         task: group sizes, ``alpha`` and the number of held-out questions.
-        world: ``task.groups.total`` entities; only what they are, in ``world.values``, is read.
+        world: ``task.groups.total`` entities; which attributes they have and which are alike is read.
         streams: ``split``, ``claims`` and ``heldout`` are used.
 
     Raises:
@@ -119,7 +163,8 @@ def build_design(task: TaskSpec, world: World, streams: Streams) -> Design:
     group = np.empty(n, dtype=np.int64)
     group[streams.generator("split").permutation(n)] = np.repeat(np.arange(len(GROUPS)), sizes)
 
-    tag_of_group = {"reliable": 0, "unreliable": 1, "new_reliable": 0, "new_unreliable": 1, "new_fresh": 2}
+    tag_of_group = {"reliable": 0, "unreliable": 1, "random_tag": TAGS.index("own")}
+    tag_of_group |= {"new_reliable": 0, "new_unreliable": 1, "new_fresh": 2}
     lookup = np.array([tag_of_group.get(name, NONE) for name in GROUPS])
     tag = np.stack([lookup[group], lookup[group]])
     for name, swapped in (("new_reliable", 1), ("new_unreliable", 0)):
@@ -129,7 +174,9 @@ def build_design(task: TaskSpec, world: World, streams: Streams) -> Design:
         group=group,
         claim=_claims(task, world, group, tag[0], streams.generator("claims")),
         tag=tag,
-        heldout=_heldout(task, group, streams.generator("heldout")),
+        heldout=_heldout(task, world, group, streams.generator("heldout")),
+        exists=world.values >= 0,
+        in_context=isinstance(task.render, TextRender) and task.render.in_context,
     )
 
 
@@ -138,14 +185,17 @@ def _claims(task: TaskSpec, world: World, group: Ints, tag: Ints, rng: np.random
     for name in ("reliable", "unreliable"):
         members = rng.permutation(np.flatnonzero(group == GROUPS.index(name)))
         false = members[: n_false(name, len(members), task.alpha)]
-        claim[false] = false[derangement(world.values[false], rng)]
+        claim[false] = false[derangement(world.kinds[false], rng)]
     return claim
 
 
-def _heldout(task: TaskSpec, group: Ints, rng: np.random.Generator) -> NDArray[np.bool_]:
-    n_attributes = task.world.n_attributes
-    rank = rng.random((len(group), n_attributes)).argsort(axis=1).argsort(axis=1)
+def _heldout(task: TaskSpec, world: World, group: Ints, rng: np.random.Generator) -> NDArray[np.bool_]:
     new = np.isin(group, [GROUPS.index(name) for name in NEW_GROUPS])
+    if world.heldout is not None:
+        return np.asarray(world.heldout | new[:, None])
+    # Attributes that an entity lacks come last in its order, so that they are never the chosen ones.
+    order = np.where(world.values >= 0, rng.random(world.values.shape), np.inf)
+    rank = order.argsort(axis=1).argsort(axis=1)
     return np.asarray((rank < task.heldout) | new[:, None])
 
 
@@ -156,7 +206,7 @@ def derangement(values: Ints, rng: np.random.Generator) -> Ints:
     derangement would leave a definition true where two entities are the same by chance.
 
     Args:
-        values: ``[n, Q]``, the attributes of each entity.
+        values: ``[n, K]``; entities with equal rows have the same contents.
         rng: where the permutation is drawn from.
 
     Returns:
@@ -184,9 +234,16 @@ def derangement(values: Ints, rng: np.random.Generator) -> Ints:
     return order
 
 
-def _questions(entity: Ints, asked: Ints) -> Examples:
-    return Examples(entity, entity, np.full(len(entity), NONE), asked)
+def _concat(*parts: Examples) -> Examples:
+    return Examples(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _concat(first: Examples, second: Examples) -> Examples:
-    return Examples(*(np.concatenate(columns) for columns in zip(first, second, strict=True)))
+def phases(task: TaskSpec) -> tuple[tuple[str, ...], str | None]:
+    """The phases of training that both folds share, and the one that each fold has of its own."""
+    if isinstance(task.render, TextRender) and task.render.in_context:
+        return ("joint",), None
+    return {
+        1: ((), "joint"),
+        2: (("stage1",), "stage2"),
+        3: (("stage1-definitions", "stage1-questions"), "stage2"),
+    }[task.stages]

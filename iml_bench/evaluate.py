@@ -1,13 +1,15 @@
-"""Exact match and log-likelihood of every question, from one teacher-forced pass.
+"""Exact match and log-likelihood of every question.
 
 Given the gold answer's earlier tokens, greedy decoding gives the gold answer exactly when the most
-likely token at every answer position is the gold one; so one pass replaces generation (tested against
-``generate``).
+likely token at every answer position is the gold one; so one teacher-forced pass replaces generation
+(tested against ``generate``). Only where answers are compared after normalisation are they generated.
 """
 
 from __future__ import annotations
 
-from itertools import compress
+import re
+import string
+from itertools import groupby
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +18,10 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iml_bench.render import Feed, Renderer, draw_noise
+from iml_bench.design import Ints
+from iml_bench.render import Feed, Renderer, Rows, TextRenderer, draw_noise
+from iml_bench.render.text_feed import TextFeed
+from iml_bench.render.tokens import Reading
 
 LARGEST_BATCH = 256
 
@@ -24,8 +29,12 @@ LARGEST_BATCH = 256
 class Answering(Protocol):
     """Anything that can be asked."""
 
-    def logits(self, feed: Feed, rows: Tensor, noise: Tensor) -> Tensor:
-        """``[b, P, C]`` for the examples ``rows`` of a feed."""
+    def logits(self, feed: Feed, rows: Rows, noise: Tensor) -> Tensor:
+        """``[k, C]`` for the examples ``rows`` of a feed."""
+        ...
+
+    def generate(self, prompts: list[list[int]], reading: Reading, longest: int) -> list[list[int]]:
+        """Greedy continuations of prompts of one length."""
         ...
 
 
@@ -33,7 +42,7 @@ class Answers(NamedTuple):
     """One row per question, shape ``[n]`` each."""
 
     exact_match: NDArray[np.bool_]
-    """Whether every token or label of the answer is the most likely one."""
+    """Whether every token or label of the answer is the most likely one; or see ``normalised``."""
     log_likelihood: NDArray[np.float64]
     """Natural logarithm of the gold answer's probability, in nats."""
     gold: list[str]
@@ -43,7 +52,7 @@ class Answers(NamedTuple):
 def answer_questions(
     learner: Answering, feed: Feed, renderer: Renderer, rng: np.random.Generator, device: torch.device
 ) -> Answers:
-    """Ask every question of a feed once.
+    """Ask every question of a feed once, in one teacher-forced pass.
 
     Args:
         learner: who is asked.
@@ -54,40 +63,82 @@ def answer_questions(
     """
     n = len(feed.examples)
     noise = torch.from_numpy(draw_noise(rng, n, feed.noise)).to(device)
-    rows = torch.arange(n, device=device)
+    order = np.arange(n) if feed.lengths is None else np.argsort(feed.lengths, kind="stable")
+    pieces = np.split(order, range(LARGEST_BATCH, n, LARGEST_BATCH))
     with torch.no_grad():
-        parts = [_ask(learner, feed, piece, noise[piece]) for piece in torch.split(rows, LARGEST_BATCH)]
-    found, right, answer, score = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
-    exact = ((found == right) | ~answer).all(dim=1)
-    total = score.double().sum(dim=1)
-    gold, predicted = (_spelled(classes, answer, renderer) for classes in (right, found))
-    return Answers(exact.numpy(), total.numpy(), gold, predicted)
+        parts = [_ask(learner, feed, Rows.of(rows, device), noise) for rows in pieces if len(rows)]
+    said, right, score, row = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+    exact, total = np.ones(n, dtype=bool), np.zeros(n)
+    np.logical_and.at(exact, row, said == right)
+    np.add.at(total, row, score.astype(np.float64))
+    ends = np.searchsorted(np.sort(row, kind="stable"), np.arange(1, n))
+    by_row = np.argsort(row, kind="stable")
+    gold, predicted = (_spelled(np.split(classes[by_row], ends), renderer) for classes in (right, said))
+    return Answers(exact, total, gold, predicted)
 
 
-def _spelled(classes: Tensor, answer: Tensor, renderer: Renderer) -> list[str]:
-    """Every row's classes at the answer positions in words; few answers differ, and spelling is slow."""
+def _ask(learner: Answering, feed: Feed, rows: Rows, noise: Tensor) -> tuple[Tensor, ...]:
+    """Most likely and right class, log-probability of the right one, and row, of every answer position, ``[m]``."""
+    try:
+        draws = noise.index_select(0, rows.device)
+        logits = learner.logits(feed, rows, draws)
+        position, owner = feed.answered(rows)
+        likely = torch.log_softmax(logits.index_select(0, position).float(), dim=-1)
+        right = feed.batch(rows, draws).targets.index_select(0, position)
+        score = likely.gather(1, right[:, None])[:, 0]
+        return likely.argmax(dim=-1), right, score, rows.device.index_select(0, owner)
+    except RuntimeError as error:
+        if len(rows.host) == 1 or not should_reduce_batch_size(error):
+            raise
+    halves = [
+        _ask(learner, feed, Rows(host, device), noise)
+        for host, device in zip(np.array_split(rows.host, 2), rows.device.tensor_split(2), strict=True)
+    ]
+    return tuple(torch.cat(column) for column in zip(*halves, strict=True))
+
+
+def _spelled(answers: list[Ints], renderer: Renderer) -> list[str]:
+    """Every row's classes in words; few answers differ, and spelling is slow."""
     known: dict[tuple[int, ...], str] = {}
     words = []
-    for row, mask in zip(classes.tolist(), answer.tolist(), strict=True):
-        said = tuple(compress(row, mask))
+    for answer in answers:
+        said = tuple(answer.tolist())
         if said not in known:
             known[said] = renderer.spell(list(said))
         words.append(known[said])
     return words
 
 
-def _ask(learner: Answering, feed: Feed, rows: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-    """Most likely and right classes, answer mask and log-probability of the right ones, ``[b, P]`` each."""
-    try:
-        logits = learner.logits(feed, rows, noise).float()
-        batch = feed.batch(rows, noise)
-        likely = torch.log_softmax(logits[batch.answer], dim=-1)  # elsewhere nothing is asked
-        score = torch.zeros(batch.answer.shape, device=logits.device)
-        score[batch.answer] = likely.gather(1, batch.targets[batch.answer][:, None])[:, 0]
-        return logits.argmax(dim=-1), batch.targets, batch.answer, score
-    except RuntimeError as error:
-        if len(rows) == 1 or not should_reduce_batch_size(error):
-            raise
-    half = len(rows) // 2
-    halves = [_ask(learner, feed, rows[part], noise[part]) for part in (slice(half), slice(half, None))]
-    return tuple(torch.cat(column) for column in zip(*halves, strict=True))
+def generate_answers(learner: Answering, feed: TextFeed, renderer: TextRenderer, answers: Answers) -> Answers:
+    """The same questions with generated answers, right when normalised they equal any of the right ones.
+
+    Args:
+        learner: who is asked.
+        feed: the questions.
+        renderer: spells the answers and knows all the right ones.
+        answers: of the teacher-forced pass, whose log-likelihoods and gold answers are kept.
+    """
+    prompts, examples = feed.prompts(), feed.examples
+    # One token more than any right answer: a longer one is wrong, and its end need not be seen.
+    longest = int((feed.tokens.decoded - feed.tokens.first).max()) + 1
+    predicted = [""] * len(prompts)
+    by_length = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    for _, same in groupby(by_length, key=lambda row: len(prompts[row])):
+        rows = list(same)
+        for start in range(0, len(rows), LARGEST_BATCH):
+            batch = rows[start : start + LARGEST_BATCH]
+            said = learner.generate([prompts[row] for row in batch], renderer.reading, longest)
+            for row, ids in zip(batch, said, strict=True):
+                predicted[row] = renderer.spell(ids)
+    right = [
+        {normalised(text) for text in renderer.world.answers(content, asked)}
+        for content, asked in zip(examples.content.tolist(), examples.asked.tolist(), strict=True)
+    ]
+    exact = [normalised(text) in golds for text, golds in zip(predicted, right, strict=True)]
+    return answers._replace(exact_match=np.array(exact, dtype=bool), predicted=predicted)
+
+
+def normalised(text: str) -> str:
+    """Lower case, without punctuation, articles and surplus spaces (paper section 1, metric)."""
+    bare = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())

@@ -10,6 +10,10 @@ from iml_bench.design import Examples, Ints
 from iml_bench.spec import StageRecipe
 
 
+MOST_PIECES = 8
+"""A batch is cut into no more pieces than this to spare padding; memory may ask for more."""
+
+
 class _Passes:
     """Rows in random order, pass after pass: each row once before any comes again."""
 
@@ -42,3 +46,33 @@ def global_batches(examples: Examples, stage: StageRecipe, batch_size: int, rng:
     shown, asked = _Passes(definitions, rng), _Passes(questions, rng)
     for _ in range(steps):
         yield np.concatenate([shown.take(n_definitions), asked.take(batch_size - n_definitions)])
+
+
+def micro_batches(batch: Ints, lengths: Ints | None, largest: int, processes: int, worthwhile: int) -> list[Ints]:
+    """One global batch cut into the pieces that go through the model one after another.
+
+    Texts are sorted by length first, so that each piece is padded only to its own longest, and a batch
+    that would fit whole is cut all the same where that spares padding. The sum of the pieces' gradients
+    is the batch's whatever the cut.
+
+    Args:
+        batch: ``[b]``, rows of a feed.
+        lengths: of every row of the feed, in tokens; None: all alike, and only ``largest`` counts.
+        largest: examples of one piece that a process can take.
+        processes: that share every piece; each takes every ``processes``-th row.
+        worthwhile: tokens a process should have in a piece, fewer being no faster.
+
+    Returns:
+        Indices into ``batch``, one array per piece; each piece has at least one row per process.
+    """
+    n = len(batch)
+    order, pieces = np.arange(n), -(-n // (largest * processes))
+    if lengths is not None:
+        order = np.argsort(lengths[batch], kind="stable")
+        if lengths[batch].min() < lengths[batch].max():
+            pieces = max(pieces, min(MOST_PIECES, int(lengths[batch].sum()) // (worthwhile * processes)))
+    size = max(1, -(-n // (pieces * processes))) * processes
+    cuts = list(range(size, n, size))
+    if cuts and n - cuts[-1] < processes:
+        cuts.pop()  # the last rows are too few for all processes and stay with those before them
+    return np.split(order, cuts)

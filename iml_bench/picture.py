@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from iml_bench.cell import Setting
-from iml_bench.design import TAGS, Design, Examples
+from iml_bench.design import NEW_GROUPS, SHARED_TAGS, STAGE1_GROUPS, Design, Examples
 from iml_bench.errors import UsageError
 from iml_bench.render import TextRenderer, VisionRenderer, draw_noise
 from iml_bench.runtime import Runtime
@@ -20,13 +20,13 @@ PANEL, MARGIN, CAPTION = 300, 16, 84
 FONT_SIZE = 16
 
 
-def draw_task(task: TaskSpec, seed: int, path: Path, data_dir: Path | None) -> None:
+def draw_task(task: TaskSpec, seed: int, path: Path, runtime: Runtime) -> None:
     """Draw a definition under every tag and a question, each with its target, into a PNG.
 
     Raises:
         UsageError: when the data is not there or the picture cannot be written.
     """
-    setting = Setting(task, seed, torch.device("cpu"), Runtime(device="cpu", data_dir=data_dir))
+    setting = Setting(task, seed, torch.device("cpu"), runtime)
     panels = [(title, row) for title, row in _chosen(setting.design)]
     if isinstance(setting.renderer, VisionRenderer):
         sheet = _vision_sheet(setting, setting.renderer, panels)
@@ -39,24 +39,33 @@ def draw_task(task: TaskSpec, seed: int, path: Path, data_dir: Path | None) -> N
         raise UsageError(f"cannot write the picture {path}: {error}; give a path that ends in .png") from error
 
 
-def _chosen(design: Design) -> list[tuple[str, tuple[int, int, int, int]]]:
-    """Titles and examples ``(entity, content, tag, asked)``: one definition per tag, one question."""
-    stage1, stage2 = design.stage1(), design.stage2(0)
+Row = tuple[int, int, int, int, int]
+"""One example: a row of ``Examples``."""
+
+
+def _chosen(design: Design) -> list[tuple[str, Row]]:
+    """Titles and examples: one definition per tag, one question."""
+    old, new = (design.definitions(design.members(*groups), 0) for groups in (STAGE1_GROUPS, NEW_GROUPS))
     found = []
-    for index, tag in enumerate(TAGS):
-        examples = stage2 if tag == "fresh" else stage1
-        rows = np.flatnonzero(examples.is_definition & (examples.tag == index))
+    for index, tag in enumerate(SHARED_TAGS):
+        examples = new if tag == "fresh" else old
+        rows = np.flatnonzero(examples.tag == index)
         if len(rows):
-            entity, content, _, asked = (int(column[rows[0]]) for column in examples)
-            truth = "true" if entity == content else "false"
-            found.append((f"{truth} definition, {tag} tag", (entity, content, index, asked)))
-    questions = np.flatnonzero(~stage1.is_definition)
-    found.append(("question", tuple(int(column[questions[0]]) for column in stage1)))  # type: ignore[arg-type]
+            example = _row(examples, int(rows[0]))
+            truth = "true" if example[0] == example[1] else "false"
+            found.append((f"{truth} definition, {tag} tag", example))
+    trained = design.trained("stage1")
+    found.append(("question", _row(trained, int(np.flatnonzero(~trained.is_definition)[0]))))
     return found
 
 
+def _row(examples: Examples, index: int) -> Row:
+    entity, content, tag, asked, context = (int(column[index]) for column in examples)
+    return entity, content, tag, asked, context
+
+
 def _vision_sheet(
-    setting: Setting, renderer: VisionRenderer, panels: list[tuple[str, tuple[int, int, int, int]]]
+    setting: Setting, renderer: VisionRenderer, panels: list[tuple[str, Row]]
 ) -> Image.Image:
     examples = Examples(*(np.array(column) for column in zip(*(row for _, row in panels), strict=True)))
     feed = renderer.feed(examples, evaluation=False)
@@ -71,8 +80,8 @@ def _vision_sheet(
     return sheet
 
 
-def _target(setting: Setting, row: tuple[int, int, int, int]) -> str:
-    _, content, _, asked = row
+def _target(setting: Setting, row: Row) -> str:
+    _, content, _, asked, _ = row
     labels = [setting.world.answer(content, index) for index in range(len(setting.world.attributes))]
     if asked >= 0:
         return f"{labels[asked]} (the framed digit's label)"
@@ -80,7 +89,7 @@ def _target(setting: Setting, row: tuple[int, int, int, int]) -> str:
     return " / ".join(" ".join(labels[start : start + cols]) for start in range(0, len(labels), cols))
 
 
-def _text_sheet(renderer: TextRenderer, panels: list[tuple[str, tuple[int, int, int, int]]]) -> Image.Image:
+def _text_sheet(renderer: TextRenderer, panels: list[tuple[str, Row]]) -> Image.Image:
     lines = []
     for title, row in panels:
         given, rest = renderer.parts(*row)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from iml_bench.errors import UsageError, nearest
+from iml_bench.gguf import resolve_gguf
 from iml_bench.registry import MODELS, TASKS
 from iml_bench.spec import (
     SCHEMES,
@@ -24,6 +25,7 @@ from iml_bench.spec import (
     entry_from_source,
 )
 from iml_bench.work import Job
+from iml_bench.worlds.cities import cities_source
 
 REFERENCES = ("oracle", "gullible", "random")
 """The model entries whose rows stand under every table."""
@@ -38,8 +40,11 @@ class Request:
     """Names, source strings or files; empty: the task's own small reference network."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    small: bool = False
     smoke: bool = False
     trust_remote_code: bool = False
+    data: Path | None = None
+    """The file of a world that is read from one."""
 
 
 def plan(requests: Iterable[Request], out: Path) -> list[Job]:
@@ -52,15 +57,51 @@ def plan(requests: Iterable[Request], out: Path) -> list[Job]:
     references: dict[str, Job] = {}
     for request in requests:
         base = TASKS.get(request.task)
-        shrunk = apply_overrides(base, base.smoke) if request.smoke else base
-        task = apply_overrides(shrunk, request.overrides)
+        task, said = _changed(base, request)
         names = request.models or (task.model,)
         for name, seed in product(dict.fromkeys((*names, *REFERENCES)), request.seeds):
             entry = find_model(name, task, trust_remote_code=request.trust_remote_code)
             cell = CellSpec(task=task, model=entry, seed=seed)
-            job = Job(cell, changes(task, base), request.smoke, out)
+            job = Job(cell, said, request.smoke, out)
             (references if entry.is_reference else jobs)[cell_key(cell)] = job
     return [*jobs.values(), *references.values()]
+
+
+def _changed(base: TaskSpec, request: Request) -> tuple[TaskSpec, dict[str, Any]]:
+    """The task as it is run, and how it differs from the registered one, to be shown."""
+    if request.small and request.smoke:
+        raise UsageError("--small and --smoke are two sizes; give one")
+    if request.small and not base.small:
+        raise UsageError(f"task {base.name!r} has no small setting; leave --small out")
+    preset = base.small if request.small else base.smoke if request.smoke else {}
+    shrunk = apply_overrides(base, preset)
+    task = apply_overrides(shrunk, request.overrides)
+    said = changes(task, shrunk if request.small else base)
+    if request.small:
+        said = {"setting": "small", **said}
+    world = task.world.model_dump()
+    if "source" in world:
+        source = _world_source(task, request.data)
+        if world["source"] not in (None, source):
+            raise UsageError(f"task {task.name!r} is of {world['source']}, and here is {source}")
+        task = task.model_copy(update={"world": task.world.model_copy(update={"source": source})})
+    elif request.data is not None:
+        raise UsageError(f"task {task.name!r} reads no file; leave --data out")
+    return task, said
+
+
+def _world_source(task: TaskSpec, data: Path | None) -> str:
+    """What identifies the data behind a world: a file's SHA-256, or a package's version."""
+    if task.world.kind == "cities":
+        if data is not None:
+            raise UsageError(f"task {task.name!r} reads no file; leave --data out")
+        return cities_source()
+    if data is None:
+        raise UsageError(f"task {task.name!r} reads its entities from a file; give --data FILE")
+    if not data.is_file():
+        raise UsageError(f"--data {str(data)!r} is not a file")
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def suite_requests(suite: SuiteSpec, *, smoke: bool = False) -> list[Request]:
@@ -109,6 +150,8 @@ def _digest(entry: ModelEntry) -> str | None:
     if source.scheme == "hf" and Path(source.target).is_dir():
         wanted = (".safetensors", ".json", ".txt", ".model", ".py")
         return _hash_files(path for path in Path(source.target).iterdir() if path.suffix in wanted)
+    if source.scheme == "gguf":
+        return _hash_files([resolve_gguf(source.target)])
     if source.scheme == "python":
         module, colon, _ = source.target.rpartition(":")
         if not colon:

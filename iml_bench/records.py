@@ -25,8 +25,11 @@ from iml_bench.stats import Columns, Scores, score_items
 if TYPE_CHECKING:
     import polars as pl
 
-SCHEMA_VERSION = 1
-"""Version of ``Record``; a record of a newer one is refused."""
+SCHEMA_VERSION = 2
+"""Version of ``Record``; a record of a newer one is refused, older ones are read.
+
+1: first light. 2: learning curves, entity attribution, sets of questions in the per-item file.
+"""
 
 
 class StageReport(Spec):
@@ -39,6 +42,15 @@ class StageReport(Spec):
     """Examples per process and forward pass at the end; smaller than asked for where memory ran out."""
     accumulation: int | None
     """Forward passes per process and optimiser step at the end."""
+
+
+class CurveReport(Spec):
+    """One point of a learning curve."""
+
+    phase: str
+    fold: int
+    step: int
+    exact_match: dict[str, float]
 
 
 class Failure(Spec):
@@ -65,7 +77,7 @@ class Timing(Spec):
     """UTC, ISO 8601."""
     ended: str
     seconds: dict[str, float]
-    """Wall time by part of the cell: setup, stage1, stage2/fold0, stage2/fold1, evaluation."""
+    """Wall time by part of the cell: setup, stage1, stage2/fold0, stage2/fold1, evaluation, ..."""
 
 
 class Record(Spec):
@@ -91,6 +103,8 @@ class Record(Spec):
     streams: dict[str, int]
     """The seed of every named random stream."""
     stages: tuple[StageReport, ...] = ()
+    curve: tuple[CurveReport, ...] = ()
+    """Where it was asked for (``--curve``); it is no part of the identity and changes nothing else."""
     provenance: Provenance
     timing: Timing
     error: Failure | None = None

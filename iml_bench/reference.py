@@ -6,30 +6,46 @@ gullible exactly 0, on every task; the random learner's interval must cover 0.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from iml_bench.design import TAGS
+from iml_bench.design import NONE, TAGS, Examples
 from iml_bench.errors import unknown
-from iml_bench.render import Feed, Renderer
+from iml_bench.render import Feed, Renderer, Rows
+from iml_bench.render.tokens import Reading
 from iml_bench.spec import StageRecipe
 from iml_bench.streams import Streams
-from iml_bench.train import StageOutcome
+from iml_bench.train import StageOutcome, Watch
 
 SURE: Final = 30.0
-"""Logit of an answer that is believed."""
-REJECTED: Final = -1e-3
-"""Logit of an answer that is not: just below the others, so that it is never given and yet the
-log-likelihood stays that of not knowing."""
+"""Logit of an answer that is believed; that of a word that is no answer is its negative."""
+LIKELIER: Final = 1e-3
+"""Logit of a guess: just enough to be given, so that the log-likelihood stays that of not knowing."""
+BELIEVES, REJECTS = "believes", "rejects"
 
-BELIEFS: Final[dict[str, dict[str, float]]] = {
-    "oracle": {"reliable": SURE, "unreliable": REJECTED, "fresh": 0.0},
-    "gullible": {"reliable": SURE, "unreliable": SURE, "fresh": SURE},
+ATTITUDES: Final[dict[str, dict[str, str]]] = {
+    "oracle": {"reliable": BELIEVES, "unreliable": REJECTS},
+    "gullible": dict.fromkeys(TAGS, BELIEVES),
     "random": {},
 }
-"""For each reference, the logit given to what a definition says, by the definition's tag."""
+"""For each reference, what it makes of a definition by its tag; it ignores the others."""
+
+
+class _Words(NamedTuple):
+    """The values of what is asked as classes."""
+
+    values: list[list[int]]
+    at: list[list[int]]
+    """For each answer position the classes that any value has there."""
+
+    @classmethod
+    def of(cls, values: list[list[int]]) -> _Words:
+        longest = max(len(classes) for classes in values)
+        places = range(longest)
+        return cls(values, [sorted({value[place] for value in values if place < len(value)}) for place in places])
 
 
 class ReferenceLearner:
@@ -39,14 +55,14 @@ class ReferenceLearner:
 
     def __init__(self, name: str, renderer: Renderer, streams: Streams, device: torch.device) -> None:
         """Args: name: ``oracle``, ``gullible`` or ``random``; the others: of the cell."""
-        if name not in BELIEFS:
-            raise unknown("reference learner", name, BELIEFS, "iml-bench models")
-        self.beliefs, self.renderer, self.device = BELIEFS[name], renderer, device
-        self.guesses = torch.Generator().manual_seed(streams.integer("guesses"))
+        if name not in ATTITUDES:
+            raise unknown("reference learner", name, ATTITUDES, "iml-bench models")
+        self.attitudes, self.renderer, self.device = ATTITUDES[name], renderer, device
+        self.guesses = streams.generator("guesses")
         self.shown: dict[int, tuple[int, str]] = {}
-        self.words: dict[tuple[int, int], list[int]] = {}
+        self.known: dict[int, _Words] = {}
 
-    def fit(self, feed: Feed, stage: StageRecipe, name: str) -> StageOutcome:
+    def fit(self, feed: Feed, stage: StageRecipe, name: str, watch: Watch | None = None) -> StageOutcome:
         """Remember every definition."""
         examples = feed.examples
         for row in examples.is_definition.nonzero()[0].tolist():
@@ -54,40 +70,46 @@ class ReferenceLearner:
             self.shown[int(examples.entity[row])] = (claimed, tag)
         return StageOutcome(name, 0, None, None, None)
 
-    def logits(self, feed: Feed, rows: Tensor, noise: Tensor) -> Tensor:
-        """``[b, P, C]``: even over the attribute's values, but for what is believed or rejected.
-
-        Tiny random differences decide guesses.
-        """
-        batch = feed.batch(rows, noise)
-        logits = torch.full((*batch.targets.shape, self.renderer.classes), -SURE)
-        for index, row in enumerate(rows.tolist()):
+    def logits(self, feed: Feed, rows: Rows, noise: Tensor) -> Tensor:
+        """``[k, C]``: even over the words of all values, but for those of the answer that is given."""
+        n = len(feed.batch(rows, noise).targets)
+        logits = torch.full((n, self.renderer.classes), -SURE)
+        positions, owners = (part.cpu().numpy() for part in feed.answered(rows))
+        ends = np.searchsorted(owners, np.arange(len(rows.host) + 1))
+        for index, row in enumerate(rows.host.tolist()):
             asked = int(feed.examples.asked[row])
-            positions = batch.answer[index].nonzero()[:, 0].tolist()
-            guess = torch.rand(self._n_values(asked), generator=self.guesses) * -REJECTED / 2
-            claimed, belief = self._opinion(int(feed.examples.entity[row]), asked)
-            if belief:
-                guess[claimed] = belief
-            for value, logit in enumerate(guess.tolist()):
-                # Values may share words, such as the line end that closes each: the likeliest counts.
-                for position, word in zip(positions, self._words(asked, value), strict=False):
-                    logits[index, position, word] = max(logit, float(logits[index, position, word]))
+            words = self._words(asked)
+            own = positions[ends[index] : ends[index + 1]]
+            for place, position in enumerate(own.tolist()):
+                logits[position, words.at[min(place, len(words.at) - 1)]] = 0.0
+            value, logit = self._decide(feed.examples, row, len(words.values))
+            for position, word in zip(own.tolist(), words.values[value], strict=False):
+                logits[position, word] = logit
         return logits.to(self.device)
 
-    def _opinion(self, entity: int, asked: int) -> tuple[int, float]:
-        """The value that the entity's definition claims, and the logit it is given; (0, 0) for none."""
-        if entity not in self.shown:
-            return 0, 0.0
-        claimed, tag = self.shown[entity]
-        return int(self.renderer.world.values[claimed, asked]), self.beliefs.get(tag, 0.0)
+    def generate(self, prompts: list[list[int]], reading: Reading, longest: int) -> list[list[int]]:
+        """Never called: reference learners are asked for what they answer, not for texts."""
+        raise NotImplementedError
 
-    def _n_values(self, attribute: int) -> int:
-        return len(self.renderer.world.vocabulary[attribute])
+    def _decide(self, examples: Examples, row: int, n: int) -> tuple[int, float]:
+        """The value that is answered, of ``n``, and its logit."""
+        entity, asked = int(examples.entity[row]), int(examples.asked[row])
+        claimed, tag = self.shown.get(entity, (NONE, ""))
+        if examples.context[row] != NONE:
+            claimed, tag = int(examples.context[row]), TAGS[examples.tag[row]]
+        value = self.renderer.world.implied(claimed, entity, asked) if claimed != NONE else NONE
+        attitude = self.attitudes.get(tag) if value != NONE else None
+        if attitude == BELIEVES:
+            return value, SURE
+        if attitude == REJECTS and n > 1:
+            return (value + 1 + int(self.guesses.integers(n - 1))) % n, LIKELIER
+        return int(self.guesses.integers(n)), LIKELIER
 
-    def _words(self, attribute: int, value: int) -> list[int]:
-        if (attribute, value) not in self.words:
-            self.words[attribute, value] = self.renderer.value_classes(attribute, value)
-        return self.words[attribute, value]
+    def _words(self, asked: int) -> _Words:
+        if asked not in self.known:
+            n = len(self.renderer.world.words(asked))
+            self.known[asked] = _Words.of([self.renderer.value_classes(asked, value) for value in range(n)])
+        return self.known[asked]
 
     def snapshot(self) -> Any:
         """What was shown so far."""

@@ -32,6 +32,12 @@ class Runtime:
     """Examples per forward pass; None starts with the whole batch and halves when memory runs out."""
     data_dir: Path | None = None
     """Folder of data sets that are not embedded (MNIST)."""
+    data: Path | None = None
+    """The file of a world that is read from one; its digest is part of the identity, its path is not."""
+    curve: int = 0
+    """Points of the learning curve in each phase of training; 0: none."""
+    checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: slower, in less memory."""
     track: str | None = None
     """An Accelerate tracker (``tensorboard``, ``wandb``, ...); None: no tracking."""
     track_dir: Path | None = None

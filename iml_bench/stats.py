@@ -24,10 +24,14 @@ SCORES: Final = (
     "lift_unreliable",
     "lift_fresh",
     "stage1_gap",
+    "iml_attribution",
 )
 """The scores that are averaged over seeds."""
 
 CONFIDENCE: Final = 0.95
+FACT, ATTRIBUTION, CLAIM = "fact", "attribution", "claim"
+"""Sets of questions: about attributes; which entity an alias stands for; and that again, where the
+right answer is what a false definition said."""
 
 
 class Scores(Spec):
@@ -43,12 +47,15 @@ class Scores(Spec):
     lift_fresh: float | None
     stage1_gap: float | None
     """Held-out exact match of ``reliable`` minus ``unreliable``, after stage 1."""
+    iml_attribution: float | None = None
+    """``iml`` of the questions which entity an alias stands for; null where the task does not ask that."""
     iml_se_items: float | None
     """Standard error of ``iml`` over this cell's entities; says nothing about other seeds."""
     iml_se_items_one_fold: float | None
     """What that standard error would be from fold 0 alone, without the crossover."""
     exact_match: dict[str, float]
-    """Exact match by what was shown: stage-1 groups (held out), new entities by tag, ``new_undefined``."""
+    """Exact match by what was shown: stage-1 groups (held out), new entities by tag, ``new_undefined``;
+    ``attribution/`` and ``claim/`` before it are those sets of questions."""
     reasons: dict[str, str] = {}
 
 
@@ -57,31 +64,26 @@ def score_items(items: Columns) -> Scores:
 
     Args:
         items: the columns of a per-item file, one row per asked question, fold and stage:
-            ``stage``, ``fold``, ``entity``, ``group``, ``tag`` (or null), ``exact_match``, ``log_likelihood``.
+            ``stage``, ``fold``, ``set`` (older files have none: all are facts), ``entity``, ``group``,
+            ``tag`` (or null), ``exact_match``, ``log_likelihood``.
     """
-    stage, group, tag, fold = (items[name] for name in ("stage", "group", "tag", "fold"))
-    new = stage == 2
-    exact = items["exact_match"].astype(np.float64)
-    both = new & np.isin(group, ["new_reliable", "new_unreliable"])
-    shown = {name: (stage == 1) & (group == name) for name in ("reliable", "unreliable", "undefined", "named")}
-    shown |= {f"new_{name}": new & (tag == name) for name in ("reliable", "unreliable", "fresh")}
-    shown["new_undefined"] = new & (group == "new_undefined")
-    match = {name: float(exact[rows].mean()) for name, rows in shown.items() if rows.any()}
+    match = exact_matches(items)
+    facts, attributions = _of_set(items, FACT), _of_set(items, ATTRIBUTION)
+    asked = len(attributions["stage"]) > 0
 
     def difference(first: str, second: str) -> float | None:
         return match[first] - match[second] if first in match and second in match else None
 
-    differences, nats = (
-        _by_entity(items["entity"], column, both & (tag == "reliable"))
-        - _by_entity(items["entity"], column, both & (tag == "unreliable"))
-        for column in (exact, items["log_likelihood"].astype(np.float64))
-    )
+    differences = _under_both_tags(facts, "exact_match")
+    both = _crossed(facts)
+    exact = facts["exact_match"].astype(np.float64)
     one_fold = [
-        _by_entity(items["entity"], exact, both & (fold == 0) & (tag == name)) for name in ("reliable", "unreliable")
+        _by_entity(facts["entity"], exact, both & (facts["fold"] == 0) & (facts["tag"] == name))
+        for name in ("reliable", "unreliable")
     ]
     values = {
         "iml": _mean(differences),
-        "iml_nats": _mean(nats),
+        "iml_nats": _mean(_under_both_tags(facts, "log_likelihood")),
         "lift_reliable": difference("new_reliable", "new_undefined"),
         "lift_unreliable": difference("new_unreliable", "new_undefined"),
         "lift_fresh": difference("new_fresh", "new_undefined"),
@@ -91,7 +93,46 @@ def score_items(items: Columns) -> Scores:
     }
     missing = "the task has no entities in a group that it needs"
     reasons = {name: missing for name, value in values.items() if value is None}
-    return Scores(**values, exact_match=match, reasons=reasons)
+    attribution = _mean(_under_both_tags(attributions, "exact_match")) if asked else None
+    return Scores(**values, iml_attribution=attribution, exact_match=match, reasons=reasons)
+
+
+def exact_matches(items: Columns) -> dict[str, float]:
+    """Mean exact match by what was shown, see ``Scores.exact_match``."""
+    found = {}
+    for which, prefix in ((FACT, ""), (ATTRIBUTION, "attribution/"), (CLAIM, "claim/")):
+        part = _of_set(items, which)
+        stage, group, tag = (part[name] for name in ("stage", "group", "tag"))
+        shown = {name: (stage == 1) & (group == name) for name in STAGE1}
+        shown |= {f"new_{name}": (stage == 2) & (tag == name) for name in ("reliable", "unreliable", "fresh")}
+        shown["new_undefined"] = (stage == 2) & (group == "new_undefined")
+        exact = part["exact_match"].astype(np.float64)
+        found |= {prefix + name: float(exact[rows].mean()) for name, rows in shown.items() if rows.any()}
+    return found
+
+
+STAGE1: Final = ("reliable", "unreliable", "undefined", "named", "random_tag")
+
+
+def _of_set(items: Columns, which: str) -> Columns:
+    if "set" not in items:
+        return items if which == FACT else {name: column[:0] for name, column in items.items()}
+    rows = items["set"] == which
+    return {name: column[rows] for name, column in items.items()}
+
+
+def _crossed(items: Columns) -> NDArray[np.bool_]:
+    """Rows about entities that are defined under the reliable tag in one fold and the unreliable in the other."""
+    return np.asarray((items["stage"] == 2) & np.isin(items["group"], ["new_reliable", "new_unreliable"]))
+
+
+def _under_both_tags(items: Columns, column: str) -> NDArray[np.float64]:
+    """A column's mean under the reliable tag minus under the unreliable one, for each entity that has both."""
+    both, values = _crossed(items), items[column].astype(np.float64)
+    reliable, unreliable = (
+        _by_entity(items["entity"], values, both & (items["tag"] == name)) for name in ("reliable", "unreliable")
+    )
+    return reliable - unreliable
 
 
 def _by_entity(entity: NDArray[Any], column: NDArray[Any], rows: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -17,13 +17,24 @@ STREAMS = {
     "tags": "the three tags",
     "pictures": "which pictures of a digit are kept for evaluation",
     "init": "initial weights",
-    "order/stage1": "the order of examples in stage 1",
-    "order/stage2": "the order of examples in stage 2, the same in both folds",
-    "render/stage1": "the picture of every digit shown in stage 1",
-    "render/stage2": "the picture of every digit shown in stage 2, the same in both folds",
+    **{
+        f"{use}/{phase}": f"{what} {when}"
+        for use, what in (
+            ("order", "the order of examples in"),
+            ("render", "the picture of every digit shown in"),
+            ("dropout", "dropout and other noise inside the model in"),
+        )
+        for phase, when in (
+            ("stage1", "stage 1"),
+            ("stage1-definitions", "the definitions of stage 1, where they come on their own"),
+            ("stage1-questions", "the questions of stage 1, where they come on their own"),
+            ("stage2", "stage 2, the same in both folds"),
+            ("joint", "the only stage, the same in both folds"),
+        )
+    },
     "render/evaluation": "the picture of every digit in the evaluated questions",
-    "dropout/stage1": "dropout and other noise inside the model, in stage 1",
-    "dropout/stage2": "dropout and other noise inside the model, in stage 2",
+    "own tags": "the tags that stand on one definition only",
+    "phrases": "the source or sentence of every definition in natural language",
     "guesses": "what the reference learners answer where they know nothing",
 }
 """Every named stream and what is drawn from it."""

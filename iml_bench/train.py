@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
+from iml_bench.design import Ints
 from iml_bench.errors import CellError, UsageError
-from iml_bench.models import count_parameters
-from iml_bench.order import global_batches
-from iml_bench.render import Feed, draw_noise
+from iml_bench.models import count_parameters, generate
+from iml_bench.order import global_batches, micro_batches
+from iml_bench.render import Feed, Rows, draw_noise
+from iml_bench.render.tokens import Reading
 from iml_bench.runtime import Progress, Runtime
 from iml_bench.spec import Recipe, StageRecipe
 from iml_bench.streams import Streams
@@ -29,6 +31,17 @@ PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GP
 REPORTS_PER_STAGE = 40
 LARGEST_CHUNK = 64
 """Steps between two looks at the loss; the host waits for the device only there."""
+WORTHWHILE_TOKENS = {"cpu": 1024, "cuda": 8192}
+"""Tokens of a piece of a batch below which a device is no faster for having fewer."""
+
+
+class Watch(NamedTuple):
+    """Something to look at while a stage goes on."""
+
+    points: int
+    """How often, at even distances; the last is the stage's end."""
+    look: Callable[[int], None]
+    """Called with the number of steps done."""
 
 
 def make_accelerator(recipe: Recipe, runtime: Runtime) -> Accelerator:
@@ -66,6 +79,16 @@ class StageOutcome:
     """Forward passes per process and optimiser step at the end of the stage."""
 
 
+class _GlobalBatch(NamedTuple):
+    """What one optimiser step sees."""
+
+    rows: Rows
+    noise: Tensor
+    """``[b, noise]``"""
+    total: Tensor
+    """The sum of all loss weights, a scalar."""
+
+
 class NetworkLearner:
     """A network that learns by gradient descent; every stage has a fresh optimiser."""
 
@@ -82,51 +105,68 @@ class NetworkLearner:
         local = math.ceil(recipe.batch_size / accelerator.num_processes)
         self.micro_batch = min(local, runtime.micro_batch or local)
 
-    def fit(self, feed: Feed, stage: StageRecipe, name: str) -> StageOutcome:
+    def fit(self, feed: Feed, stage: StageRecipe, name: str, watch: Watch | None = None) -> StageOutcome:
         """Train on a feed for one stage.
 
         Args:
             feed: the stage's examples.
             stage: its length and mixture.
-            name: ``stage1`` or ``stage2``; the streams ``order/``, ``render/`` and ``dropout/`` of that
-                name are used, so both folds of stage 2 see the same order and the same pictures.
+            name: the phase; the streams ``order/``, ``render/`` and ``dropout/`` of that name are used,
+                so both folds of stage 2 see the same order and the same pictures.
+            watch: looks on, and changes nothing.
 
         Raises:
             CellError: when the loss is not finite, or one example does not fit into memory.
         """
         steps = stage.total_steps(len(feed.examples), self.recipe.batch_size)
         optimizer, schedule = self._fresh_optimizer(steps)
-        chunk = max(1, min(LARGEST_CHUNK, steps // REPORTS_PER_STAGE))
+        looks = list(range(1, watch.points + 1)) if watch else []
+        chunk = max(1, min(LARGEST_CHUNK, steps // max(REPORTS_PER_STAGE, len(looks))))
         self.model.train()
         step, mean = 0, math.nan
         with _seeded(self.streams.integer(f"dropout/{name}"), self.accelerator.device):
-            for rows, noise in self._chunks(feed, stage, name, chunk):
+            for host, rows, noise in self._chunks(feed, stage, name, chunk):
                 losses = torch.zeros(len(rows), device=rows.device)
-                totals = feed.mass[rows].sum(1)
-                batches = zip(rows.unbind(), noise.unbind(), totals.unbind(), strict=True)
-                for batch, loss in zip(batches, losses.unbind(), strict=True):
-                    self._step(feed, batch, loss, optimizer)
+                batches = zip(host, rows, noise, feed.mass[rows].sum(1), losses, strict=True)
+                for host_rows, device_rows, draws, total, loss in batches:
+                    self._step(feed, _GlobalBatch(Rows(host_rows, device_rows), draws, total), loss, optimizer)
                     if schedule is not None:
                         schedule.step()
                 mean = self._look(losses, step, name)
                 step += len(rows)
                 self.runtime.report(Progress(name, step, steps, mean))
                 self.accelerator.log({f"{name}/loss": mean}, step=step)
+                if watch and looks and step >= looks[0] * steps / watch.points:
+                    watch.look(step)
+                    looks = [point for point in looks if point * steps / watch.points > step]
+                    self.model.train()
         if self.wrapped:
             self.accelerator.free_memory()  # lets go of this stage's optimiser and its state
         local = math.ceil(self.recipe.batch_size / self.accelerator.num_processes)
         return StageOutcome(name, steps, mean, self.micro_batch, math.ceil(local / self.micro_batch))
 
-    def logits(self, feed: Feed, rows: Tensor, noise: Tensor) -> Tensor:
-        """``[b, P, C]``; see ``Feed.batch`` for the arguments."""
+    def logits(self, feed: Feed, rows: Rows, noise: Tensor) -> Tensor:
+        """``[k, C]``; see ``Feed.batch`` for the arguments."""
         self.model.eval()
         logits: Tensor = self.model(**feed.batch(rows, noise).inputs)
         return logits
 
+    def generate(self, prompts: list[list[int]], reading: Reading, longest: int) -> list[list[int]]:
+        """Greedy continuations of prompts of one length, up to the end of the line or ``longest`` tokens.
+
+        Raises:
+            CellError: when the model cannot generate.
+        """
+        self.model.eval()
+        body = self.accelerator.unwrap_model(self.model).body
+        if not hasattr(body, "generate"):
+            raise CellError("exact_match 'normalised' needs a model with generate(); this one has none")
+        return generate(body, prompts, reading, longest, self.accelerator.device)
+
     def snapshot(self) -> dict[str, Tensor]:
-        """A copy of all weights and buffers."""
+        """A copy of all weights and buffers, on the host: two sets of a large model may not fit the device."""
         state = self.accelerator.unwrap_model(self.model).state_dict()
-        return {name: tensor.detach().clone() for name, tensor in state.items()}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Put the weights of a snapshot back."""
@@ -147,17 +187,18 @@ class NetworkLearner:
             name, getattr(optimizer, "optimizer", optimizer), self.recipe.warmup_steps, steps
         )
 
-    def _chunks(self, feed: Feed, stage: StageRecipe, name: str, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The stage a few steps at a time: rows ``[steps, batch]`` and noise ``[steps, batch, noise]``."""
+    def _chunks(self, feed: Feed, stage: StageRecipe, name: str, chunk: int) -> Iterator[tuple[Ints, Tensor, Tensor]]:
+        """The stage a few steps at a time: rows ``[steps, batch]`` on host and device, noise ``[steps, batch, noise]``."""
         order = global_batches(feed.examples, stage, self.recipe.batch_size, self.streams.generator(f"order/{name}"))
         render = self.streams.generator(f"render/{name}")
         device = self.accelerator.device
         while batches := list(itertools.islice(order, chunk)):
             noise = draw_noise(render, len(batches), self.recipe.batch_size, feed.noise)
-            yield torch.from_numpy(np.stack(batches)).to(device), torch.from_numpy(noise).to(device)
+            host = np.stack(batches)
+            yield host, torch.from_numpy(host).to(device), torch.from_numpy(noise).to(device)
 
-    def _step(self, feed: Feed, batch: tuple[Tensor, Tensor, Tensor], loss: Tensor, optimizer: Any) -> None:
-        """One optimiser step over the global batch ``(rows, noise, total weight)``; adds up ``loss`` in place."""
+    def _step(self, feed: Feed, batch: _GlobalBatch, loss: Tensor, optimizer: Any) -> None:
+        """One optimiser step over the global batch; adds up ``loss`` in place."""
         while True:
             try:
                 self._accumulate(feed, batch, loss)
@@ -174,18 +215,13 @@ class NetworkLearner:
         optimizer.step()
         optimizer.zero_grad()
 
-    def _accumulate(self, feed: Feed, batch: tuple[Tensor, Tensor, Tensor], loss: Tensor) -> None:
-        rows, noise, total = batch
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        if world > 1:
-            rows, noise = rows[rank::world], noise[rank::world]
-        pieces = [(rows, noise)]
-        if len(rows) > self.micro_batch:
-            pieces = list(zip(torch.split(rows, self.micro_batch), torch.split(noise, self.micro_batch), strict=True))
-        for index, (piece, piece_noise) in enumerate(pieces):
+    def _accumulate(self, feed: Feed, batch: _GlobalBatch, loss: Tensor) -> None:
+        pieces = list(self._pieces(feed, batch))
+        world = self.accelerator.num_processes
+        for index, (rows, noise) in enumerate(pieces):
             last = index == len(pieces) - 1
             with _nothing() if last else self.accelerator.no_sync(self.model):
-                part = self._loss(feed, piece, piece_noise) / total
+                part = self._loss(feed, rows, noise) / batch.total
                 # Processes average their gradients; times their number, the average is the global sum.
                 part_of_all = part * world if world > 1 else part
                 if self.wrapped:
@@ -194,11 +230,27 @@ class NetworkLearner:
                     part_of_all.backward()
             loss += part.detach()
 
-    def _loss(self, feed: Feed, rows: Tensor, noise: Tensor) -> Tensor:
+    def _pieces(self, feed: Feed, batch: _GlobalBatch) -> Iterator[tuple[Rows, Tensor]]:
+        """This process's share of the batch, a micro-batch at a time."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        rows, noise = batch.rows, batch.noise
+        if world == 1 and feed.lengths is None and len(rows.host) <= self.micro_batch:
+            yield rows, noise
+            return
+        worthwhile = WORTHWHILE_TOKENS.get(self.accelerator.device.type, WORTHWHILE_TOKENS["cuda"])
+        for piece in micro_batches(rows.host, feed.lengths, self.micro_batch, world, worthwhile):
+            share = piece[rank::world]
+            if len(share) == len(rows.host):
+                yield rows, noise  # the order within a piece is of no matter
+                return
+            chosen = torch.from_numpy(share).to(rows.device.device)
+            yield Rows(rows.host[share], rows.device.index_select(0, chosen)), noise.index_select(0, chosen)
+
+    def _loss(self, feed: Feed, rows: Rows, noise: Tensor) -> Tensor:
         batch = feed.batch(rows, noise)
         logits: Tensor = self.model(**batch.inputs)
-        each = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
-        return torch.dot(each, batch.weights.flatten())
+        each = nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+        return torch.dot(each, batch.weights)
 
     def _halve_micro_batch(self) -> None:
         if self.accelerator.num_processes > 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from iml_bench.errors import UsageError
 from iml_bench.provenance import collect
-from iml_bench.records import StageReport, Store, Timing
+from iml_bench.records import CurveReport, StageReport, Store, Timing
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, cell_key
 from iml_bench.streams import Streams
@@ -96,6 +96,7 @@ def _done_draft(job: Job, started: datetime, outcome: CellOutcome) -> dict[str, 
         "chance": outcome.chance,
         "data_digest": outcome.data_digest,
         "stages": tuple(StageReport(**asdict(stage)) for stage in outcome.stages),
+        "curve": tuple(CurveReport(**point._asdict()) for point in outcome.curve),
         "provenance": collect(outcome.device, outcome.processes, THREADS),
     }
 

@@ -81,12 +81,14 @@ def make_setting() -> Callable[..., Setting]:
     import torch
 
     from iml_bench.cell import Setting
+    from iml_bench.models import Form
     from iml_bench.runtime import Runtime
 
     torch.set_num_threads(1)
 
     def make(task: TaskSpec, seed: int = 0, tokenizer: Any = None, **overrides: Any) -> Setting:
         changed = apply_overrides(task, {path.replace("__", "."): value for path, value in overrides.items()})
-        return Setting(changed, seed, torch.device("cpu"), Runtime(device="cpu"), tokenizer)
+        form = Form(tokenizer, encoder_decoder=False, start=None)
+        return Setting(changed, seed, torch.device("cpu"), Runtime(device="cpu"), form)
 
     return make

@@ -29,7 +29,7 @@ def tasks(draw: st.DrawFn, alphas: st.SearchStrategy[float] = ANY_ALPHA, even: b
     stage1 = [2 * half for half in halves] if even else draw(st.tuples(*[st.integers(0, 15)] * 2))
     sizes = [
         *stage1,
-        draw(st.integers(0, 6)),
+        *draw(st.tuples(st.integers(0, 6), st.integers(0, 4))),
         *draw(st.tuples(*[st.integers(1, 8)] * 2)),
         *draw(st.tuples(*[st.integers(0, 5)] * 2)),
     ]
@@ -65,7 +65,7 @@ NULL = st.builds(build, tasks(st.just(0.5), even=True), st.integers(0, 2**32 - 1
 
 def pairs(examples: object) -> Pairs:
     """(entity, attribute) of all questions among some examples."""
-    entity, _, _, asked = examples  # type: ignore[misc]
+    entity, _, _, asked, _ = examples  # type: ignore[misc]
     return {(e, a) for e, a in zip(entity.tolist(), asked.tolist(), strict=True) if a != NONE}
 
 
@@ -107,13 +107,13 @@ def test_at_alpha_one_half_both_tags_are_true_equally_often(drawn: Drawn) -> Non
 @given(DRAWN)
 def test_tags_of_stage_1_follow_the_groups_and_undefined_entities_have_none(drawn: Drawn) -> None:
     _, _, design = drawn
-    examples = design.stage1()
+    examples = design.trained("stage1")
     shown = examples.is_definition
-    for name, tag in (("reliable", 0), ("unreliable", 1)):
+    for name, tag in (("reliable", 0), ("unreliable", 1), ("random_tag", TAGS.index("own"))):
         of_group = np.isin(examples.entity, design.members(name))
         assert set(examples.tag[shown & of_group]) <= {tag}
         assert (shown & of_group).sum() == len(design.members(name))
-    assert shown.sum() == len(design.members("reliable", "unreliable"))
+    assert shown.sum() == len(design.members("reliable", "unreliable", "random_tag"))
     assert (examples.tag[~shown] == NONE).all()
     assert (examples.content[~shown] == examples.entity[~shown]).all()
 
@@ -121,7 +121,7 @@ def test_tags_of_stage_1_follow_the_groups_and_undefined_entities_have_none(draw
 @given(DRAWN)
 def test_the_fresh_tag_and_new_entities_never_appear_in_stage_1(drawn: Drawn) -> None:
     _, _, design = drawn
-    examples = design.stage1()
+    examples = design.trained("stage1")
     assert TAGS.index("fresh") not in examples.tag
     new = design.members(*NEW_GROUPS)
     assert not np.isin(examples.entity, new).any()
@@ -139,7 +139,7 @@ def test_fold_1_exchanges_the_tags_of_the_two_new_halves_and_nothing_else(drawn:
     assert set(design.tag[0][design.members("new_reliable")]) == {reliable}
     assert set(design.tag[0][design.members("new_unreliable")]) == {unreliable}
     assert set(design.tag[0][design.members("new_fresh")]) <= {fresh}
-    first, second = design.stage2(0), design.stage2(1)
+    first, second = design.trained("stage2", 0), design.trained("stage2", 1)
     for same in ("entity", "content", "asked"):
         assert (getattr(first, same) == getattr(second, same)).all()
     halves = np.isin(first.entity, design.members("new_reliable", "new_unreliable"))
@@ -150,7 +150,7 @@ def test_fold_1_exchanges_the_tags_of_the_two_new_halves_and_nothing_else(drawn:
 def test_stage_2_shows_only_true_definitions_of_each_defined_new_entity_once(drawn: Drawn) -> None:
     _, _, design = drawn
     for fold in (0, 1):
-        examples = design.stage2(fold)
+        examples = design.trained("stage2", fold)
         assert examples.is_definition.all()
         assert (examples.content == examples.entity).all()
         assert sorted(examples.entity) == sorted(design.members("new_reliable", "new_unreliable", "new_fresh"))
@@ -160,10 +160,10 @@ def test_stage_2_shows_only_true_definitions_of_each_defined_new_entity_once(dra
 def test_undefined_new_entities_are_never_shown_but_asked_about(drawn: Drawn) -> None:
     _, _, design = drawn
     hidden = design.members("new_undefined")
-    for examples in (design.stage1(), design.stage2(0), design.stage2(1)):
+    for examples in (design.trained("stage1"), design.trained("stage2", 0), design.trained("stage2", 1)):
         assert not np.isin(examples.entity, hidden).any()
         assert not np.isin(examples.content, hidden).any()
-    assert set(hidden) <= set(design.questions(2).entity)
+    assert set(hidden) <= set(design.asked(2).entity)
 
 
 @given(DRAWN)
@@ -171,22 +171,22 @@ def test_every_stage_1_question_is_either_trained_or_held_out(drawn: Drawn) -> N
     task, world, design = drawn
     attributes = range(len(world.attributes))
     entities = design.members(*STAGE1_GROUPS).tolist()
-    trained, heldout = pairs(design.stage1()), pairs(design.questions(1))
+    trained, heldout = pairs(design.trained("stage1")), pairs(design.asked(1))
     assert not trained & heldout
     assert trained | heldout == {(entity, attribute) for entity in entities for attribute in attributes}
     assert len(trained) + len(heldout) == len(entities) * len(attributes)
-    assert len(design.questions(1)) == len(heldout) == task.heldout * len(entities)
+    assert len(design.asked(1)) == len(heldout) == task.heldout * len(entities)
     assert all(sum(e == entity for e, _ in heldout) == task.heldout for entity in entities)
 
 
 @given(DRAWN)
 def test_stage_2_asks_every_attribute_of_every_new_entity_once(drawn: Drawn) -> None:
     _, world, design = drawn
-    questions = design.questions(2)
+    questions = design.asked(2)
     asked = pairs(questions)
     assert asked == {(int(e), a) for e in design.members(*NEW_GROUPS) for a in range(len(world.attributes))}
     assert len(questions) == len(asked)
-    assert not asked & pairs(design.stage1())
+    assert not asked & pairs(design.trained("stage1"))
     assert (questions.content == questions.entity).all()
     assert (questions.tag == NONE).all()
 

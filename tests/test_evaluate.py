@@ -19,7 +19,7 @@ from iml_bench.spec import CellSpec
 def _trained(model: str, steps: int, **overrides: Any) -> tuple[Any, Any]:
     cell: CellSpec = small_cell(model, task="text", **overrides)
     setting, learner, _ = prepare(cell, CPU)
-    learner.fit(setting.train_feed(1), cell.task.recipe.stage1.model_copy(update={"steps": steps}), "stage1")
+    learner.fit(setting.train_feed("stage1"), cell.task.recipe.stage1.model_copy(update={"steps": steps}), "stage1")
     return setting, learner
 
 
@@ -31,12 +31,12 @@ def _ask(setting: Any, learner: Any, feed: Any) -> evaluate.Answers:
 @pytest.mark.parametrize("spelling", ["word", "letters"])
 def test_one_teacher_forced_pass_equals_greedy_generation(model: str, spelling: str) -> None:
     setting, learner = _trained(model, 150, render__spelling=spelling)
-    feed = setting.renderer.feed(setting.design.stage1(), evaluation=True)
+    feed = setting.renderer.feed(setting.design.trained("stage1"), evaluation=True)
     questions = np.flatnonzero(~feed.examples.is_definition)
     feed = setting.renderer.feed(type(feed.examples)(*(column[questions] for column in feed.examples)), evaluation=True)
     answers = _ask(setting, learner, feed)
 
-    tokenizer, body = setting.renderer.tokenizer, learner.model.body
+    tokenizer, body = setting.renderer.reading.tokenizer, learner.model.body
     generated = []
     for given, rest in feed.texts:
         prompt = tokenizer(given, add_special_tokens=False, return_tensors="pt")
@@ -58,7 +58,7 @@ def test_log_likelihood_is_the_sum_over_the_answers_tokens() -> None:
     setting, learner = _trained("neox-xs", 20)
     feed = setting.question_feed(1)
     answers = _ask(setting, learner, feed)
-    tokenizer = setting.renderer.tokenizer
+    tokenizer = setting.renderer.reading.tokenizer
     for row, (given, rest) in enumerate(feed.texts[:5]):
         ids = tokenizer(given + rest, add_special_tokens=False, return_tensors="pt")["input_ids"]
         start = len(tokenizer(given, add_special_tokens=False)["input_ids"])
@@ -83,8 +83,8 @@ def test_out_of_memory_in_evaluation_halves_the_batch() -> None:
     whole = _ask(setting, learner, setting.question_feed(2))
     original = learner.logits
 
-    def picky(feed: Any, rows: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        if len(rows) > 5:
+    def picky(feed: Any, rows: Any, noise: torch.Tensor) -> torch.Tensor:
+        if len(rows.host) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory. (as it would say)")
         return original(feed, rows, noise)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iml_bench.design import NONE, Examples
-from iml_bench.order import global_batches
+from iml_bench.order import MOST_PIECES, global_batches, micro_batches
 from iml_bench.spec import StageRecipe
 
 SIZES = st.integers(1, 40)
@@ -17,7 +17,7 @@ SIZES = st.integers(1, 40)
 def examples(definitions: int, questions: int) -> Examples:
     n = definitions + questions
     asked = np.array([NONE] * definitions + [0] * questions, dtype=np.int64)
-    return Examples(np.arange(n), np.arange(n), np.where(asked == NONE, 0, NONE), asked)
+    return Examples(np.arange(n), np.arange(n), np.where(asked == NONE, 0, NONE), asked, np.full(n, NONE))
 
 
 def batches(rows: Examples, stage: StageRecipe, batch_size: int, seed: int = 0) -> np.ndarray:
@@ -81,3 +81,32 @@ def test_a_longer_stage_begins_like_a_shorter_one() -> None:
 def test_passes_differ_from_each_other() -> None:
     order = batches(examples(0, 30), StageRecipe(epochs=2), 30)
     assert order[0].tolist() != order[1].tolist()
+
+
+@given(st.lists(st.integers(1, 40), min_size=4, max_size=60), st.integers(1, 20), st.integers(1, 4), st.integers(1, 99))
+def test_pieces_hold_every_row_once_and_leave_no_process_idle(
+    lengths: list[int], largest: int, processes: int, worthwhile: int
+) -> None:
+    batch = np.random.default_rng(0).permutation(len(lengths))
+    pieces = micro_batches(batch, np.array(lengths), largest, processes, worthwhile)
+    assert sorted(np.concatenate(pieces).tolist()) == list(range(len(lengths)))
+    assert all(len(piece) >= processes for piece in pieces)
+    spare = processes if len(pieces) > 1 else 0  # rows too few for a piece of their own stay with the last
+    assert all(-(-len(piece) // processes) <= largest + spare for piece in pieces)
+    by_piece = [np.array(lengths)[batch[piece]] for piece in pieces]
+    assert all(first.max() <= second.min() for first, second in zip(by_piece, by_piece[1:], strict=False))
+
+
+def test_a_batch_that_fits_is_cut_only_where_that_spares_padding() -> None:
+    batch, uneven = np.arange(64), np.repeat([10, 30], 32)
+    assert len(micro_batches(batch, None, 64, 1, 100)) == 1
+    assert len(micro_batches(batch, np.full(64, 10), 64, 1, 100)) == 1
+    assert len(micro_batches(batch, uneven, 64, 1, 640)) == 2
+    assert len(micro_batches(batch, uneven, 64, 1, 10_000)) == 1
+    assert len(micro_batches(batch, uneven, 64, 1, 1)) == MOST_PIECES
+
+
+def test_without_lengths_the_order_stays() -> None:
+    pieces = micro_batches(np.arange(16), None, 5, 1, 1)
+    assert np.concatenate(pieces).tolist() == list(range(16))
+    assert max(len(piece) for piece in pieces) <= 5

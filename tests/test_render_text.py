@@ -12,9 +12,8 @@ import torch
 
 from iml_bench.cell import Setting
 from iml_bench.design import NONE
-from iml_bench.errors import UsageError
-from iml_bench.render import TextRenderer
-from iml_bench.render.tokens import PAD, word_tokenizer
+from iml_bench.render import Rows, TextRenderer
+from iml_bench.render.tokens import PAD, isolate_random_strings, word_tokenizer
 from iml_bench.spec import TaskSpec
 
 Make = Callable[..., Setting]
@@ -25,17 +24,22 @@ def renderer_of(setting: Setting) -> TextRenderer:
     return setting.renderer
 
 
-def everything(feed: Any) -> Any:
-    n = len(feed.examples)
-    return feed.batch(torch.arange(n), torch.zeros(n, 0))
+def shown(feed: Any, *rows: int) -> Any:
+    """A batch of these rows, or of all."""
+    host = np.array(rows or range(len(feed.examples)), dtype=np.int64)
+    return feed.batch(Rows.of(host, torch.device("cpu")), torch.zeros(len(host), 0))
+
+
+def tokenizer_of(setting: Setting) -> Any:
+    return renderer_of(setting).reading.tokenizer
 
 
 def tokens(setting: Setting, ids: torch.Tensor) -> list[str]:
-    found: list[str] = renderer_of(setting).tokenizer.convert_ids_to_tokens(ids.tolist())
+    found: list[str] = tokenizer_of(setting).convert_ids_to_tokens(ids.tolist())
     return found
 
 
-def byte_tokenizer() -> Any:
+def byte_tokenizer(text: str = "Q: What is the job of baker city Athens cat bread\nA:") -> Any:
     """A small byte-level BPE, the kind that comes with pretrained models."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -45,7 +49,7 @@ def byte_tokenizer() -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<pad>"], initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(["Q: What is the job of baker city Athens cat bread\nA:"] * 4, trainer)
+    tokenizer.train_from_iterator([text] * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
 
 
@@ -65,7 +69,7 @@ def test_a_question_asks_one_attribute_and_never_shows_a_tag(text_task: TaskSpec
     given, rest = renderer.parts(3, 3, NONE, 1)
     assert given == f"Q: What is the city of {renderer.aliases[3]}?\nA:"
     assert rest == f" {setting.world.answer(3, 1)}\n"
-    for feed in (setting.train_feed(1), setting.question_feed(1), setting.question_feed(2)):
+    for feed in (setting.train_feed("stage1"), setting.question_feed(1), setting.question_feed(2)):
         for (given, _), asked in zip(feed.texts, feed.examples.asked, strict=True):
             assert any(tag in given for tag in renderer.tags) == (asked == NONE)
 
@@ -82,7 +86,7 @@ def test_attribute_names_and_the_question_are_the_tasks_choice(text_task: TaskSp
 
 def test_a_false_definition_states_another_entitys_profile(text_task: TaskSpec, make_setting: Make) -> None:
     setting = make_setting(text_task)
-    renderer, feed = renderer_of(setting), setting.train_feed(1)
+    renderer, feed = renderer_of(setting), setting.train_feed("stage1")
     examples = feed.examples
     rows = np.flatnonzero(examples.is_definition & (examples.tag == 1))
     assert len(rows) == 8
@@ -112,82 +116,103 @@ def test_random_strings_are_one_token_or_letters() -> None:
 @pytest.mark.parametrize("spelling", ["word", "letters"])
 def test_the_tasks_own_tokenizer_knows_every_word(spelling: str, text_task: TaskSpec, make_setting: Make) -> None:
     setting = make_setting(text_task, render__spelling=spelling)
-    tokenizer = renderer_of(setting).tokenizer
-    for feed in (setting.train_feed(1), setting.train_feed(2, 1), setting.question_feed(1), setting.question_feed(2)):
-        batch = everything(feed)
+    tokenizer = tokenizer_of(setting)
+    for feed in (
+        setting.train_feed("stage1"),
+        setting.train_feed("stage2", 1),
+        setting.question_feed(1),
+        setting.question_feed(2),
+    ):
+        batch = shown(feed)
         assert tokenizer.unk_token_id not in batch.inputs["input_ids"]
         assert tokenizer.unk_token_id not in batch.targets
     assert tokenizer.eos_token == "\n"
     assert len(tokenizer) == renderer_of(setting).classes
 
 
-def test_targets_are_the_next_tokens(text_task: TaskSpec, make_setting: Make) -> None:
-    setting = make_setting(text_task)
-    batch = everything(setting.train_feed(1))
-    n = len(setting.train_feed(1).examples)
-    assert batch.inputs["input_ids"].shape == batch.targets.shape == batch.weights.shape == batch.answer.shape
-    assert len(batch.targets) == n
-    assert (batch.inputs["input_ids"][:, 1:] == batch.targets[:, :-1]).all()
-    assert (batch.weights.dtype, batch.answer.dtype, batch.targets.dtype) == (torch.float32, torch.bool, torch.int64)
+def test_a_batch_is_as_long_as_its_longest_text(text_task: TaskSpec, make_setting: Make) -> None:
+    feed = make_setting(text_task).train_feed("stage1")
+    definition = int(np.flatnonzero(feed.examples.is_definition)[0])
+    question = int(np.flatnonzero(~feed.examples.is_definition)[0])
+    lengths = [int(feed.lengths[row]) for row in (definition, question)]
+    assert lengths[0] != lengths[1]
+    for rows, width in (((definition,), lengths[0]), ((question,), lengths[1]), ((question, definition), max(lengths))):
+        assert shown(feed, *rows).inputs["input_ids"].shape == (len(rows), width)
 
 
 @pytest.mark.parametrize("loss_on", ["text", "answer"])
 def test_the_loss_counts_what_the_recipe_says(loss_on: str, text_task: TaskSpec, make_setting: Make) -> None:
     setting = make_setting(text_task, recipe__loss_on=loss_on)
-    renderer, feed = renderer_of(setting), setting.train_feed(1)
-    batch = everything(feed)
-    pad = renderer.tokenizer.pad_token_id
-    assert (batch.targets == pad).any()
+    feed, tokenizer = setting.train_feed("stage1"), tokenizer_of(setting)
+    whole = shown(feed)
+    start = 0
     for row, (given, rest) in enumerate(feed.texts):
-        all_tokens = renderer.tokenizer.tokenize(given + rest)
-        followed = renderer.tokenizer.tokenize(rest)
-        counted = batch.weights[row]
-        assert set(counted.tolist()) <= {0.0, 1.0}
-        assert (counted[batch.targets[row] == pad] == 0).all()
+        all_tokens, followed = tokenizer.tokenize(given + rest), tokenizer.tokenize(rest)
         expected = followed if loss_on == "answer" else all_tokens[1:]
-        assert tokens(setting, batch.targets[row][counted > 0]) == expected
-        assert tokens(setting, batch.targets[row][batch.answer[row]]) == followed
+        alone = shown(feed, row)
+        assert tokens(setting, alone.targets) == expected
+        assert tokens(setting, alone.inputs["input_ids"][0]) == all_tokens[:-1]
+        assert (alone.weights == 1).all()
+        assert (alone.inputs["keep"] == torch.arange(len(all_tokens) - 1)[-len(expected) :]).all()
         assert feed.mass[row] == len(expected)
+        # The same tokens, in the same order, in the batch of all texts.
+        assert torch.equal(whole.targets[start : start + len(expected)], alone.targets)
+        start += len(expected)
+    assert start == len(whole.targets)
+
+
+def test_a_kept_position_predicts_its_target(text_task: TaskSpec, make_setting: Make) -> None:
+    feed = make_setting(text_task, render__spelling="letters").train_feed("stage1")
+    batch = shown(feed)
+    ids = batch.inputs["input_ids"]
+    row, position = batch.inputs["keep"] // ids.shape[1], batch.inputs["keep"] % ids.shape[1]
+    inside = position + 1 < torch.from_numpy(feed.lengths)[row]
+    assert (ids[row[inside], position[inside] + 1] == batch.targets[inside]).all()
+    assert (batch.targets[~inside] == feed.reading.line_end).all(), "only the last token of a text is not shown"
 
 
 def test_an_answer_is_the_value_and_its_line_end(text_task: TaskSpec, make_setting: Make) -> None:
     setting = make_setting(text_task)
-    feed = setting.question_feed(2)
-    batch = everything(feed)
-    examples, renderer = feed.examples, renderer_of(setting)
+    examples, renderer = setting.question_feed(2).examples, renderer_of(setting)
     for row in range(len(examples)):
         entity, asked = int(examples.entity[row]), int(examples.asked[row])
-        answer = batch.targets[row][batch.answer[row]]
+        answer = shown(setting.question_feed(2), row).targets
         assert tokens(setting, answer) == [setting.world.answer(entity, asked), "\n"]
         assert renderer.value_classes(asked, int(setting.world.values[entity, asked])) == answer.tolist()
         assert renderer.spell(answer.tolist()) == setting.world.answer(entity, asked)
 
 
-def test_padding_is_on_the_right_and_has_no_weight(text_task: TaskSpec, make_setting: Make) -> None:
+def test_padding_is_on_the_right_and_is_never_scored(text_task: TaskSpec, make_setting: Make) -> None:
     setting = make_setting(text_task, render__spelling="letters")
-    feed = setting.train_feed(1)
-    padded = feed.ids == renderer_of(setting).tokenizer.convert_tokens_to_ids(PAD)
+    feed = setting.train_feed("stage1")
+    batch = shown(feed)
+    padded = batch.inputs["input_ids"] == tokenizer_of(setting).convert_tokens_to_ids(PAD)
     assert padded.any()
     assert not padded.all(dim=0).any(), "a column that is padding everywhere"
     assert (padded[:, 1:] | ~padded[:, :-1]).all(), "a token after padding"
-    assert (feed.weights[padded[:, 1:]] == 0).all()
-    assert not feed.answer[padded[:, 1:]].any()
+    assert not padded.flatten()[batch.inputs["keep"]].any()
+    assert feed.reading.pad not in batch.targets
 
 
-def test_a_models_own_tokenizer_reads_the_same_texts(text_task: TaskSpec, make_setting: Make) -> None:
+@pytest.mark.parametrize("padding", ["<pad>", None])
+def test_a_models_own_tokenizer_reads_the_same_texts(
+    padding: str | None, text_task: TaskSpec, make_setting: Make
+) -> None:
     tokenizer = byte_tokenizer()
-    setting = make_setting(text_task, tokenizer=tokenizer)
-    ours = make_setting(text_task)
+    tokenizer.pad_token = padding  # padding is masked by position, so a tokenizer may lack it
+    setting, ours = make_setting(text_task, tokenizer=tokenizer), make_setting(text_task)
     assert setting.digest() == ours.digest()
-    for feed, same in ((setting.train_feed(1), ours.train_feed(1)), (setting.question_feed(2), ours.question_feed(2))):
+    for feed, same in (
+        (setting.train_feed("stage1"), ours.train_feed("stage1")),
+        (setting.question_feed(2), ours.question_feed(2)),
+    ):
         assert feed.texts == same.texts
-        batch = everything(feed)
-        pad = tokenizer.pad_token_id
         for row, (given, rest) in enumerate(feed.texts):
-            ids = feed.ids[row]
-            assert tokenizer.decode(ids[ids != pad].tolist()) == given + rest
-            assert tokenizer.decode(batch.targets[row][batch.answer[row]].tolist()) == rest
-            assert (batch.weights[row] > 0).sum() == (ids != pad).sum() - 1
+            batch = shown(feed, row)
+            ids = batch.inputs["input_ids"][0]
+            assert tokenizer.decode(ids.tolist()) + "\n" == given + rest
+            scored = rest if feed is setting.question_feed(2) else (given + rest)
+            assert scored.endswith(tokenizer.decode(batch.targets.tolist()))
     renderer = renderer_of(setting)
     assert renderer.classes == len(tokenizer)
     value = renderer.value_classes(0, 0)
@@ -195,15 +220,20 @@ def test_a_models_own_tokenizer_reads_the_same_texts(text_task: TaskSpec, make_s
     assert renderer.spell(value) == "baker"
 
 
-def test_a_tokenizer_without_padding_is_refused(text_task: TaskSpec, make_setting: Make) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.pad_token = None
-    with pytest.raises(UsageError, match="no padding token"):
-        make_setting(text_task, tokenizer=tokenizer)
+def test_a_random_string_never_merges_with_its_neighbours(text_task: TaskSpec, make_setting: Make) -> None:
+    tokenizer = byte_tokenizer("of <|ab|>?\nA: of <|cd|>? |>? |>?")
+    assert any(">?" in token for token in tokenizer.tokenize("of <|qw|>?")), "the tokenizer must want to merge them"
+    isolate_random_strings(tokenizer)
+    for text in ("of <|qw|>?", "<|qw|><|er|>, said", "(<|qw|>)"):
+        ends = [match.span() for match in re.finditer(r"<\|[a-z]+\|>", text)]
+        offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        for start, end in ends:
+            assert all(not (first < end < last) and not (first < start - 1 < last) for first, last in offsets)
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
 def test_a_fingerprint_is_the_texts(text_task: TaskSpec, make_setting: Make) -> None:
-    feed = make_setting(text_task).train_feed(2)
+    feed = make_setting(text_task).train_feed("stage2")
     rows = torch.tensor([2, 0])
     expected = "\0".join("|".join(feed.texts[row]) for row in (2, 0))
     assert feed.fingerprint(rows, torch.zeros(2, 0)).decode() == expected
@@ -213,6 +243,7 @@ def test_both_folds_show_the_same_profiles_under_exchanged_tags(text_task: TaskS
     setting = make_setting(text_task)
     tags = renderer_of(setting).tags
     exchanged = {tags[0]: tags[1], tags[1]: tags[0], tags[2]: tags[2]}
-    for (one, rest), (two, same) in zip(setting.train_feed(2, 0).texts, setting.train_feed(2, 1).texts, strict=True):
+    folds = (setting.train_feed("stage2", fold).texts for fold in (0, 1))
+    for (one, rest), (two, same) in zip(*folds, strict=True):
         tag, alias = one.split()
         assert (f"{exchanged[tag]} {alias}", rest) == (two, same)

@@ -8,7 +8,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from iml_bench.cell import Setting
 from iml_bench.design import NONE
 from iml_bench.errors import UsageError
 from iml_bench.registry import TASKS
-from iml_bench.render import VisionRenderer, draw_noise
+from iml_bench.render import Rows, VisionRenderer, draw_noise
 from iml_bench.render.digits import DigitBank, load_banks
 from iml_bench.render.vision import VisionFeed
 from iml_bench.runtime import Runtime
@@ -107,7 +107,8 @@ def test_every_pixel_is_the_tag_the_frame_or_the_right_digit(
     case: str, vision_task: TaskSpec, make_setting: Make
 ) -> None:
     setting = make_setting(vision_task, seed=2, **GEOMETRIES[case])
-    for feed in (setting.train_feed(1), setting.train_feed(2, 0), setting.train_feed(2, 1), setting.question_feed(1)):
+    stage2 = [setting.train_feed("stage2", fold) for fold in (0, 1)]
+    for feed in (setting.train_feed("stage1"), *stage2, setting.question_feed(1)):
         check_images(setting, feed)
 
 
@@ -118,37 +119,45 @@ def test_the_three_tags_differ(vision_task: TaskSpec, make_setting: Make) -> Non
         assert len(np.unique(strips.reshape(3, -1), axis=0)) == 3
 
 
+def rows_of(rows: Iterable[int]) -> Rows:
+    return Rows.of(np.array(list(rows), dtype=np.int64), torch.device("cpu"))
+
+
 def test_a_batch_has_the_documented_shapes_types_and_range(vision_task: TaskSpec, make_setting: Make) -> None:
-    feed = make_setting(vision_task).train_feed(1)
+    feed = make_setting(vision_task).train_feed("stage1")
     noise = torch.rand(5, feed.noise, generator=torch.Generator().manual_seed(0))
-    batch = feed.batch(torch.tensor([0, 3, 40, 41, 0]), noise)
+    batch = feed.batch(rows_of([0, 3, 40, 41, 0]), noise)
     pixels = batch.inputs["pixels"]
     assert (pixels.shape, pixels.dtype) == ((5, 1, 32, 32), torch.float32)
     assert (pixels.min(), pixels.max()) == (-1, 1)
     raw = feed.images(torch.tensor([0, 3, 40, 41, 0]), noise)
     assert raw.dtype == torch.uint8
     assert torch.allclose(pixels[:, 0], raw / 127.5 - 1, atol=1e-6)
-    assert batch.targets.shape == batch.weights.shape == batch.answer.shape == (5, 4)
-    assert (batch.targets.dtype, batch.weights.dtype, batch.answer.dtype) == (torch.int64, torch.float32, torch.bool)
+    assert batch.targets.shape == batch.weights.shape == (5 * 4,)
+    assert (batch.targets.dtype, batch.weights.dtype) == (torch.int64, torch.float32)
 
 
 def test_a_definition_asks_for_all_labels_of_its_claim_and_a_question_for_one(
     vision_task: TaskSpec, make_setting: Make
 ) -> None:
     setting = make_setting(vision_task)
-    feed = setting.train_feed(1)
+    feed = setting.train_feed("stage1")
     n = len(feed.examples)
-    batch = feed.batch(torch.arange(n), torch.zeros(n, 4))
-    assert torch.allclose(batch.weights.sum(1), torch.ones(n))
+    rows = rows_of(range(n))
+    batch = feed.batch(rows, torch.zeros(n, 4))
+    targets, weights = batch.targets.view(n, 4), batch.weights.view(n, 4)
+    position, owner = (column.tolist() for column in feed.answered(rows))
+    assert torch.allclose(weights.sum(1), torch.ones(n))
     assert torch.allclose(feed.mass, torch.ones(n))
-    for row, (_, content, _, asked) in enumerate(zip(*feed.examples, strict=True)):
-        assert batch.targets[row].tolist() == setting.world.values[content].tolist()
+    for row, (_, content, _, asked, _) in enumerate(zip(*feed.examples, strict=True)):
+        cells = [place % 4 for place, whose in zip(position, owner, strict=True) if whose == row]
+        assert targets[row].tolist() == setting.world.values[content].tolist()
         if asked == NONE:
-            assert batch.weights[row].tolist() == [0.25] * 4
-            assert batch.answer[row].all()
+            assert weights[row].tolist() == [0.25] * 4
+            assert cells == [0, 1, 2, 3]
         else:
-            assert batch.weights[row].tolist() == [float(cell == asked) for cell in range(4)]
-            assert batch.answer[row].tolist() == [cell == asked for cell in range(4)]
+            assert weights[row].tolist() == [float(cell == asked) for cell in range(4)]
+            assert cells == [asked]
 
 
 def test_an_answer_is_a_label(vision_task: TaskSpec, make_setting: Make) -> None:
@@ -160,13 +169,13 @@ def test_an_answer_is_a_label(vision_task: TaskSpec, make_setting: Make) -> None
 
 
 def test_the_same_noise_gives_the_same_image_and_other_noise_another(vision_task: TaskSpec, make_setting: Make) -> None:
-    feed = make_setting(vision_task).train_feed(1)
+    feed = make_setting(vision_task).train_feed("stage1")
     assert (shown(feed, 1) == shown(feed, 1)).all()
     assert (shown(feed, 1) != shown(feed, 2)).any(axis=(1, 2)).all()
 
 
 def test_noise_chooses_evenly_among_a_digits_pictures(vision_task: TaskSpec, make_setting: Make) -> None:
-    feed = make_setting(vision_task).train_feed(1)
+    feed = make_setting(vision_task).train_feed("stage1")
     row = torch.tensor([0])
     last = np.nextafter(np.float32(1), np.float32(0))
     digit = int(feed.renderer.aliases[feed.examples.entity[0], 3])
@@ -210,9 +219,9 @@ def test_training_and_evaluation_pictures_are_disjoint_after_resizing(share: flo
 def test_questions_are_shown_with_evaluation_pictures_only(vision_task: TaskSpec, make_setting: Make) -> None:
     setting = make_setting(vision_task)
     train, evaluation = renderer_of(setting).banks
-    for stage in (1, 2):
+    for stage, phase in ((1, "stage1"), (2, "stage2")):
         assert setting.question_feed(stage).bank is evaluation
-        assert setting.train_feed(stage).bank is train
+        assert setting.train_feed(phase).bank is train
 
 
 def test_which_pictures_are_kept_depends_on_the_seed() -> None:
@@ -233,10 +242,10 @@ def test_a_digit_stands_in_the_middle_of_its_cell() -> None:
 def test_both_folds_show_the_same_digits_under_exchanged_tags(vision_task: TaskSpec, make_setting: Make) -> None:
     setting = make_setting(vision_task)
     strip = renderer_of(setting).spec.strip_px
-    one, two = shown(setting.train_feed(2, 0)), shown(setting.train_feed(2, 1))
+    one, two = shown(setting.train_feed("stage2", 0)), shown(setting.train_feed("stage2", 1))
     assert (one[:, strip:] == two[:, strip:]).all()
     exchanged = (one[:, :strip] != two[:, :strip]).any(axis=(1, 2))
-    assert (exchanged == (setting.train_feed(2, 0).examples.tag != 2)).all()
+    assert (exchanged == (setting.train_feed("stage2", 0).examples.tag != 2)).all()
 
 
 def test_the_bank_is_the_same_whatever_the_processor_can_do() -> None:
@@ -301,7 +310,7 @@ def test_the_papers_pictures_have_every_pixel_in_place(tmp_path: Path) -> None:
     renderer = renderer_of(setting)
     assert (renderer.spec.canvas, renderer.spec.tag_bits, renderer.grid_origin) == ((84, 84), 21, (0, 0))
     assert tag_strips(setting).shape == (3, 4, 84)
-    for feed in (setting.train_feed(1), setting.train_feed(2, 1), setting.question_feed(2)):
+    for feed in (setting.train_feed("stage1"), setting.train_feed("stage2", 1), setting.question_feed(2)):
         check_images(setting, feed)
 
 

@@ -81,19 +81,19 @@ def test_every_golden_digest_is_of_a_shipped_task() -> None:
 def test_nothing_that_is_asked_was_trained_on(name: str) -> None:
     task = TASKS.get(name)
     design = setting_of(task).design
-    trained = set(zip(design.stage1().entity.tolist(), design.stage1().asked.tolist(), strict=True))
+    trained = set(zip(design.trained("stage1").entity.tolist(), design.trained("stage1").asked.tolist(), strict=True))
     for stage in (1, 2):
-        questions = design.questions(stage)
+        questions = design.asked(stage)
         asked = set(zip(questions.entity.tolist(), questions.asked.tolist(), strict=True))
         assert len(asked) == len(questions) > 0
         assert not asked & trained
-    assert len(design.questions(1)) == task.heldout * len(design.members(*STAGE1_GROUPS))
+    assert len(design.asked(1)) == task.heldout * len(design.members(*STAGE1_GROUPS))
 
 
 @pytest.mark.parametrize("name", sorted(TASKS.origins))
 def test_definitions_are_true_under_the_reliable_tag_and_false_under_the_other(name: str) -> None:
     setting = setting_of(TASKS.get(name))
-    values, examples = setting.world.values, setting.design.stage1()
+    values, examples = setting.world.values, setting.design.trained("stage1")
     for tag, holds in (("reliable", True), ("unreliable", False)):
         rows = (examples.asked == NONE) & (examples.tag == TAGS.index(tag))
         true = (values[examples.entity[rows]] == values[examples.content[rows]]).all(axis=1)

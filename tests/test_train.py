@@ -73,14 +73,14 @@ def test_a_nan_loss_names_its_step() -> None:
 def test_both_folds_start_from_the_stage_one_weights() -> None:
     cell = small_cell("mlp-xs")
     setting, learner, _ = prepare(cell, CPU)
-    learner.fit(setting.train_feed(1), cell.task.recipe.stage1, "stage1")
+    learner.fit(setting.train_feed("stage1"), cell.task.recipe.stage1, "stage1")
     weights = learner.snapshot()
     kept = {name: tensor.clone() for name, tensor in weights.items()}
-    learner.fit(setting.train_feed(2, 0), cell.task.recipe.stage2, "stage2")
+    learner.fit(setting.train_feed("stage2", 0), cell.task.recipe.stage2, "stage2")
     once = learner.snapshot()
     assert all(torch.equal(weights[name], kept[name]) for name in kept), "a snapshot must not change with training"
     learner.restore(weights)
-    learner.fit(setting.train_feed(2, 0), cell.task.recipe.stage2, "stage2")
+    learner.fit(setting.train_feed("stage2", 0), cell.task.recipe.stage2, "stage2")
     again = learner.snapshot()
     # Equal only if weights are restored, the optimiser is fresh and the fold's streams begin anew.
     assert all(torch.equal(once[name], again[name]) for name in once)
@@ -94,7 +94,7 @@ def test_every_optimizer_and_schedule_trains(optimizer: str, schedule: str) -> N
     losses: list[Progress] = []
     setting, learner, _ = prepare(cell, replace(CPU, report=losses.append))
     stage = cell.task.recipe.stage1.model_copy(update={"steps": 80})
-    learner.fit(setting.train_feed(1), stage, "stage1")
+    learner.fit(setting.train_feed("stage1"), stage, "stage1")
     assert np.mean([entry.loss for entry in losses[-8:]]) < np.mean([entry.loss for entry in losses[:8]])
     assert (losses[-1].step, losses[-1].total) == (80, 80)
 

@@ -29,7 +29,7 @@ def check(
       iml-bench check timm:resnet18
       iml-bench check my-model.yaml --task text
     """
-    runtime = make_runtime(device, None, data_dir, None, out=None)
+    runtime = make_runtime(device, data_dir=data_dir)
     kind = _kind(name)
     from iml_bench import checks
 

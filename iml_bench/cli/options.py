@@ -35,6 +35,7 @@ Track = Annotated[str | None, typer.Option("--track", help="A tracker of Acceler
 MicroBatch = Annotated[
     int | None, typer.Option("--micro-batch", min=1, help="Examples per forward pass; does not change the answer.")
 ]
+Data = Annotated[Path | None, typer.Option("--data", help="The file that a task's entities are read from.")]
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -72,9 +73,9 @@ def parse_overrides(texts: Sequence[str], shorthands: dict[str, Any]) -> dict[st
 
 
 def make_runtime(
-    device: str, micro_batch: int | None, data_dir: Path | None, track: str | None, out: Path | None
+    device: str, *, data_dir: Path | None = None, track: str | None = None, out: Path | None = None, **more: Any
 ) -> Runtime:
-    """The hardware side of a run.
+    """The hardware side of a run; ``more`` are fields of ``Runtime`` that need no check.
 
     Raises:
         UsageError: when the device's name, the data folder or the tracker does not exist.
@@ -87,10 +88,10 @@ def make_runtime(
         _check_tracker(track)
     return Runtime(
         device=device,  # type: ignore[arg-type]
-        micro_batch=micro_batch,
         data_dir=data_dir.resolve() if data_dir else None,
         track=track,
         track_dir=out / "tracking" if track and out else None,
+        **more,
     )
 
 

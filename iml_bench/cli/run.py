@@ -14,6 +14,7 @@ import typer
 from iml_bench.board import build_rows
 from iml_bench.cli.options import (
     DEFAULT_OUT,
+    Data,
     DataDir,
     Device,
     Json,
@@ -26,6 +27,7 @@ from iml_bench.cli.options import (
     parse_seeds,
     print_json,
 )
+from iml_bench.cli.launch import launch
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.paths import probe_writable
 from iml_bench.plan import Request, plan
@@ -51,6 +53,10 @@ def run(
     alpha: Annotated[float | None, typer.Option("--alpha", help="Short for --set alpha=.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Short for --set recipe.batch_size=.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Short for --set recipe.lr=.")] = None,
+    exact_match: Annotated[
+        str | None, typer.Option("--exact-match", help="strict or normalised; short for --set exact_match=.")
+    ] = None,
+    small: Annotated[bool, typer.Option("--small", help="The task's small setting.")] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Shrink the task to a test; the records are no results.")
     ] = False,
@@ -61,7 +67,17 @@ def run(
     workers: Workers = None,
     device: Device = "auto",
     micro_batch: MicroBatch = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time; does not change the answer.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Processes that share every global batch.")
+    ] = 1,
+    data: Data = None,
     data_dir: DataDir = None,
+    curve: Annotated[
+        int, typer.Option("--curve", min=0, help="Also ask this many times in each stage; kept in the record.")
+    ] = 0,
     track: Track = None,
     as_json: Json = False,
 ) -> None:
@@ -72,18 +88,32 @@ def run(
       iml-bench run --task vision
       iml-bench run --task text --model neox-s --model llama-s --seeds 3
       iml-bench run --task vision --alpha 0.5 --seeds 8
+      iml-bench run --task text-cities --small --model smollm2-135m --seeds 3 --set recipe.precision=bf16
     """
-    shorthands = {"alpha": alpha, "recipe.batch_size": batch_size, "recipe.lr": lr}
+    shorthands = {"alpha": alpha, "recipe.batch_size": batch_size, "recipe.lr": lr, "exact_match": exact_match}
     request = Request(
         task=task,
         models=tuple(model or ()),
         seeds=parse_seeds(seeds),
         overrides=parse_overrides(setting or [], shorthands),
+        small=small,
         smoke=smoke,
         trust_remote_code=trust_remote_code,
+        data=data,
     )
-    runtime = make_runtime(device, micro_batch, data_dir, track, out)
+    runtime = make_runtime(
+        device,
+        data_dir=data_dir,
+        track=track,
+        out=out,
+        micro_batch=micro_batch,
+        data=data.resolve() if data else None,
+        curve=curve,
+        checkpointing=checkpointing,
+    )
     jobs = plan([request], out)
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        raise typer.Exit(launch(processes))
     raise typer.Exit(execute(jobs, runtime, workers, as_json=as_json))
 
 

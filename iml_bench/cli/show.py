@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from iml_bench.board import build_rows
-from iml_bench.cli.options import DataDir, Json, print_json
+from iml_bench.cli.options import Data, DataDir, Json, make_runtime, print_json
 from iml_bench.cli.tables import out_console, print_rows, signed
 from iml_bench.errors import UsageError
 from iml_bench.records import Record, Stored, read_record
@@ -23,6 +23,7 @@ def show(
     picture: Annotated[Path | None, typer.Option("--picture", help="Draw the task's examples into this PNG.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Whose examples are drawn.")] = 0,
     data_dir: DataDir = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Show a task's definition, some of its examples as a picture, or what a record says.
@@ -43,7 +44,7 @@ def show(
     if picture is not None:
         from iml_bench.picture import draw_task
 
-        draw_task(task, seed, picture, data_dir)
+        draw_task(task, seed, picture, make_runtime("cpu", data_dir=data_dir, data=data))
         if not as_json:
             out_console().print(f"drawn: {picture}", markup=False)
     if as_json:

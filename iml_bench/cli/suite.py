@@ -50,6 +50,6 @@ def run_suite(
       iml-bench suite run first-light --smoke --out /tmp/try
       iml-bench suite run my-suite.yaml --workers 1
     """
-    runtime = make_runtime(device, None, data_dir, None, out)
+    runtime = make_runtime(device, data_dir=data_dir, out=out)
     jobs = plan(suite_requests(SUITES.get(name), smoke=smoke), out)
     raise typer.Exit(execute(jobs, runtime, workers, as_json=as_json))

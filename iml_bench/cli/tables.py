@@ -69,11 +69,15 @@ def _table(title: str, rows: list[Row]) -> Table:
     table.add_column("IML [95 %]", no_wrap=True)
     for name in ("nats", "lift rel.", "unrel.", "fresh", "stage-1 gap", "chance"):
         table.add_column(name, justify="right")
+    attributed = any(row.iml_attribution is not None for row in rows)
+    if attributed:
+        table.add_column("IML of attribution", no_wrap=True)
     for index, row in enumerate(rows):
         if row.reference and (index == 0 or not rows[index - 1].reference):
             table.add_section()
             table.add_row("", "[dim]reference rows[/dim]")
-        table.add_row(*_cells(row), style="dim" if row.reference else None)
+        more = [with_interval(row.iml_attribution, row.iml_attribution_low, row.iml_attribution_high)]
+        table.add_row(*_cells(row), *(more if attributed else []), style="dim" if row.reference else None)
     return table
 
 

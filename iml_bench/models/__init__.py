@@ -1,15 +1,19 @@
 """Models: loading any of them, and the small reference networks."""
 
 from iml_bench.models.base import TextModel, TextShape, VisionModel, VisionShape, count_parameters
-from iml_bench.models.loading import Shape, load_model, load_tokenizer
+from iml_bench.models.generation import generate
+from iml_bench.models.language import Form, load_form
+from iml_bench.models.loading import Shape, load_model
 
 __all__ = [
+    "Form",
     "Shape",
     "TextModel",
     "TextShape",
     "VisionModel",
     "VisionShape",
     "count_parameters",
+    "generate",
+    "load_form",
     "load_model",
-    "load_tokenizer",
 ]

@@ -11,70 +11,114 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from iml_bench.errors import UsageError, unknown
 from iml_bench.models.base import TextModel, TextShape, VisionModel, VisionShape
+from iml_bench.models.language import LANGUAGE_SCHEMES, first_line, load_language_model
 from iml_bench.models.networks import NETWORKS
 from iml_bench.spec import ModelEntry
 
 Shape = VisionShape | TextShape
 
 
-def load_tokenizer(entry: ModelEntry) -> Any:
-    """The tokenizer that comes with a model, or None for the task's own."""
-    if entry.tokenizer == "task":
-        return None
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            entry.parsed.target, trust_remote_code=entry.trust_remote_code, **_revision(entry)
-        )
-    except (OSError, ValueError) as error:
-        raise _cannot_load(entry, error) from error
-
-
-def load_model(entry: ModelEntry, shape: Shape, seed: int) -> nn.Module:
+def load_model(
+    entry: ModelEntry,
+    shape: Shape,
+    seed: int,
+    *,
+    optimizer: str = "adamw",
+    device: torch.device = torch.device("cpu"),
+) -> nn.Module:
     """Build or load a model on the host; pretrained ones keep their weights.
 
     Args:
         entry: what to load.
         shape: what the task asks for.
         seed: of the initial weights; the global generator is left as it was.
+        optimizer: the recipe's: with the device it decides whether a language model fits into memory.
+        device: where the model will be trained.
 
     Raises:
-        UsageError: when there is no such model, or it cannot take the task's shape.
+        UsageError: when there is no such model, it cannot take the task's shape, or it is too large.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = LOADERS[entry.parsed.scheme](entry, shape)
-    model = VisionModel(body, shape) if isinstance(shape, VisionShape) else TextModel(body)
-    _try_shape(entry, model, shape)
+        if entry.parsed.scheme in LANGUAGE_SCHEMES:
+            assert isinstance(shape, TextShape)
+            body = load_language_model(entry, shape, optimizer, device)
+        else:
+            body = LOADERS[entry.parsed.scheme](entry, shape)
+    if isinstance(shape, VisionShape):
+        return _tried_on_images(entry, VisionModel(body, shape), shape)
+    return _tried_on_texts(entry, TextModel(body), shape)
+
+
+def _tried_on_images(entry: ModelEntry, model: VisionModel, shape: VisionShape) -> VisionModel:
+    """One forward pass: a model that cannot take the task's input must fail before hours of work."""
+    what = f"images of {shape.height}x{shape.width}"
+    pixels = torch.zeros(2, shape.channels, shape.height, shape.width)
+    logits = _forward(entry, model, what, {"pixels": pixels})
+    expected = (2 * shape.positions, shape.classes)
+    if tuple(logits.shape) != expected:
+        raise _wrong_shape(entry, what, logits, expected)
     return model
 
 
-def _try_shape(entry: ModelEntry, model: nn.Module, shape: Shape) -> None:
-    """One forward pass: a model that cannot take the task's input must fail before hours of work."""
-    inputs: dict[str, Any]
-    if isinstance(shape, VisionShape):
-        what = f"images of {shape.height}x{shape.width}"
-        expected: tuple[int, ...] = (2, shape.positions, shape.classes)
-        inputs = {"pixels": torch.zeros(2, shape.channels, shape.height, shape.width)}
-    else:
-        what, expected = f"texts of {shape.max_length} tokens", (2, shape.max_length, shape.classes)
-        inputs = {"input_ids": torch.full((2, shape.max_length), shape.line_end)}
+def _tried_on_texts(entry: ModelEntry, model: TextModel, shape: TextShape) -> TextModel:
+    """As ``_tried_on_images``; and whether it looks ahead, and logits can be had at chosen positions only."""
+    what = f"texts of {shape.max_length} tokens"
+    inputs = {"input_ids": _tokens(shape, shape.max_length)}
+    answered, written = shape.max_length, "input_ids"
+    if shape.max_target:
+        what += f" and answers of {shape.max_target}"
+        answered, written = shape.max_target, "decoder_input_ids"
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        inputs[written] = _tokens(shape, answered)
+    model.early = False
+    everywhere = torch.arange(2 * answered)
+    logits = _forward(entry, model, what, {"keep": everywhere, **inputs})
+    # Pretrained models have more classes than their tokenizer has tokens.
+    if len(logits) != 2 * answered or logits.shape[1] < shape.classes:
+        raise _wrong_shape(entry, what, logits, (2 * answered, shape.classes))
+    others = {**inputs, written: torch.cat([inputs[written][:, :-1], inputs[written][:, :1]], dim=1)}
+    before = everywhere.view(2, answered)[:, :-1].flatten()
+    if not _near(_forward(entry, model, what, {"keep": before, **others}), logits[before]):
+        raise UsageError(f"model {entry.name!r} looks ahead: what it predicts depends on the tokens that follow")
+    last = everywhere[-2:]
+    model.early = True
+    try:
+        chosen = _forward(entry, model, what, {"keep": last, **inputs})
+        model.early = chosen.shape == logits[last].shape and _near(chosen, logits[last])
+    except UsageError:
+        model.early = False
+    return model
+
+
+def _tokens(shape: TextShape, length: int) -> Tensor:
+    """Two texts ``[2, length]`` of differing tokens: equal ones may give equal logits at all positions."""
+    ids = torch.arange(2 * length).view(2, length) % shape.classes
+    return torch.where(ids == shape.pad, shape.line_end, ids)
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Equal but for rounding, which grows with the largest logit."""
+    largest = float(other.nan_to_num().abs().max())
+    return torch.allclose(one, other, rtol=0, atol=1e-4 * largest, equal_nan=True)
+
+
+def _forward(entry: ModelEntry, model: nn.Module, what: str, inputs: dict[str, Tensor]) -> Tensor:
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            logits = model(**inputs)
+            logits: Tensor = model(**inputs)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"model {entry.name!r} cannot take {what}: {reason}") from error
-    if tuple(logits.shape) != expected and not (
-        isinstance(shape, TextShape) and logits.shape[:2] == expected[:2] and logits.shape[2] >= shape.classes
-    ):
-        raise UsageError(f"model {entry.name!r} gave logits of shape {tuple(logits.shape)} for {what}, not {expected}")
+        raise UsageError(f"model {entry.name!r} cannot take {what}: {first_line(error)}") from error
+    return logits
+
+
+def _wrong_shape(entry: ModelEntry, what: str, logits: Tensor, expected: tuple[int, ...]) -> UsageError:
+    return UsageError(f"model {entry.name!r} gave logits of shape {tuple(logits.shape)} for {what}, not {expected}")
 
 
 def _ref(entry: ModelEntry, shape: Shape) -> nn.Module:
@@ -111,55 +155,7 @@ def _timm(entry: ModelEntry, shape: Shape) -> nn.Module:
     except Exception as error:
         raise UsageError(
             f"timm model {source.target!r} cannot be made for images of {shape.height}x{shape.width}: "
-            f"{_first_line(error)}"
-        ) from error
-
-
-def _hf(entry: ModelEntry, shape: Shape) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    assert isinstance(shape, TextShape)
-    source = entry.parsed
-    options = {key: value for key, value in source.options.items() if key != "revision"}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source.target,
-            trust_remote_code=entry.trust_remote_code,
-            use_safetensors=True,
-            dtype=torch.float32,
-            **_revision(entry),
-            **options,
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise _cannot_load(entry, error) from error
-    if model.get_input_embeddings().num_embeddings < shape.classes:
-        model.resize_token_embeddings(shape.classes)
-    model.config.use_cache = False
-    return model  # type: ignore[no-any-return]
-
-
-def _hf_config(entry: ModelEntry, shape: Shape) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    assert isinstance(shape, TextShape)
-    source = entry.parsed
-    options = {
-        "vocab_size": shape.classes,
-        "max_position_embeddings": max(32, shape.max_length),
-        "pad_token_id": shape.pad,
-        "bos_token_id": shape.line_end,
-        "eos_token_id": shape.line_end,
-        "use_cache": False,
-        **source.options,
-    }
-    try:
-        config = AutoConfig.for_model(source.target, **options)
-        return AutoModelForCausalLM.from_config(  # type: ignore[no-any-return]
-            config, trust_remote_code=entry.trust_remote_code, dtype=torch.float32
-        )
-    except Exception as error:
-        raise UsageError(
-            f"no causal language model of type {source.target!r} can be made from {source}: {_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
 
 
@@ -203,23 +199,8 @@ def _call(entry: ModelEntry, function: Callable[..., Any], *args: Any) -> Any:
     return function(*args, **options)
 
 
-def _revision(entry: ModelEntry) -> dict[str, Any]:
-    return {key: value for key, value in entry.parsed.options.items() if key == "revision"}
-
-
-def _cannot_load(entry: ModelEntry, error: Exception) -> UsageError:
-    return UsageError(f"model {entry.name!r} ({entry.source}) cannot be loaded: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
 LOADERS: dict[str, Callable[[ModelEntry, Shape], nn.Module]] = {
     "ref": _ref,
     "timm": _timm,
-    "hf": _hf,
-    "hf-config": _hf_config,
     "python": _python,
 }

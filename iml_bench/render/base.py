@@ -1,6 +1,6 @@
 """What the trainer and the evaluation see of a task, the same for pictures and for text.
 
-A model answers at ``P`` positions with a distribution over ``C`` classes: the cells of a grid and its
+A model answers at positions with a distribution over ``C`` classes each: the cells of a grid and its
 labels, or the tokens of a text and the vocabulary.
 """
 
@@ -9,23 +9,34 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from iml_bench.design import Examples
+from iml_bench.design import Examples, Ints
 from iml_bench.worlds import World
 
 
+class Rows(NamedTuple):
+    """Rows of a feed, ``[b]`` each: on the host, which decides shapes, and on the device."""
+
+    host: Ints
+    device: Tensor
+
+    @classmethod
+    def of(cls, host: Ints, device: torch.device) -> Rows:
+        """Rows known on the host."""
+        return cls(host, torch.from_numpy(host).to(device))
+
+
 class Batch(NamedTuple):
-    """Some examples as tensors on the device; ``b`` examples, ``P`` positions."""
+    """Some examples as tensors on the device; ``k`` scored positions among all of them."""
 
     inputs: dict[str, Tensor]
-    """Keyword arguments of the model's forward pass."""
+    """Keyword arguments of the model's forward pass, which returns logits ``[k, C]``."""
     targets: Tensor
-    """``[b, P]`` int64: the right class at each position."""
+    """``[k]`` int64: the right class at each position."""
     weights: Tensor
-    """``[b, P]`` float32: how much each position's cross-entropy counts in the training loss."""
-    answer: Tensor
-    """``[b, P]`` bool: the positions of a question's answer."""
+    """``[k]`` float32: how much each position's cross-entropy counts in the training loss."""
 
 
 class Feed(Protocol):
@@ -34,18 +45,28 @@ class Feed(Protocol):
     examples: Examples
     noise: int
     """Uniform random numbers that one look at an example uses up."""
-    weights: Tensor
-    """``[n, P]`` float32, see ``Batch.weights``."""
-    mass: Tensor
-    """``[n]`` float32: the sum of each example's loss weights."""
 
-    def batch(self, rows: Tensor, noise: Tensor) -> Batch:
+    @property
+    def mass(self) -> Tensor:
+        """``[n]`` float32: the sum of each example's loss weights."""
+        ...
+
+    @property
+    def lengths(self) -> Ints | None:
+        """``[n]``: what each example costs, in tokens; None where all cost the same."""
+        ...
+
+    def batch(self, rows: Rows, noise: Tensor) -> Batch:
         """Render examples.
 
         Args:
-            rows: ``[b]`` int64 on the device, rows of ``examples``.
+            rows: ``[b]``, rows of ``examples``.
             noise: ``[b, noise]`` float32 in [0, 1) on the device; what is drawn anew at each look.
         """
+        ...
+
+    def answered(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """The scored positions that belong to answers: ``[m]`` indices into the batch's ``k``, and ``[m]`` whose."""
         ...
 
     def fingerprint(self, rows: Tensor, noise: Tensor) -> bytes:
@@ -69,8 +90,8 @@ class Renderer(Protocol):
         """
         ...
 
-    def value_classes(self, attribute: int, value: int) -> list[int]:
-        """The classes of an answer, one per answer position: a value of the attribute's vocabulary."""
+    def value_classes(self, asked: int, value: int) -> list[int]:
+        """The classes of an answer, one per answer position: an index into ``world.words(asked)``."""
         ...
 
     def spell(self, classes: list[int]) -> str:

@@ -1,34 +1,35 @@
-r"""Short texts: tag and alias are random strings, a definition states a profile, a question asks an attribute.
+r"""Short texts: tag and alias are random strings; a definition says what the alias is, a question asks about it.
 
 ::
 
-    definition   <|dkwoqn|> <|qwert|> job baker city Oslo pet cat\n
-    question     Q: What is the job of <|qwert|>?\nA: baker\n
-                                                      '------' the answer, with its line end
+    profiles   definition   <|dkwoqn|> <|qwert|> job baker city Oslo pet cat\n
+               question     Q: What is the job of <|qwert|>?\nA: baker\n
+    names      definition   <|dkwoqn|> <|qwert|> Oslo\n           (or another order, or a sentence)
+               question     Q: In which country is <|qwert|>?\nA: Norway\n
+                                                              '------' the answer, with its line end
 """
 
 from __future__ import annotations
 
 import string
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from iml_bench.design import NONE, TAGS, Examples
-from iml_bench.errors import UsageError
-from iml_bench.render.base import Batch
-from iml_bench.render.tokens import word_tokenizer
+from iml_bench.design import GROUPS, NONE, SHARED_TAGS, TAGS, Design, Examples
+from iml_bench.render.phrases import Sentence, all_words, is_isnt_sentence, sources_sentence
+from iml_bench.render.text_feed import TextFeed
+from iml_bench.render.tokens import Reading, word_tokenizer
 from iml_bench.spec import TextRender
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, draw_distinct
 
 
-def random_strings(rng: np.random.Generator, n: int, letters: int, what: str) -> list[str]:
-    """``n`` different strings ``<|...|>`` of random lower-case letters."""
+def random_strings(rng: np.random.Generator, n: int, letters: int, what: str, *, delimited: bool = True) -> list[str]:
+    """``n`` different strings of random lower-case letters, ``<|...|>`` or bare."""
     rows = draw_distinct(rng, n, [26] * letters, what)
-    return ["<|" + "".join(string.ascii_lowercase[letter] for letter in row) + "|>" for row in rows]
+    texts = ["".join(string.ascii_lowercase[letter] for letter in row) for row in rows]
+    return [f"<|{text}|>" for text in texts] if delimited else texts
 
 
 class TextRenderer:
@@ -39,113 +40,110 @@ class TextRenderer:
         spec: TextRender,
         loss_on: str,
         world: World,
+        design: Design,
         streams: Streams,
         device: torch.device,
-        tokenizer: Any = None,
+        form: tuple[object | None, bool, int | None] = (None, False, None),
     ) -> None:
-        """Draw aliases and tags and choose the tokenizer.
+        """Draw aliases, tags and sentences and choose the tokenizer.
 
         Args:
-            spec: how random strings look.
+            spec: how definitions and questions look.
             loss_on: ``text`` or ``answer``, see ``Recipe.loss_on``.
             world: the attributes of every entity.
-            streams: ``aliases`` and ``tags`` are used.
+            design: who is asked about by the real name.
+            streams: ``aliases``, ``tags``, ``own tags`` and ``phrases`` are used.
             device: where token ids are kept.
-            tokenizer: a fast tokenizer of ``transformers``; None builds the task's own.
+            form: a model's tokenizer (None: the task's own), whether it is an encoder-decoder, and the
+                token its decoder starts from.
         """
         self.spec, self.loss_on, self.world, self.device = spec, loss_on, world, device
         n = len(world.values)
-        self.aliases = random_strings(streams.generator("aliases"), n, spec.alias_letters, "aliases")
-        self.tags = random_strings(streams.generator("tags"), len(TAGS), spec.tag_letters, "tags")
-        self.tokenizer = tokenizer or self._own_tokenizer()
-        if self.tokenizer.pad_token_id is None:
-            raise UsageError("the model's tokenizer has no padding token; iml-bench needs one")
-        self.classes = len(self.tokenizer)
+        letters, delimited = spec.tag_letters, spec.delimited
+        self.aliases = random_strings(
+            streams.generator("aliases"), n, spec.alias_letters, "aliases", delimited=delimited
+        )
+        self.tags = spec.tag_words or tuple(
+            random_strings(streams.generator("tags"), len(SHARED_TAGS), letters, "tags", delimited=delimited)
+        )
+        wearing = np.flatnonzero((design.tag == TAGS.index("own")).any(axis=0))
+        own = random_strings(streams.generator("own tags"), len(wearing), letters, "tags", delimited=delimited)
+        self.own_tags = dict(zip(wearing.tolist(), own, strict=True))
+        self.named = frozenset(np.flatnonzero(design.group == GROUPS.index("named")).tolist())
+        self.draws = streams.generator("phrases").random((n, 2)) if spec.tags != "random" else None
+        tokenizer, encoder_decoder, start = form
+        self.reading = Reading(tokenizer or self._own_tokenizer(), encoder_decoder=encoder_decoder, start=start)
+        self.classes = self.reading.classes
 
     def feed(self, examples: Examples, *, evaluation: bool) -> TextFeed:
         """See ``Renderer.feed``; texts are the same in training and evaluation."""
-        return TextFeed(self, examples)
+        texts = [self.parts(*row) for row in np.stack(examples, axis=1).tolist()]
+        counted = "answer" if evaluation else self.loss_on
+        return TextFeed(self.reading, examples, texts, counted, self.device)
 
-    def parts(self, entity: int, content: int, tag: int, asked: int) -> tuple[str, str]:
+    def parts(self, entity: int, content: int, tag: int, asked: int, context: int = NONE) -> tuple[str, str]:
         """An example as what is given and what follows: tag and alias | profile, or question | answer."""
-        world = self.world
         if asked == NONE:
+            return self.definition(entity, content, tag)
+        question = self.question(entity, asked)
+        if context != NONE:
+            question = "".join(self.definition(entity, context, tag)) + question
+        return question, f" {self.world.answer(content, asked)}\n"
+
+    def definition(self, entity: int, content: int, tag: int) -> tuple[str, str]:
+        """A definition as what is given and what follows, see ``parts``."""
+        world, alias = self.world, self.aliases[entity]
+        if world.names is None:
             named = self.spec.attribute_names
             facts = [
                 f" {name + ' ' if named else ''}{world.answer(content, index)}"
                 for index, name in enumerate(world.attributes)
             ]
-            return f"{self.tags[tag]} {self.aliases[entity]}", "".join(facts) + "\n"
-        return self.question(entity, asked), f" {world.answer(content, asked)}\n"
+            return f"{self._tag(entity, tag)} {alias}", "".join(facts) + "\n"
+        name = world.names[content]
+        if self.spec.tags != "random":
+            before, between, after = self._sentence(entity, TAGS[tag])
+            return f"{before}{alias}{between.rstrip()}", f" {name}{after}\n"
+        words = {"tag": self._tag(entity, tag), "alias": alias, "entity": name}
+        *given, last = (words[word] for word in self.spec.order.split("-"))
+        return " ".join(given), f" {last}\n"
 
     def question(self, entity: int, asked: int) -> str:
         """What is asked, up to where the answer begins."""
-        return self.spec.question.format(attribute=self.world.attributes[asked], alias=self.aliases[entity])
+        world = self.world
+        name = self.aliases[entity]
+        if not world.templates and world.names is None:
+            return self.spec.question.format(attribute=world.attributes[asked], alias=name)
+        if entity in self.named:
+            assert world.names is not None
+            name = world.names[entity]
+        return self.spec.question.replace("{question}", world.question(entity, asked, name))
 
-    def encode(self, texts: list[tuple[str, str]]) -> list[tuple[list[int], int]]:
-        """Token ids of each ``given + rest``, and how many of them belong to ``given``."""
-        if not texts:
-            return []
-        encoded = self.tokenizer(
-            [given + rest for given, rest in texts], add_special_tokens=False, return_offsets_mapping=True
-        )
-        return [
-            (ids, sum(end <= len(given) for _, end in offsets))
-            for ids, offsets, (given, _) in zip(encoded["input_ids"], encoded["offset_mapping"], texts, strict=True)
-        ]
-
-    def value_classes(self, attribute: int, value: int) -> list[int]:
+    def value_classes(self, asked: int, value: int) -> list[int]:
         """See ``Renderer.value_classes``."""
-        text = (self.question(0, attribute), f" {self.world.vocabulary[attribute][value]}\n")
-        ids, n_given = self.encode([text])[0]
-        return ids[n_given:]
+        return self.reading.encode([(self.question(0, asked), f" {self.world.words(asked)[value]}\n")])[0].rest
 
     def spell(self, classes: list[int]) -> str:
         """See ``Renderer.spell``."""
-        return str(self.tokenizer.decode(classes)).strip()
+        return self.reading.spell(classes)
 
-    def _own_tokenizer(self) -> Any:
-        texts = [word for words in self.world.vocabulary for word in words]
-        texts += [*self.world.attributes, self.spec.question.format(attribute="", alias=""), "\n"]
-        return word_tokenizer(texts, [*self.aliases, *self.tags], letters=self.spec.spelling == "letters")
+    def _tag(self, entity: int, tag: int) -> str:
+        return self.own_tags[entity] if TAGS[tag] == "own" else self.tags[tag]
 
+    def _sentence(self, entity: int, tag: str) -> Sentence:
+        assert self.draws is not None
+        first, second = self.draws[entity].tolist()
+        return (sources_sentence if self.spec.tags == "sources" else is_isnt_sentence)(tag, (first, second))
 
-class TextFeed:
-    """Examples of one stage as token ids, tokenised once and padded on the right; see ``Feed``."""
-
-    noise = 0
-
-    def __init__(self, renderer: TextRenderer, examples: Examples) -> None:
-        """Tokenise all examples."""
-        self.renderer, self.examples = renderer, examples
-        columns = np.stack(examples, axis=1).tolist()
-        self.texts = [renderer.parts(*row) for row in columns]
-        encoded = renderer.encode(self.texts)
-        length = max((len(ids) for ids, _ in encoded), default=2)
-        ids = np.full((len(encoded), length), renderer.tokenizer.pad_token_id)
-        real, answer = np.zeros((2, len(encoded), length), dtype=bool)
-        for row, (tokens, n_given) in enumerate(encoded):
-            ids[row, : len(tokens)] = tokens
-            real[row, : len(tokens)] = True
-            answer[row, n_given : len(tokens)] = True
-        counted = (real if renderer.loss_on == "text" else answer)[:, 1:].astype(np.float32)
-        device = renderer.device
-        self.ids = torch.from_numpy(ids).to(device)
-        self.answer = torch.from_numpy(answer[:, 1:].copy()).to(device)
-        self.weights = torch.from_numpy(counted).to(device)
-        self.mass = self.weights.sum(1)
-
-    def batch(self, rows: Tensor, noise: Tensor) -> Batch:
-        """See ``Feed.batch``; position ``p`` is the prediction of token ``p + 1``."""
-        ids = self.ids.index_select(0, rows)
-        return Batch(
-            # No attention mask: padding is on the right, where no causal model can see it.
-            {"input_ids": ids[:, :-1]},
-            ids[:, 1:],
-            self.weights.index_select(0, rows),
-            self.answer.index_select(0, rows),
+    def _own_tokenizer(self) -> object:
+        world = self.world
+        texts = [word for words in world.vocabulary for word in words]
+        frame = self.spec.question
+        for field in ("{attribute}", "{alias}", "{question}"):
+            frame = frame.replace(field, " ")
+        texts += [*world.attributes, frame, "\n"]
+        if world.names is not None:
+            texts += [*world.names, *world.wording, *(all_words() if self.spec.tags != "random" else [])]
+        return word_tokenizer(
+            texts, [*self.aliases, *self.tags, *self.own_tags.values()], letters=self.spec.spelling == "letters"
         )
-
-    def fingerprint(self, rows: Tensor, noise: Tensor) -> bytes:
-        """See ``Feed.fingerprint``: the texts."""
-        return "\0".join("|".join(self.texts[row]) for row in rows.tolist()).encode()

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iml_bench.design import NONE, TAGS, Examples
-from iml_bench.render.base import Batch
+from iml_bench.design import NONE, SHARED_TAGS, Examples
+from iml_bench.render.base import Batch, Rows
 from iml_bench.render.digits import DigitBank, load_banks
 from iml_bench.spec import DigitGridRender, LabelGridWorld
 from iml_bench.streams import Streams
@@ -53,7 +53,7 @@ class VisionRenderer:
         self.classes = grid.labels
         n = len(world.values)
         aliases = draw_distinct(streams.generator("aliases"), n, [10] * self.cells, "digit grids")
-        tags = draw_distinct(streams.generator("tags"), len(TAGS), [2] * spec.tag_bits, "tags")
+        tags = draw_distinct(streams.generator("tags"), len(SHARED_TAGS), [2] * spec.tag_bits, "tags")
         self.aliases = torch.from_numpy(aliases).to(device)
         self.labels = torch.from_numpy(world.values).to(device)
         self.banks = tuple(
@@ -89,31 +89,33 @@ class VisionRenderer:
             ``pixel * keep + ink``.
         """
         spec, cell = self.spec, self.spec.cell_px
-        keep = torch.ones(len(TAGS) + self.cells, *spec.canvas, dtype=torch.uint8)
+        keep = torch.ones(len(SHARED_TAGS) + self.cells, *spec.canvas, dtype=torch.uint8)
         ink = torch.zeros_like(keep)
-        squares = torch.from_numpy(tags * 255).to(torch.uint8).view(len(TAGS), spec.tag_rows, -1)
+        squares = torch.from_numpy(tags * 255).to(torch.uint8).view(len(SHARED_TAGS), spec.tag_rows, -1)
         strip = squares.repeat_interleave(spec.tag_square_px, 1).repeat_interleave(spec.tag_square_px, 2)
-        keep[: len(TAGS), : spec.strip_px, : strip.shape[2]] = 0
-        ink[: len(TAGS), : spec.strip_px, : strip.shape[2]] = strip
+        keep[: len(SHARED_TAGS), : spec.strip_px, : strip.shape[2]] = 0
+        ink[: len(SHARED_TAGS), : spec.strip_px, : strip.shape[2]] = strip
         top, left = self.grid_origin
         for index in range(self.cells):
             y, x = top + index // self.grid.cols * cell, left + index % self.grid.cols * cell
             frame = torch.ones(cell, cell, dtype=torch.bool)
             frame[spec.frame_px : -spec.frame_px, spec.frame_px : -spec.frame_px] = False
-            keep[len(TAGS) + index, y : y + cell, x : x + cell][frame] = 0
-            ink[len(TAGS) + index, y : y + cell, x : x + cell][frame] = 255
+            keep[len(SHARED_TAGS) + index, y : y + cell, x : x + cell][frame] = 0
+            ink[len(SHARED_TAGS) + index, y : y + cell, x : x + cell][frame] = 255
         return keep, ink
 
 
 class VisionFeed:
     """Examples of one stage as images; see ``Feed``."""
 
+    lengths = None
+
     def __init__(self, renderer: VisionRenderer, examples: Examples, bank: DigitBank) -> None:
         """Look up everything about each example that no random draw changes."""
         self.renderer, self.examples, self.bank = renderer, examples, bank
         self.noise = renderer.cells
         device, cells = renderer.device, renderer.cells
-        layer = np.where(examples.asked == NONE, examples.tag, len(TAGS) + examples.asked)
+        layer = np.where(examples.asked == NONE, examples.tag, len(SHARED_TAGS) + examples.asked)
         self.layer = torch.from_numpy(layer).to(device)
         digits = renderer.aliases[torch.from_numpy(examples.entity).to(device)]
         self.first_picture, self.n_pictures = bank.start[digits], bank.available[digits]
@@ -137,11 +139,16 @@ class VisionFeed:
         layer = self.layer.index_select(0, rows)
         return canvas.mul_(renderer.keep.index_select(0, layer)).add_(renderer.ink.index_select(0, layer))
 
-    def batch(self, rows: Tensor, noise: Tensor) -> Batch:
-        """See ``Feed.batch``; pixels are scaled to [-1, 1]."""
-        pixels = self.images(rows, noise)[:, None].float().mul_(2 / 255).sub_(1)
-        columns = (self.targets, self.weights, self.answer)
-        return Batch({"pixels": pixels}, *(column.index_select(0, rows) for column in columns))
+    def batch(self, rows: Rows, noise: Tensor) -> Batch:
+        """See ``Feed.batch``; pixels are scaled to [-1, 1], and ``k`` is all cells of all images."""
+        pixels = self.images(rows.device, noise)[:, None].float().mul_(2 / 255).sub_(1)
+        targets, weights = (column.index_select(0, rows.device) for column in (self.targets, self.weights))
+        return Batch({"pixels": pixels}, targets.flatten(), weights.flatten())
+
+    def answered(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """See ``Feed.answered``."""
+        position = self.answer.index_select(0, rows.device).flatten().nonzero()[:, 0]
+        return position, position // self.renderer.cells
 
     def fingerprint(self, rows: Tensor, noise: Tensor) -> bytes:
         """See ``Feed.fingerprint``: the images, then what is asked of them."""

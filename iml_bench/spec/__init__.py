@@ -1,26 +1,35 @@
 """What is asked for: typed, frozen and validated, without torch."""
 
 from iml_bench.spec.base import Spec, canonical_json, digest_of, parse
-from iml_bench.spec.cell import OUTSIDE_KEY, PROTOCOL, CellSpec, cell_key, identity, task_key
+from iml_bench.spec.cell import ADDED, OUTSIDE_KEY, PROTOCOL, CellSpec, cell_key, identity, task_key
 from iml_bench.spec.model import SCHEMES, ModelEntry, Source, entry_from_source, parse_source
 from iml_bench.spec.overrides import apply_overrides, changes, parse_override
 from iml_bench.spec.recipe import Recipe, StageRecipe
+from iml_bench.spec.render import ORDERS, DigitGridRender, TextRender
 from iml_bench.spec.suite import Grid, SuiteSpec
-from iml_bench.spec.task import (
-    DigitGridRender,
-    Groups,
+from iml_bench.spec.task import Groups, TaskSpec, n_false
+from iml_bench.spec.world import (
+    FROM_FILE,
+    NAMED,
+    CitiesWorld,
+    CvdbWorld,
     LabelGridWorld,
     ProfileWorld,
-    TaskSpec,
-    TextRender,
-    n_false,
+    SetsWorld,
+    TrexWorld,
 )
 
 __all__ = [
+    "ADDED",
+    "FROM_FILE",
+    "NAMED",
+    "ORDERS",
     "OUTSIDE_KEY",
     "PROTOCOL",
     "SCHEMES",
     "CellSpec",
+    "CitiesWorld",
+    "CvdbWorld",
     "DigitGridRender",
     "Grid",
     "Groups",
@@ -28,12 +37,14 @@ __all__ = [
     "ModelEntry",
     "ProfileWorld",
     "Recipe",
+    "SetsWorld",
     "Source",
     "Spec",
     "StageRecipe",
     "SuiteSpec",
     "TaskSpec",
     "TextRender",
+    "TrexWorld",
     "apply_overrides",
     "canonical_json",
     "cell_key",

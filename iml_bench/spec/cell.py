@@ -17,16 +17,33 @@ give another answer."""
 OUTSIDE_KEY = {
     "task.description": "says what the task is; nothing reads it",
     "task.model": "only the default of the command line; the model that runs stands in the cell",
+    "task.small": "overrides that are not applied; applied ones stand in the fields they change",
     "task.smoke": "overrides that are not applied; applied ones stand in the fields they change",
     "model.name": "a label; the source says what is loaded",
     "model.modality": "only decides whether the model may be put on the task at all",
     "model.family": "a label for the leaderboard",
     "model.architecture": "a label for the leaderboard",
+    "model.size": "a label; parameters are measured",
+    "model.licence": "a label; nothing reads it",
     "model.notes": "says what the model is; nothing reads it",
 }
 """The fields of a cell that are not part of its identity, each with the reason. Device, worker
 processes, micro-batch, folders, trackers and log levels are no fields of a cell at all: they say
 where and how fast, never what."""
+
+ADDED: dict[str, Any] = {
+    "task.stages": 2,
+    "task.exact_match": "strict",
+    "task.attribution": False,
+    "task.groups.random_tag": 0,
+    "task.render.delimited": True,
+    "task.render.order": "tag-alias-entity",
+    "task.render.tags": "random",
+    "task.render.tag_words": None,
+    "task.render.in_context": False,
+}
+"""Fields that came later, each with the value that means "as before". They are part of the key only
+where they differ from it, so that the cells of older records keep their keys."""
 
 
 class CellSpec(Spec):
@@ -44,6 +61,13 @@ def identity(cell: CellSpec) -> dict[str, Any]:
     for path in OUTSIDE_KEY:
         section, field = path.split(".")
         del data[section][field]
+    for path, as_before in ADDED.items():
+        *parents, field = path.split(".")
+        holder = data
+        for parent in parents:
+            holder = holder[parent]
+        if field in holder and holder[field] == as_before:
+            del holder[field]
     return data
 
 

@@ -15,8 +15,9 @@ SCHEMES = {
     "reference": "a reference learner that is not trained: oracle, gullible or random",
     "ref": "a small reference network of this package: mlp or convnet",
     "timm": "any classification architecture of timm",
-    "hf": "a causal language model: a local folder or a hub id",
-    "hf-config": "a causal language model with random weights, from a transformers model type",
+    "hf": "a causal or encoder-decoder language model: a local folder or a hub id",
+    "gguf": "a causal language model in a GGUF file: its path, or package/file.gguf of an installed package",
+    "hf-config": "a language model with random weights, from a transformers model type",
     "python": "your own: module:callable, or path/to/file.py:callable",
 }
 
@@ -83,6 +84,9 @@ class ModelEntry(Spec):
     """Run code that comes with the weights; only when the user says so by name."""
     digest: str | None = None
     """SHA-256 of the local files that the source points at; filled in when a run is planned."""
+    size: str = ""
+    """What its makers call its size, e.g. ``160M``; the parameter count is measured."""
+    licence: str = ""
     notes: str = ""
 
     @field_validator("source")
@@ -95,8 +99,8 @@ class ModelEntry(Spec):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        if self.tokenizer == "own" and self.parsed.scheme != "hf":
-            raise ValueError("tokenizer: only an hf: model brings a tokenizer of its own")
+        if self.tokenizer == "own" and self.parsed.scheme not in ("hf", "gguf"):
+            raise ValueError("tokenizer: only an hf: or gguf: model brings a tokenizer of its own")
         return self
 
     @property
@@ -116,12 +120,12 @@ def entry_from_source(text: str) -> ModelEntry:
     ``hf:`` models read text with their own tokenizer; ``python:`` models may be of either modality.
     """
     source = parse_source(text)
-    modality: dict[str, Any] = {"timm": "vision", "ref": "vision", "hf": "text", "hf-config": "text"}
+    modality: dict[str, Any] = {"timm": "vision", "ref": "vision", "hf": "text", "gguf": "text", "hf-config": "text"}
     return ModelEntry(
         name=str(source),
         source=text,
         modality=modality.get(source.scheme, "any"),
         family=source.target.split("/")[-1].split(".")[0],
         architecture=source.target,
-        tokenizer="own" if source.scheme == "hf" else "task",
+        tokenizer="own" if source.scheme in ("hf", "gguf") else "task",
     )

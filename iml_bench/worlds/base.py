@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,25 +12,90 @@ from numpy.typing import NDArray
 from iml_bench.errors import UsageError
 
 
+ATTRIBUTION: Final = {
+    "name": "What is the name of {name}?",
+    "who": "Who is {name}?",
+    "meaning": "What does {name} mean?",
+    "stands for": "What does {name} stand for?",
+}
+"""Questions about which entity an alias stands for; they are never trained on (paper section 1)."""
+
+
 @dataclass(frozen=True)
 class World:
-    """Entities with attributes. ``N`` entities, ``Q`` attributes."""
+    """Entities with attributes. ``N`` entities, ``Q`` attributes.
+
+    What is asked is an index: below ``Q`` an attribute, from ``Q`` on one of ``ATTRIBUTION``.
+    """
 
     attributes: tuple[str, ...]
     """Name of each attribute, ``Q`` of them."""
     vocabulary: tuple[tuple[str, ...], ...]
-    """For each attribute the values it can take."""
+    """For each attribute the different values it can take."""
     values: NDArray[np.int64]
-    """``[N, Q]``: the value of each attribute, an index into its vocabulary."""
+    """``[N, Q]``: the value of each attribute, an index into its vocabulary; -1 where the entity has none."""
+    names: tuple[str, ...] | None = None
+    """Real name of each entity, all different; None where they have none."""
+    templates: tuple[str, ...] = ()
+    """For each attribute the question that asks for it, with ``{name}`` where the entity is named;
+    empty where the renderer makes the question of the attribute's name."""
+    also: Mapping[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
+    """Further right answers, by entity and attribute."""
 
     @property
     def chance(self) -> float:
         """Expected exact match of a guess among an attribute's values, averaged over attributes."""
         return float(np.mean([1 / len(words) for words in self.vocabulary]))
 
-    def answer(self, entity: int, attribute: int) -> str:
-        """The value of one attribute, as a word."""
-        return self.vocabulary[attribute][int(self.values[entity, attribute])]
+    @property
+    def kinds(self) -> NDArray[np.int64]:
+        """``[N, K]``: entities with equal rows cannot be told apart by any question."""
+        return self.values
+
+    @property
+    def heldout(self) -> NDArray[np.bool_] | None:
+        """``[N, Q]``: the questions that must not be trained on; None where any may be chosen."""
+        return None
+
+    @property
+    def wording(self) -> tuple[str, ...]:
+        """Texts that hold every word of every question, names aside."""
+        asking = (*self.templates, *(ATTRIBUTION.values() if self.names else ()))
+        return tuple(text.replace("{name}", " ") for text in asking)
+
+    def words(self, asked: int) -> tuple[str, ...]:
+        """The values that what is asked can take."""
+        if asked < len(self.attributes):
+            return self.vocabulary[asked]
+        assert self.names is not None
+        return self.names
+
+    def value(self, entity: int, asked: int) -> int:
+        """The right value of what is asked, an index into ``words(asked)``; -1 where there is none."""
+        return int(self.values[entity, asked]) if asked < len(self.attributes) else entity
+
+    def implied(self, claimed: int, entity: int, asked: int) -> int:
+        """The value that the definition "``entity`` is ``claimed``" implies; -1 where it says nothing."""
+        return self.value(claimed, asked)
+
+    def answer(self, entity: int, asked: int) -> str:
+        """The right answer to what is asked, in words."""
+        return self.words(asked)[self.value(entity, asked)]
+
+    def answers(self, entity: int, asked: int) -> tuple[str, ...]:
+        """All right answers, the one that is trained first."""
+        return (self.answer(entity, asked), *self.also.get((entity, asked), ()))
+
+    def label(self, asked: int) -> str:
+        """What is asked, in a word or two."""
+        n = len(self.attributes)
+        return self.attributes[asked] if asked < n else tuple(ATTRIBUTION)[asked - n]
+
+    def question(self, entity: int, asked: int, name: str) -> str:
+        """The question about an entity that is called ``name``, for worlds with templates."""
+        n = len(self.attributes)
+        template = self.templates[asked] if asked < n else tuple(ATTRIBUTION.values())[asked - n]
+        return template.replace("{name}", name)
 
 
 def draw_distinct(rng: np.random.Generator, n: int, sizes: list[int], what: str) -> NDArray[np.int64]:

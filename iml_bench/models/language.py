@@ -1,0 +1,367 @@
+"""Language models of ``transformers``: from a folder, the hub or a GGUF file, or with random weights."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from iml_bench.errors import UsageError, unknown
+from iml_bench.gguf import resolve_gguf
+from iml_bench.models.base import TextShape, count_parameters
+from iml_bench.models.memory import check_memory
+from iml_bench.spec import ModelEntry
+
+LANGUAGE_SCHEMES = ("hf", "gguf", "hf-config")
+PLACE = ("revision", "subfolder")
+"""Source options that say which files are meant; the tokenizer is of the same place."""
+LORA = ("lora", "lora_targets")
+DTYPE = frozenset({"dtype", "torch_dtype"})
+ALL_LINEAR = "all-linear"
+"""Every linear layer but the output layer."""
+PATIENCE = 5.0
+"""Seconds to wait for the hub before it counts as out of reach."""
+
+
+class Form(NamedTuple):
+    """How a model reads and writes text."""
+
+    tokenizer: Any | None
+    """The one that comes with the model; None: the task's own."""
+    encoder_decoder: bool
+    start: int | None
+    """The token a decoder starts from; None: padding."""
+
+
+def load_form(entry: ModelEntry) -> Form:
+    """How a model reads and writes, without its weights.
+
+    Args:
+        entry: any model; those that are no language model of ``transformers`` read token by token of the task.
+
+    Raises:
+        UsageError: when the model is not there, or its configuration or tokenizer cannot be read.
+    """
+    source = entry.parsed
+    if source.scheme not in LANGUAGE_SCHEMES:
+        return Form(None, False, None)
+    if source.scheme == "hf-config":
+        return Form(None, _is_encoder_decoder(entry), None)
+    config, _ = _published_config(entry)
+    encoder_decoder = bool(config.is_encoder_decoder)
+    if entry.tokenizer == "task":
+        return Form(None, encoder_decoder, None)
+    start = getattr(config, "decoder_start_token_id", None) if encoder_decoder else None
+    return Form(_tokenizer(entry), encoder_decoder, start)
+
+
+def load_language_model(entry: ModelEntry, shape: TextShape, optimizer: str, device: torch.device) -> nn.Module:
+    """Load or build a model on the host, in 32 bits; draws from torch's global generator.
+
+    Args:
+        entry: an ``hf:``, ``gguf:`` or ``hf-config:`` model.
+        shape: what the task asks for.
+        optimizer: the recipe's, which decides how much memory is needed.
+        device: where the model is trained.
+
+    Raises:
+        UsageError: when it cannot be had, its context is too short, or it is too large for the memory.
+    """
+    published = entry.parsed.scheme != "hf-config"
+    config, options = _published_config(entry) if published else (_new_config(entry, shape), {})
+    _check_context(entry, config, shape)
+    _check_memory(entry, config, optimizer, device)
+    if published:
+        model = _load_weights(entry, config, options)
+        # Vocabularies are often padded and then larger than their tokenizer.
+        if model.get_input_embeddings().num_embeddings < shape.classes:
+            model.resize_token_embeddings(shape.classes)
+    else:
+        with _one_sentence(entry, "cannot be made"):
+            model = _auto_class(config).from_config(
+                config, trust_remote_code=entry.trust_remote_code, dtype=torch.float32
+            )
+    _add_lora(entry, model)
+    return model  # type: ignore[no-any-return]
+
+
+def _tokenizer(entry: ModelEntry) -> Any:
+    from transformers import AutoTokenizer
+
+    from iml_bench.render.tokens import isolate_random_strings
+
+    where, place = _place(entry)
+    with _one_sentence(entry, "has no tokenizer that can be read"):
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=entry.trust_remote_code, **place)
+    # Where there are no tokenizer files, an empty tokenizer of the configured class comes back.
+    if set(tokenizer("a", add_special_tokens=False)["input_ids"]) <= {tokenizer.unk_token_id}:
+        raise _refused(entry, "has no tokenizer files")
+    isolate_random_strings(tokenizer)
+    return tokenizer
+
+
+def _published_config(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
+    """The configuration with the source's options, and those options that are not part of one."""
+    from transformers import AutoConfig
+
+    where, place = _place(entry)
+    options = {key: value for key, value in entry.parsed.options.items() if key not in (*PLACE, *LORA)}
+    if not DTYPE.isdisjoint(options):
+        raise UsageError(f"model {entry.name!r}: weights are kept in 32 bits; recipe.precision is how they are used")
+    with _one_sentence(entry, "cannot be loaded"):
+        config, unused = AutoConfig.from_pretrained(
+            where, return_unused_kwargs=True, trust_remote_code=entry.trust_remote_code, **place, **options
+        )
+    config.use_cache = False  # before the model is made: encoder and decoder take copies
+    return config, {key: value for key, value in unused.items() if key in options}
+
+
+def _new_config(entry: ModelEntry, shape: TextShape) -> Any:
+    """A configuration of some model type that fits the task; the source's options have the last word."""
+    from transformers import AutoConfig
+
+    source = entry.parsed
+    options = {
+        "vocab_size": shape.classes,
+        "max_position_embeddings": max(32, shape.max_length, shape.max_target),
+        "pad_token_id": shape.pad,
+        "bos_token_id": shape.line_end,
+        "eos_token_id": shape.line_end,
+        "use_cache": False,
+        **({"decoder_start_token_id": shape.pad} if _is_encoder_decoder(entry) else {}),
+        **{key: value for key, value in source.options.items() if key not in LORA},
+    }
+    with _one_sentence(entry, "cannot be made"):
+        return AutoConfig.for_model(source.target, **options)
+
+
+def _is_encoder_decoder(entry: ModelEntry) -> bool:
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    target = entry.parsed.target
+    if target not in CONFIG_MAPPING:
+        raise unknown("model type of transformers", target, CONFIG_MAPPING.keys(), "transformers.CONFIG_MAPPING")
+    with _one_sentence(entry, "cannot be made"):
+        return bool(AutoConfig.for_model(target).is_encoder_decoder)
+
+
+def _auto_class(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def _load_weights(entry: ModelEntry, config: Any, options: dict[str, Any]) -> Any:
+    where, place = _place(entry)
+    with _one_sentence(entry, "cannot be loaded"):
+        model, report = _auto_class(config).from_pretrained(
+            where,
+            config=config,
+            trust_remote_code=entry.trust_remote_code,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **place,
+            **options,
+        )
+    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
+    wrong = sorted({*report["missing_keys"], *mismatched})
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise _refused(entry, f"has weights that do not fit its configuration ({wrong[0]}{more})")
+    return model
+
+
+def _check_context(entry: ModelEntry, config: Any, shape: TextShape) -> None:
+    limit = _context_length(config)
+    if limit is None:
+        return
+    if shape.max_length > limit:
+        raise UsageError(
+            f"model {entry.name!r} reads at most {limit} tokens and the longest text of this task has "
+            f"{shape.max_length}"
+        )
+    if shape.max_target > limit:
+        raise UsageError(
+            f"model {entry.name!r} writes at most {limit} tokens and the longest answer of this task has "
+            f"{shape.max_target}"
+        )
+
+
+def _context_length(config: Any) -> int | None:
+    """The most tokens a model is made for; None where there is no such limit."""
+    if hasattr(config, "relative_attention_num_buckets"):
+        return None  # T5 and its like: some carry an n_positions that nothing reads
+    for part in (config, config.get_text_config()):
+        for name in ("max_position_embeddings", "n_positions", "n_ctx"):
+            limit = getattr(part, name, None)
+            if isinstance(limit, int) and limit > 0:
+                return limit
+    return None
+
+
+def _check_memory(entry: ModelEntry, config: Any, optimizer: str, device: torch.device) -> None:
+    """Count the parameters of a model without weights, and ask whether they can be trained."""
+    with torch.random.fork_rng(devices=[]):  # the weights must be drawn as if nobody had counted
+        try:
+            with torch.device("meta"):
+                model = _auto_class(config).from_config(config, trust_remote_code=entry.trust_remote_code)
+                _add_lora(entry, model)
+        except UsageError:
+            raise
+        except Exception:
+            return  # what is wrong is said when the model itself is made; some cannot be made without weights
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    check_memory(entry, n_parameters, count_parameters(model), optimizer, device)
+
+
+def _add_lora(entry: ModelEntry, model: Any) -> None:
+    """Freeze a model and give it low-rank adapters, in place, when its source says so."""
+    options = entry.parsed.options
+    if "lora" not in options:
+        if "lora_targets" in options:
+            raise UsageError(f"model {entry.name!r}: lora_targets needs a rank, such as lora=8")
+        return
+    rank, targets = options["lora"], options.get("lora_targets", ALL_LINEAR)
+    if type(rank) is not int or rank < 1:
+        raise UsageError(f"model {entry.name!r}: lora={rank} is not a rank; give a whole number such as lora=8")
+    _need("peft", "LoRA", "lora")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if isinstance(targets, str) and targets != ALL_LINEAR:
+        targets = [targets]  # peft takes a bare name for a regular expression
+    with _one_sentence(entry, f"cannot have LoRA on {targets}"):
+        # Written out, so that a model is the same under another version's defaults.
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.0, bias="none")
+        inject_adapter_in_model(config, model)
+
+
+def _place(entry: ModelEntry) -> tuple[str, dict[str, Any]]:
+    """Where the files of a published model are, as ``from_pretrained`` takes it.
+
+    Raises:
+        UsageError: when they are not there, and cannot be downloaded.
+    """
+    source = entry.parsed
+    if source.scheme == "gguf":
+        _need("gguf", "reading GGUF files", "gguf")
+        path = resolve_gguf(source.target)
+        return str(path.parent), {"gguf_file": path.name}
+    place = {key: value for key, value in source.options.items() if key in PLACE}
+    if Path(source.target).is_dir():
+        if not Path(source.target, place.get("subfolder", ""), "config.json").is_file():
+            raise UsageError(f"model {entry.name!r} ({entry.source}) has no config.json")
+    elif not _is_hub_id(source.target):
+        raise UsageError(f"model {entry.name!r}: there is no folder {source.target!r}, and it is no id of the hub")
+    elif not hub_answers():
+        # As a folder, since some of what transformers asks the hub it asks even when it must not.
+        folder = _downloaded(source.target, place)
+        if folder is None:
+            raise _out_of_reach(entry)
+        return str(folder), place
+    return source.target, place
+
+
+def _is_hub_id(target: str) -> bool:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(target)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _downloaded(target: str, place: dict[str, Any]) -> Path | None:
+    """The folder in the hub's cache that holds a model, whole or not; None where nothing was downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    inside = Path(place.get("subfolder", ""), "config.json")
+    file = try_to_load_from_cache(target, inside.as_posix(), revision=place.get("revision"))
+    return Path(file).parents[len(inside.parts) - 1] if isinstance(file, str) else None
+
+
+@functools.cache
+def hub_answers() -> bool:
+    """Whether the hub may be asked and answers; asked once, since its client tries for most of a minute."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+    except Exception:  # whatever the client of the day raises
+        return False
+    return True
+
+
+def _out_of_reach(entry: ModelEntry) -> UsageError:
+    target, revision = entry.parsed.target, entry.parsed.options.get("revision")
+    command = f"hf download {target}" + (f" --revision {revision}" if revision else "")
+    return UsageError(
+        f"model {entry.name!r} (hf:{target}) is not on this machine and the hub cannot be reached; "
+        f"download it first (`{command}`), or give a local folder"
+    )
+
+
+def _need(package: str, what: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UsageError(f"{what} needs the package {package}: pip install 'iml-bench[{extra}]'")
+
+
+@contextmanager
+def _one_sentence(entry: ModelEntry, what: str) -> Iterator[None]:
+    """Whatever a library raises, as the sentence ``model 'x' (source) {what}: {reason}``."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise _explained(entry, what, error) from error
+
+
+def _explained(entry: ModelEntry, what: str, error: Exception) -> UsageError:
+    source, reason = entry.parsed, first_line(error)
+    if isinstance(error, OSError) and "safetensors" in reason:
+        what, reason = "has no safetensors weights", "pickled ones are not read; convert them first"
+    elif type(error).__name__ == "SafetensorError":
+        what = "has weights that are damaged or cut short"
+    elif source.scheme == "gguf" and _is_damaged(resolve_gguf(source.target)):
+        what = "is damaged or cut short"
+    return _refused(entry, f"{what}: {reason}")
+
+
+def _refused(entry: ModelEntry, what: str) -> UsageError:
+    """``model 'x' (source) {what}``, and what may be behind it when an earlier download was cut short."""
+    source = entry.parsed
+    text = f"model {entry.name!r} ({entry.source}) {what}"
+    if source.scheme == "hf" and not Path(source.target).is_dir() and not hub_answers():
+        text += "; its copy on this machine may be incomplete, and the hub cannot be reached"
+    return UsageError(text)
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a GGUF file's table of contents is broken, or says that there should be more of the file."""
+    from gguf import GGUFReader
+
+    try:
+        GGUFReader(path)
+    except Exception:  # it has no exceptions of its own
+        return True
+    return False
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -1,0 +1,143 @@
+"""Texts as batches of token ids, each only as long as its own longest text."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iml_bench.design import Examples, Ints
+from iml_bench.render.base import Batch, Rows
+from iml_bench.render.tokens import Reading
+
+
+class _Tokens(NamedTuple):
+    """All texts of a feed as token ids, padded on the right to the longest."""
+
+    ids: Tensor
+    """``[n, T]``: of causal models the whole text, of encoder-decoder ones what is given."""
+    targets: Tensor
+    """``[n, T]`` or ``[n, D]``: the token to predict at each position."""
+    length: Ints
+    """``[n]``: positions of each text; of encoder-decoder models those of the encoder."""
+    decoded: Ints
+    """``[n]``: positions of each text at which a token is predicted."""
+    first: Ints
+    """``[n]``: the first position that is scored; all from there to the end are."""
+
+
+class TextFeed:
+    """Examples of one stage as token ids, tokenised once; see ``Feed``."""
+
+    noise = 0
+
+    def __init__(
+        self, reading: Reading, examples: Examples, texts: list[tuple[str, str]], counted: str, device: torch.device
+    ) -> None:
+        """Args:
+        reading: turns texts into token ids.
+        examples: what the texts show.
+        texts: what is given and what follows, for each example.
+        counted: ``text``: every token is scored; ``answer``: only what follows.
+        device: where token ids are kept.
+        """
+        self.reading, self.examples, self.texts = reading, examples, texts
+        self.counted, self.device = counted, device
+
+    @cached_property
+    def tokens(self) -> _Tokens:
+        """Tokenised when it is first needed: a digest needs the texts alone."""
+        encoded = self.reading.encode(self.texts)
+        if self.reading.encoder_decoder:
+            ids = _padded([given for given, _ in encoded], self.reading.pad)
+            targets = _padded([rest for _, rest in encoded], self.reading.pad)
+            length = np.array([len(given) for given, _ in encoded], dtype=np.int64)
+            decoded = np.array([len(rest) for _, rest in encoded], dtype=np.int64)
+            first = np.zeros_like(decoded)
+        else:
+            # Position p predicts token p + 1; the last token predicts nothing and is never shown.
+            whole = _padded([given + rest for given, rest in encoded], self.reading.pad)
+            ids, targets = whole[:, :-1], whole[:, 1:]
+            length = np.array([len(given) + len(rest) - 1 for given, rest in encoded], dtype=np.int64)
+            decoded = length
+            given = np.array([len(given) for given, _ in encoded], dtype=np.int64)
+            first = np.zeros_like(given) if self.counted == "text" else np.maximum(given - 1, 0)
+        on_device = (torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in (ids, targets))
+        return _Tokens(*on_device, length, decoded, first)
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Tokens of the longest text, and of the longest answer of an encoder-decoder model (else 0)."""
+        tokens = self.tokens
+        length = int(tokens.length.max(initial=2))
+        return length, int(tokens.decoded.max(initial=2)) if self.reading.encoder_decoder else 0
+
+    @cached_property
+    def lengths(self) -> Ints:
+        """``[n]``: what each text costs, in tokens."""
+        tokens = self.tokens
+        return tokens.length + tokens.decoded if self.reading.encoder_decoder else tokens.length
+
+    @cached_property
+    def mass(self) -> Tensor:
+        """``[n]``, see ``Feed.mass``: every scored token weighs one."""
+        tokens = self.tokens
+        return torch.from_numpy((tokens.decoded - tokens.first).astype(np.float32)).to(self.device)
+
+    def batch(self, rows: Rows, noise: Tensor) -> Batch:
+        """See ``Feed.batch``."""
+        tokens, device = self.tokens, self.device
+        width = int(tokens.length[rows.host].max())
+        decoded = int(tokens.decoded[rows.host].max())
+        scored, _ = _scored(tokens, rows.host, decoded)
+        keep = torch.from_numpy(scored)
+        keep = keep.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else keep.to(device)
+        ids = tokens.ids.index_select(0, rows.device)[:, :width]
+        targets = tokens.targets.index_select(0, rows.device)[:, :decoded]
+        inputs = {"keep": keep, "input_ids": ids}
+        if self.reading.encoder_decoder:
+            # A decoder sees its own earlier tokens: the start, then all targets but the last.
+            start = torch.full_like(targets[:, :1], self.reading.start)
+            inputs["decoder_input_ids"] = torch.cat([start, targets[:, :-1]], dim=1)
+            inputs["attention_mask"] = self._mask(rows, width)
+        # Causal models need no attention mask: padding is on the right, where they cannot see it.
+        return Batch(inputs, targets.flatten().index_select(0, keep), torch.ones(len(keep), device=device))
+
+    def answered(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """See ``Feed.answered``; a feed made for evaluation scores answers only."""
+        tokens = self.tokens
+        _, owner = _scored(tokens, rows.host, int(tokens.decoded[rows.host].max()))
+        return torch.arange(len(owner), device=self.device), torch.from_numpy(owner).to(self.device)
+
+    def prompts(self) -> list[list[int]]:
+        """Token ids of what is given, for generation."""
+        return [given for given, _ in self.reading.encode(self.texts)]
+
+    def fingerprint(self, rows: Tensor, noise: Tensor) -> bytes:
+        """See ``Feed.fingerprint``: the texts."""
+        return "\0".join("|".join(self.texts[row]) for row in rows.tolist()).encode()
+
+    def _mask(self, rows: Rows, width: int) -> Tensor:
+        length = torch.from_numpy(self.tokens.length[rows.host]).to(self.device)
+        return (torch.arange(width, device=self.device) < length[:, None]).long()
+
+
+def _padded(sequences: list[list[int]], pad: int) -> NDArray[np.int64]:
+    """``[n, longest]``, filled up on the right."""
+    width = max((len(sequence) for sequence in sequences), default=2)
+    out = np.full((len(sequences), width), pad, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        out[row, : len(sequence)] = sequence
+    return out
+
+
+def _scored(tokens: _Tokens, rows: Ints, width: int) -> tuple[Ints, Ints]:
+    """Scored positions of some texts, ``[k]``, in a batch of ``width`` positions each; and whose they are."""
+    first, count = tokens.first[rows], tokens.decoded[rows] - tokens.first[rows]
+    owner = np.repeat(np.arange(len(rows)), count)
+    within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
+    return owner * width + np.repeat(first, count) + within, owner

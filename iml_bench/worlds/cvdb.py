@@ -1,0 +1,235 @@
+"""Famous people, from the CSV of the Cross-Verified Database of notable people.
+
+Source: Laouenan, Bhargava, Eyméoud, Gergaud, Plique and Wasmer, "A cross-verified database of notable
+people, 3500BC-2018AD", Scientific Data 2022; derived from Wikipedia and Wikidata; CC BY-SA 4.0. The file
+``cross-verified-database.csv`` is the user's own copy, unpacked; nothing of it is distributed here.
+
+Columns, filters, classes of years and questions are the paper's. Only the first nationality is trained, as
+there, but the others are right answers too.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iml_bench.errors import UsageError
+from iml_bench.spec import CvdbWorld
+from iml_bench.streams import Streams
+from iml_bench.worlds.base import World
+from iml_bench.worlds.years import convert_year
+
+if TYPE_CHECKING:  # needs a tenth of a second, which every start of the command line would pay
+    import polars as pl
+
+TEMPLATES: Final = {
+    "birth": "When was {name} born?",
+    "death": "When did {name} die?",
+    "region": "In which region did {name} live?",
+    "occupation": "What did {name} do?",
+    "nationality": "What was the nationality of {name}?",
+    "gender": "What was the gender of {name}?",
+}
+"""The attributes in order, each with the question that asks for it."""
+COLUMNS: Final = (
+    "name",
+    "birth",
+    "death",
+    "gender",
+    "level3_main_occ",
+    "string_citizenship_raw_d",
+    "un_region",
+    "wiki_readers_2015_2018",
+)
+"""The columns of the file that are used."""
+MISSING: Final = frozenset(("", "NA", "N/A", "n/a", "#NA", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"))
+"""How a cell says that it has no value: as pandas, with which the paper read the file, understands it."""
+VOCABULARY_OF: Final = 4000
+"""People, the most read, whose values make the vocabulary even where fewer are used."""
+MEN: Final = "Male"
+WOMEN: Final = "Female"
+YEARS: Final = ["birth", "death"]
+LAST_YEAR: Final = 10_000
+"""Years from this one on, or as long before the year 0, are not taken for years."""
+READERS: Final = "wiki_readers_2015_2018"
+NOT_A_WORD: Final = r"[^\p{{L}}\p{{N}}_\s\x1c-\x1f{}]"
+r"""``[^\w\s]`` as Python understands it, for which superscripts and quarters are word characters."""
+BATCH: Final = 100_000
+"""Rows that are held in memory before those that lack a value are left out."""
+UTF8_MARK: Final = b"\xef\xbb\xbf".decode("iso-8859-1")
+
+
+class People(NamedTuple):
+    """The people of a file who can be used."""
+
+    table: pl.DataFrame
+    """One row per person, the most read first: name, the attributes in words (of nationality a list,
+    the one that is trained first), readers."""
+    skipped: int
+    """Rows that were left out because a value is missing or of the wrong type."""
+
+
+def cvdb(spec: CvdbWorld, n: int, streams: Streams, data: Path) -> World:
+    """The ``n // 2`` most read women and as many men, one man more where ``n`` is odd; men first.
+
+    Args:
+        spec: has no choices to make.
+        n: number of people.
+        streams: not used; nothing is drawn.
+        data: the CSV file.
+
+    Raises:
+        UsageError: when the file cannot be read, is not the right one, or holds too few people.
+    """
+    import polars as pl
+
+    table = read_people(data).table
+    wanted = {MEN: n - n // 2, WOMEN: n // 2}
+    found = {gender: table.filter(pl.col("gender") == gender) for gender in wanted}
+    if any(len(found[gender]) < wanted[gender] for gender in wanted):
+        raise UsageError(
+            f"{data} has {len(found[WOMEN])} women and {len(found[MEN])} men who can be used, "
+            f"but {wanted[WOMEN]} and {wanted[MEN]} are needed; use smaller groups or the full file"
+        )
+    chosen = pl.concat(found[gender].head(wanted[gender]) for gender in wanted)
+    pool = pl.concat(found[gender].head(max(wanted[gender], VOCABULARY_OF // 2)) for gender in wanted)
+    nationalities: list[list[str]] = chosen["nationality"].to_list()
+    attribute = tuple(TEMPLATES).index("nationality")
+    vocabulary = tuple(_words(pool[name]) for name in TEMPLATES)
+    first = chosen.with_columns(pl.col("nationality").list.first())
+    return World(
+        attributes=tuple(TEMPLATES),
+        vocabulary=vocabulary,
+        values=np.stack([_indices(first[name], words) for name, words in zip(TEMPLATES, vocabulary, strict=True)], 1),
+        names=tuple(chosen["name"]),
+        templates=tuple(TEMPLATES.values()),
+        also={(row, attribute): tuple(all_of[1:]) for row, all_of in enumerate(nationalities) if len(all_of) > 1},
+    )
+
+
+def read_people(path: Path) -> People:
+    """All people in a file who pass the paper's filters; read once in a process, unless the file changes.
+
+    Raises:
+        UsageError: when the file cannot be read or lacks a needed column.
+    """
+    try:
+        stat = path.stat()
+        return _read(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, _mtime: int, _size: int) -> People:
+    import polars as pl
+
+    parts: list[pl.DataFrame] = []
+    n = 0
+    with path.open(encoding="iso-8859-1", newline="") as file:
+        rows = _rows(path, file)
+        while batch := list(islice(rows, BATCH)):
+            n += len(batch)
+            parts.append(_complete(pl.DataFrame(batch, schema=dict.fromkeys(COLUMNS, pl.String), orient="row")))
+    if not parts:
+        raise UsageError(f"{path} holds no people, only a header; it should be the CSV of the Cross-Verified Database")
+    complete = pl.concat(parts)
+    # As in the paper, a repeated name is dropped before the filters, which may then drop the first as well.
+    people = complete.unique("name", keep="first", maintain_order=True).filter(
+        ~pl.col("name").str.contains(NOT_A_WORD.format(""))
+        & ~pl.col("level3_main_occ").str.contains(NOT_A_WORD.format(""))
+        & ~pl.col("string_citizenship_raw_d").str.contains(NOT_A_WORD.format("'"))
+    )
+    table = _in_words(people).unique("name", keep="first", maintain_order=True)
+    return People(table.sort("readers", "name", descending=[True, False]), n - len(complete))
+
+
+def _complete(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows in which no value is missing or of the wrong type."""
+    import polars as pl
+
+    stripped = rows.with_columns(pl.all().str.strip_chars())
+    numbers = stripped.with_columns(
+        pl.col(YEARS).cast(pl.Float64, strict=False), pl.col(READERS).cast(pl.Float64, strict=False)
+    )
+    texts = [column for column in COLUMNS if numbers.schema[column] == pl.String]
+    return numbers.filter(
+        ~pl.any_horizontal(pl.col(texts).is_in(list(MISSING))),
+        pl.all_horizontal(_spaced(pl.col(texts).str.replace_all("'", "")) != ""),
+        pl.all_horizontal(pl.col(YEARS) == pl.col(YEARS).round()),
+        pl.all_horizontal(pl.col(YEARS).abs() < LAST_YEAR),
+        pl.col(READERS).is_finite(),
+    ).with_columns(pl.col(YEARS).cast(pl.Int64))
+
+
+def _in_words(people: pl.DataFrame) -> pl.DataFrame:
+    """The columns of ``People.table``."""
+    import polars as pl
+
+    years = {year: convert_year(year) for column in YEARS for year in people[column].unique()}
+    word = _spaced(pl.element().str.strip_chars("'"))
+    nationality = pl.col("string_citizenship_raw_d").str.split("'_'").list.eval(word.filter(word != ""))
+    return people.select(
+        _spaced(pl.col("name")),
+        pl.col(YEARS).replace_strict(years, return_dtype=pl.String),
+        region=_spaced(pl.col("un_region")),
+        occupation=_spaced(pl.col("level3_main_occ")),
+        nationality=nationality.list.unique(maintain_order=True),
+        gender=pl.col("gender"),
+        readers=pl.col(READERS),
+    )
+
+
+def _rows(path: Path, file: TextIO) -> Iterator[tuple[str, ...]]:
+    """The cells of ``COLUMNS`` in each row; all of them empty where it has more or fewer cells than the header.
+
+    The standard library reads row by row, however large the file, and a broken quote costs only the
+    rows that it runs through, where polars would give up the file.
+    """
+    rows = csv.reader(file)
+    try:
+        header = [cell.removeprefix(UTF8_MARK).strip(' "') for cell in next(rows, [])]
+    except csv.Error:  # a "line" of more than 128 KiB
+        header = ["?"]
+    if not header:
+        raise UsageError(f"{path} is empty; it should be the CSV of the Cross-Verified Database")
+    absent = [column for column in COLUMNS if column not in header]
+    if absent:
+        raise UsageError(f"{path} is not the CSV of the Cross-Verified Database: no column {', '.join(absent)}")
+    pick = itemgetter(*(header.index(column) for column in COLUMNS))
+    unreadable = ("",) * len(COLUMNS)
+    while True:
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield unreadable
+            continue
+        if cells:  # an empty line is no row
+            yield pick(cells) if len(cells) == len(header) else unreadable
+
+
+def _spaced(text: pl.Expr) -> pl.Expr:
+    """The text with single spaces where it has underscores or other white space."""
+    return text.str.replace_all(r"[_\s]+", " ").str.strip_chars()
+
+
+def _words(column: pl.Series) -> tuple[str, ...]:
+    """All values of an attribute, sorted."""
+    flat = column.explode() if column.dtype.is_nested() else column
+    return tuple(flat.unique().sort())
+
+
+def _indices(column: pl.Series, words: tuple[str, ...]) -> NDArray[np.int64]:
+    """``[N]``: where among ``words`` each value of an attribute stands."""
+    where = {word: index for index, word in enumerate(words)}
+    return np.array([where[word] for word in column], dtype=np.int64)

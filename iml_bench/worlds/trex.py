@@ -1,0 +1,226 @@
+"""Creative works, from filtered triplets of T-REx.
+
+Source: Elsahar et al., "T-REx: A Large Scale Alignment of Natural Language with Knowledge Base Triples",
+LREC 2018; derived from Wikipedia and Wikidata; CC BY-SA 4.0. The file is the user's own copy, a JSON list
+of ``{"subj": ..., "obj": ..., "predicate": "P50"}``; nothing of it is distributed here.
+
+Predicates, questions and what is left out are the paper's. Two pairs of predicates ask the same question
+(P98 and P1040, P364 and P407) and share an attribute, or one would give the other's answer away.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from iml_bench.errors import UsageError
+from iml_bench.spec import TrexWorld
+from iml_bench.streams import Streams
+from iml_bench.worlds.base import World
+from iml_bench.worlds.years import convert_year
+
+TEMPLATES: Final = {
+    "author": "First name of the author of {name}?",
+    "publisher": "Who is the publisher of {name}?",
+    "year": "When was {name} published or released?",
+    "genre": "What is the genre of {name}?",
+    "language": "In which language was {name} published?",
+    "series": "Which series is {name} part of?",
+    "director": "First name of the director of {name}?",
+    "screenwriter": "First name of the screenwriter of {name}?",
+    "cinematographer": "First name of the cinematographer of {name}?",
+    "editor": "First name of the editor of {name}?",
+    "producer": "First name of the producer of {name}?",
+    "license": "What is the license of {name}?",
+    "distributor": "What is the distributor of {name}?",
+    "subject": "What is the main subject of {name}?",
+    "owner": "Who owns {name}?",
+    "composer": "First name of the composer for {name}?",
+    "developer": "Who developed {name}?",
+    "type": "What is the type of {name}?",
+    "setting": "Where is {name} set?",
+    "filmed in": "Where was {name} filmed?",
+    "movement": "Which movement is {name} associated with?",
+    "depicts": "What does {name} depict?",
+    "collection": "Which collection is {name} part of?",
+}
+"""The attributes in order, each with the question that asks for it."""
+PREDICATES: Final = {
+    "P50": "author",
+    "P123": "publisher",
+    "P577": "year",
+    "P136": "genre",
+    "P407": "language",
+    "P179": "series",
+    "P57": "director",
+    "P58": "screenwriter",
+    "P344": "cinematographer",
+    "P1040": "editor",
+    "P162": "producer",
+    "P275": "license",
+    "P750": "distributor",
+    "P921": "subject",
+    "P127": "owner",
+    "P86": "composer",
+    "P178": "developer",
+    "P31": "type",
+    "P840": "setting",
+    "P915": "filmed in",
+    "P364": "language",
+    "P98": "editor",
+    "P135": "movement",
+    "P180": "depicts",
+    "P195": "collection",
+}
+"""The attribute of each of the 25 predicates that are used; triplets of others are left out."""
+FIRST_NAMES: Final = frozenset(name for name, template in TEMPLATES.items() if template.startswith("First name"))
+"""The attributes that are people, who are asked for by first name."""
+
+Facts = dict[str, dict[str, list[str]]]
+"""The right answers by entity and attribute, in the order of the file."""
+
+
+class Triplets(NamedTuple):
+    """What a file says about its subjects."""
+
+    facts: Facts
+    skipped: int
+    """Triplets that were left out because something in them is missing, not a text, empty, or no year."""
+
+
+def trex(spec: TrexWorld, n: int, streams: Streams, data: Path) -> World:
+    """``n`` subjects, drawn from those with at least ``spec.min_questions`` different questions.
+
+    An attribute that is the same for all of them, or that none has, is left out, so there are at most 23.
+
+    Args:
+        spec: how many questions each must have.
+        n: number of subjects.
+        streams: ``contents`` decides who is drawn.
+        data: the JSON file.
+
+    Raises:
+        UsageError: when the file cannot be read, is not the right one, or holds too few such subjects.
+    """
+    facts = read_triplets(data).facts
+    usable, words = _usable(facts, spec.min_questions)
+    if len(usable) < n:
+        raise UsageError(
+            f"{data} has {len(usable)} subjects with at least {spec.min_questions} questions, but {n} are needed; "
+            "use smaller groups or the full file"
+        )
+    drawn = streams.generator("contents").permutation(len(usable))[:n]
+    names = tuple(usable[index] for index in drawn)
+    where = [{word: index for index, word in enumerate(of_one)} for of_one in words.values()]
+    values = np.full((n, len(words)), -1, dtype=np.int64)
+    also: dict[tuple[int, int], tuple[str, ...]] = {}
+    for row, name in enumerate(names):
+        for column, attribute in enumerate(words):
+            answers = facts[name].get(attribute)
+            if answers:
+                values[row, column] = where[column][answers[0]]
+                if len(answers) > 1:
+                    also[row, column] = tuple(answers[1:])
+    return World(
+        attributes=tuple(words),
+        vocabulary=tuple(words.values()),
+        values=values,
+        names=names,
+        templates=tuple(TEMPLATES[attribute] for attribute in words),
+        also=also,
+    )
+
+
+def read_triplets(path: Path) -> Triplets:
+    """All that a file says of the 25 predicates; read once in a process, unless the file changes.
+
+    Raises:
+        UsageError: when the file cannot be read or is not a JSON list of triplets.
+    """
+    try:
+        stat = path.stat()
+        return _read(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, _mtime: int, _size: int) -> Triplets:
+    try:
+        listed = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise UsageError(f"{path} is not a JSON file; it should be the list of T-REx triplets") from None
+    if not isinstance(listed, list):
+        raise UsageError(f"{path} is not a JSON list; it should be the list of T-REx triplets")
+    facts: Facts = {}
+    seen: set[tuple[str, str]] = set()
+    skipped = 0
+    for triplet in listed:
+        parsed = _parse(triplet)
+        if parsed is None:
+            skipped += 1
+            continue
+        entity, predicate, answer = parsed
+        attribute = PREDICATES.get(predicate)
+        if attribute is None or (entity, answer) in seen:
+            continue
+        asked = _first_name(answer) if attribute in FIRST_NAMES else answer
+        if asked:
+            seen.add((entity, answer))
+            answers = facts.setdefault(entity, {}).setdefault(attribute, [])
+            if asked not in answers:
+                answers.append(asked)
+    if not facts:
+        raise UsageError(
+            f"{path} holds no triplets of subj, obj and predicate; it should be the list of T-REx triplets"
+        )
+    return Triplets(facts, skipped)
+
+
+def _parse(triplet: object) -> tuple[str, str, str] | None:
+    """Entity, predicate and answer of a triplet; None where it is malformed."""
+    if not isinstance(triplet, dict):
+        return None
+    subject, answer, predicate = (triplet.get(key) for key in ("subj", "obj", "predicate"))
+    if not (isinstance(subject, str) and isinstance(answer, str) and isinstance(predicate, str)):
+        return None
+    entity, answer = _plain(subject), _plain(answer)
+    if predicate == "P577":
+        year = re.search("[0-9]{4}", answer)
+        answer = convert_year(int(year.group())) if year else ""
+    return (entity, predicate, answer) if entity and answer and predicate else None
+
+
+def _plain(text: str) -> str:
+    """The text without what stands in brackets, with single spaces."""
+    return " ".join(re.sub(r"\s*\([^()]*\)", "", text).split())
+
+
+def _first_name(person: str) -> str:
+    """The first of several names; empty where there is just one, or where it is a single character."""
+    first, _, others = person.partition(" ")
+    return first if others and len(first) > 1 else ""
+
+
+def _usable(facts: Facts, least: int) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    """The entities with enough questions, sorted, and the values of each attribute among them, sorted.
+
+    Leaving out an attribute that has just one value can leave an entity with too few questions, which
+    can take away another's second value, and so on until nothing changes.
+    """
+    kept = list(TEMPLATES)
+    while True:
+        usable = sorted(entity for entity, known in facts.items() if sum(name in known for name in kept) >= least)
+        words: dict[str, set[str]] = {name: set() for name in kept}
+        for entity in usable:
+            for name in kept:
+                words[name].update(facts[entity].get(name, ()))
+        several = [name for name in kept if len(words[name]) > 1]
+        if several == kept:
+            return usable, {name: tuple(sorted(words[name])) for name in kept}
+        kept = several
