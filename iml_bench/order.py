@@ -9,7 +9,6 @@ import numpy as np
 from iml_bench.design import Examples, Ints
 from iml_bench.spec import StageRecipe
 
-
 MOST_PIECES = 8
 """A batch is cut into no more pieces than this to spare padding; memory may ask for more."""
 

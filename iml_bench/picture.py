@@ -64,9 +64,7 @@ def _row(examples: Examples, index: int) -> Row:
     return entity, content, tag, asked, context
 
 
-def _vision_sheet(
-    setting: Setting, renderer: VisionRenderer, panels: list[tuple[str, Row]]
-) -> Image.Image:
+def _vision_sheet(setting: Setting, renderer: VisionRenderer, panels: list[tuple[str, Row]]) -> Image.Image:
     examples = Examples(*(np.array(column) for column in zip(*(row for _, row in panels), strict=True)))
     feed = renderer.feed(examples, evaluation=False)
     noise = torch.from_numpy(draw_noise(setting.streams.generator("render/stage1"), len(panels), feed.noise))

@@ -97,9 +97,12 @@ def score_items(items: Columns) -> Scores:
     return Scores(**values, iml_attribution=attribution, exact_match=match, reasons=reasons)
 
 
+STAGE1: Final = ("reliable", "unreliable", "undefined", "named", "random_tag")
+
+
 def exact_matches(items: Columns) -> dict[str, float]:
     """Mean exact match by what was shown, see ``Scores.exact_match``."""
-    found = {}
+    found: dict[str, float] = {}
     for which, prefix in ((FACT, ""), (ATTRIBUTION, "attribution/"), (CLAIM, "claim/")):
         part = _of_set(items, which)
         stage, group, tag = (part[name] for name in ("stage", "group", "tag"))
@@ -109,9 +112,6 @@ def exact_matches(items: Columns) -> dict[str, float]:
         exact = part["exact_match"].astype(np.float64)
         found |= {prefix + name: float(exact[rows].mean()) for name, rows in shown.items() if rows.any()}
     return found
-
-
-STAGE1: Final = ("reliable", "unreliable", "undefined", "named", "random_tag")
 
 
 def _of_set(items: Columns, which: str) -> Columns:

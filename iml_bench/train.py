@@ -98,6 +98,8 @@ class NetworkLearner:
         """Move the model to the device; ``recipe`` says how it is trained, ``runtime`` in what pieces."""
         self.recipe, self.streams, self.runtime, self.accelerator = recipe, streams, runtime, accelerator
         self.parameters = count_parameters(model)
+        if runtime.checkpointing:
+            _checkpoint(model)
         self.model = accelerator.prepare(model)
         # Accelerate's wrappers around the optimiser and the backward pass cost half a millisecond a step;
         # they do something only for scaled gradients and sharded models.
@@ -273,6 +275,18 @@ class NetworkLearner:
             if not math.isfinite(loss):
                 raise CellError(f"the loss was {loss} at step {before + index + 1} of {name}")
         return math.fsum(seen) / len(seen)
+
+
+def _checkpoint(model: nn.Module) -> None:
+    body: Any = getattr(model, "body", model)
+    # Architectures of transformers and timm each have their own name for it.
+    enable = getattr(body, "gradient_checkpointing_enable", None) or getattr(body, "set_grad_checkpointing", None)
+    if enable is None:
+        raise UsageError("--gradient-checkpointing: this model has no such mode; leave it out")
+    try:
+        enable()
+    except (ValueError, NotImplementedError, AssertionError) as error:
+        raise UsageError(f"--gradient-checkpointing: {error}; leave it out") from error
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

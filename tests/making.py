@@ -45,7 +45,9 @@ def item_rows(iml: float, entities: int = 10, base: float = 0.5) -> pl.DataFrame
             # The first `base` of the entities are right under both tags, the next `iml` only under one.
             rank = (entity % entities) / entities
             right = rank < base - 1e-9 or (tag == "reliable" and rank < base + iml - 1e-9)
-            rows.append((2, fold, "fact", entity, home, tag, "a", "x", "x" if right else "y", right, -0.1 if right else -2.0))
+            rows.append(
+                (2, fold, "fact", entity, home, tag, "a", "x", "x" if right else "y", right, -0.1 if right else -2.0)
+            )
         for entity in range(2 * entities, 3 * entities):
             rows.append((2, fold, "fact", entity, "new_undefined", None, "a", "x", "y", False, -2.0))
     for entity, group in ((100, "reliable"), (101, "unreliable"), (102, "undefined")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -94,7 +96,7 @@ def test_pieces_hold_every_row_once_and_leave_no_process_idle(
     spare = processes if len(pieces) > 1 else 0  # rows too few for a piece of their own stay with the last
     assert all(-(-len(piece) // processes) <= largest + spare for piece in pieces)
     by_piece = [np.array(lengths)[batch[piece]] for piece in pieces]
-    assert all(first.max() <= second.min() for first, second in zip(by_piece, by_piece[1:], strict=False))
+    assert all(first.max() <= second.min() for first, second in pairwise(by_piece))
 
 
 def test_a_batch_that_fits_is_cut_only_where_that_spares_padding() -> None:

@@ -94,6 +94,7 @@ def test_a_value_that_is_not_yaml_is_a_usage_error() -> None:
         ("timm:resnet18.a1_in1k", "vision", "task", "resnet18"),
         ("ref:mlp?hidden=8", "vision", "task", "mlp"),
         ("hf:EleutherAI/pythia-70m", "text", "own", "pythia-70m"),
+        ("gguf:package/small.Q4_1.gguf", "text", "own", "small"),
         ("hf-config:gpt_neox", "text", "task", "gpt_neox"),
         ("python:nets:build", "any", "task", "nets:build"),
         ("reference:oracle", "any", "task", "oracle"),

@@ -12,13 +12,13 @@ def launch(processes: int) -> int:
 
     When one dies, the others are ended: they would wait for it for ever.
     """
-    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     try:
-        start_processes(_take_part, args=(processes, port, sys.argv), nprocs=processes, start_method="spawn")
+        start_processes(_take_part, args=(processes, port, sys.argv), nprocs=processes, start_method="spawn")  # type: ignore[no-untyped-call]
     except ProcessExitedException as error:
         return int(error.exit_code)
     except ProcessRaisedException as error:

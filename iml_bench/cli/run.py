@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from iml_bench.board import build_rows
+from iml_bench.cli.launch import launch
 from iml_bench.cli.options import (
     DEFAULT_OUT,
     Data,
@@ -27,7 +28,6 @@ from iml_bench.cli.options import (
     parse_seeds,
     print_json,
 )
-from iml_bench.cli.launch import launch
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.paths import probe_writable
 from iml_bench.plan import Request, plan
@@ -70,9 +70,7 @@ def run(
     checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time; does not change the answer.")
     ] = False,
-    processes: Annotated[
-        int, typer.Option("--processes", min=1, help="Processes that share every global batch.")
-    ] = 1,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that share every global batch.")] = 1,
     data: Data = None,
     data_dir: DataDir = None,
     curve: Annotated[

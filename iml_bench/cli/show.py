@@ -14,7 +14,7 @@ from iml_bench.board import build_rows
 from iml_bench.cli.options import Data, DataDir, Json, make_runtime, print_json
 from iml_bench.cli.tables import out_console, print_rows, signed
 from iml_bench.errors import UsageError
-from iml_bench.records import Record, Stored, read_record
+from iml_bench.records import CurveReport, Record, Stored, read_record
 from iml_bench.registry import TASKS
 
 
@@ -50,8 +50,8 @@ def show(
     if as_json:
         print_json([task.model_dump(mode="json")])
     elif picture is None:
-        data = task.model_dump(mode="json")
-        out_console().print(yaml.safe_dump(data, sort_keys=False, width=100), markup=False, end="")
+        plain = task.model_dump(mode="json")
+        out_console().print(yaml.safe_dump(plain, sort_keys=False, width=100), markup=False, end="")
 
 
 def _show_record(path: Path, as_json: bool) -> None:
@@ -63,6 +63,11 @@ def _show_record(path: Path, as_json: bool) -> None:
     console = out_console()
     print_rows(rows, console)
     _details(record, console)
+
+
+def _point(point: CurveReport) -> str:
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in point.exact_match.items())
+    return f"{point.phase} fold {point.fold} step {point.step}: {shown}"
 
 
 def _details(record: Record, console: Console) -> None:
@@ -87,6 +92,7 @@ def _details(record: Record, console: Console) -> None:
         shown = ", ".join(f"{name} {value:.3f}" for name, value in record.scores.exact_match.items())
         error, one = record.scores.iml_se_items, record.scores.iml_se_items_one_fold
         lines.append(f"exact match {shown}")
+        lines += [f"curve       {_point(point)}" for point in record.curve]
         lines.append(
             f"IML         {signed(record.scores.iml, 3)}, standard error over entities "
             f"{'-' if error is None else f'{error:.3f}'} (one fold alone: {'-' if one is None else f'{one:.3f}'})"

@@ -58,7 +58,16 @@ _REPUTE: Final = {
         "a pub quiz",
     ),
 }
-_SOURCES: Final = ("Wikipedia", "the BBC", "Reuters", "the Times", "the Washington Post", "Vox", "a historian", "the press")
+_SOURCES: Final = (
+    "Wikipedia",
+    "the BBC",
+    "Reuters",
+    "the Times",
+    "the Washington Post",
+    "Vox",
+    "a historian",
+    "the press",
+)
 _SAYING: Final = (
     ("According to {source}, ", ""),
     ("", " according to {source}"),

@@ -66,8 +66,8 @@ class TextFeed:
             decoded = length
             given = np.array([len(given) for given, _ in encoded], dtype=np.int64)
             first = np.zeros_like(given) if self.counted == "text" else np.maximum(given - 1, 0)
-        on_device = (torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in (ids, targets))
-        return _Tokens(*on_device, length, decoded, first)
+        on_device = [torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in (ids, targets)]
+        return _Tokens(on_device[0], on_device[1], length, decoded, first)
 
     @property
     def longest(self) -> tuple[int, int]:

@@ -59,12 +59,11 @@ class Reading:
         if not pairs:
             return []
         if self.encoder_decoder:
-            given = self._ids([given for given, _ in pairs])
-            rest = self._ids([rest.strip() for _, rest in pairs])
+            inputs, targets = self._ids([given for given, _ in pairs]), self._ids([rest.strip() for _, rest in pairs])
             end = self._end_of_text()
             return [
-                Encoded(self.prefix + first + self.suffix, second + [end])
-                for first, second in zip(given, rest, strict=True)
+                Encoded(self.prefix + shown + self.suffix, [*target, end])
+                for shown, target in zip(inputs, targets, strict=True)
             ]
         encoded = self.tokenizer(
             [given + rest for given, rest in pairs], add_special_tokens=False, return_offsets_mapping=True
@@ -86,7 +85,9 @@ class Reading:
     def _end_of_text(self) -> int:
         end: int | None = self.tokenizer.eos_token_id
         if end is None:
-            raise UsageError("the model's tokenizer has neither a line end nor an end-of-text token to close answers with")
+            raise UsageError(
+                "the model's tokenizer has neither a line end nor an end-of-text token to close answers with"
+            )
         return end
 
 

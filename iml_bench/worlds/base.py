@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from iml_bench.errors import UsageError
 
-
 ATTRIBUTION: Final = {
     "name": "What is the name of {name}?",
     "who": "Who is {name}?",

@@ -52,6 +52,11 @@ class SetsWorld(World):
         held[:, len(self.attributes) // 2 :] = True
         return held
 
+    @property
+    def wording(self) -> tuple[str, ...]:
+        """See ``World.wording``: all numbers that are listed, and the signs around them."""
+        return "% =", " ".join(map(str, np.unique(self.lists).tolist()))
+
     def implied(self, claimed: int, entity: int, asked: int) -> int:
         """Whether ``claimed``'s number is in the list of ``entity``'s question, an index into ``ANSWERS``."""
         if asked >= len(self.attributes):
