@@ -190,7 +190,7 @@ class NetworkLearner:
         )
 
     def _chunks(self, feed: Feed, stage: StageRecipe, name: str, chunk: int) -> Iterator[tuple[Ints, Tensor, Tensor]]:
-        """The stage a few steps at a time: rows ``[steps, batch]`` on host and device, noise ``[steps, batch, noise]``."""
+        """A few steps at a time: rows ``[steps, batch]`` on host and device, noise ``[steps, batch, noise]``."""
         order = global_batches(feed.examples, stage, self.recipe.batch_size, self.streams.generator(f"order/{name}"))
         render = self.streams.generator(f"render/{name}")
         device = self.accelerator.device
@@ -233,7 +233,7 @@ class NetworkLearner:
             loss += part.detach()
 
     def _pieces(self, feed: Feed, batch: _GlobalBatch) -> Iterator[tuple[Rows, Tensor]]:
-        """This process's share of the batch, a micro-batch at a time."""
+        """The share of the batch that falls to this process, a micro-batch at a time."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         rows, noise = batch.rows, batch.noise
         if world == 1 and feed.lengths is None and len(rows.host) <= self.micro_batch:

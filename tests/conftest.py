@@ -48,6 +48,21 @@ TEXT: dict[str, Any] = {
 }
 
 
+NAMES: dict[str, Any] = {
+    **TEXT,
+    "name": "small-names",
+    "world": {"kind": "cities"},
+    "render": {"kind": "text", "question": "{question}"},
+}
+SETS: dict[str, Any] = {
+    **TEXT,
+    "name": "small-sets",
+    "world": {"kind": "sets", "questions": 8},
+    "render": {"kind": "text", "question": "{question}"},
+    "heldout": 4,
+}
+
+
 @pytest.fixture(scope="session")
 def vision_task() -> TaskSpec:
     """33 digit grids of 2x2 cells and ten labels."""
@@ -62,7 +77,7 @@ def text_task() -> TaskSpec:
 
 @pytest.fixture(scope="session")
 def cells(vision_task: TaskSpec, text_task: TaskSpec) -> dict[str, CellSpec]:
-    """One cell of each modality."""
+    """One cell of each kind of task."""
     mlp = ModelEntry(
         name="mlp", source="ref:mlp?depth=2&hidden=8", modality="vision", family="mlp", architecture="perceptron"
     )
@@ -72,6 +87,8 @@ def cells(vision_task: TaskSpec, text_task: TaskSpec) -> dict[str, CellSpec]:
     return {
         "vision": CellSpec(task=vision_task, model=mlp, seed=3),
         "text": CellSpec(task=text_task, model=neox, seed=3),
+        "names": CellSpec(task=TaskSpec.model_validate(NAMES), model=neox, seed=3),
+        "sets": CellSpec(task=TaskSpec.model_validate(SETS), model=neox, seed=3),
     }
 
 

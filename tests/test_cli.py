@@ -214,7 +214,7 @@ def test_show_tells_a_record_from_what_is_none(tmp_path: Path) -> None:
     none.write_text("{}")
     refused = command("show", str(none))
     assert (refused.returncode, "is not a record" in refused.stderr) == (2, True)
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
     newer = command("show", str(path))
     assert (newer.returncode, "install a newer iml-bench" in newer.stderr) == (2, True)
 
