@@ -93,7 +93,7 @@ def test_pieces_hold_every_row_once_and_leave_no_process_idle(
     pieces = micro_batches(batch, np.array(lengths), largest, processes, worthwhile)
     assert sorted(np.concatenate(pieces).tolist()) == list(range(len(lengths)))
     assert all(len(piece) >= processes for piece in pieces)
-    spare = processes if len(pieces) > 1 else 0  # rows too few for a piece of their own stay with the last
+    spare = int(processes > 1)  # rows too few for a piece of their own stay with the last one
     assert all(-(-len(piece) // processes) <= largest + spare for piece in pieces)
     by_piece = [np.array(lengths)[batch[piece]] for piece in pieces]
     assert all(first.max() <= second.min() for first, second in pairwise(by_piece))

@@ -110,5 +110,6 @@ def test_the_package_uses_every_documented_stream_and_no_other() -> None:
     used = set()
     for path in Path(iml_bench.__file__).parent.rglob("*.py"):
         for name in re.findall(r"\.(?:generator|integer)\(f?\"([^\"]+)\"\)", path.read_text(encoding="utf-8")):
-            used |= {name.replace("{name}", stage) for stage in ("stage1", "stage2")}
+            phases = ("stage1", "stage1-definitions", "stage1-questions", "stage2", "joint")
+            used |= {name.replace("{name}", phase) for phase in phases}
     assert used == set(STREAMS)

@@ -73,6 +73,7 @@ def load_language_model(entry: ModelEntry, shape: TextShape, optimizer: str, dev
     Raises:
         UsageError: when it cannot be had, its context is too short, or it is too large for the memory.
     """
+    _be_quiet()
     published = entry.parsed.scheme != "hf-config"
     config, options = _published_config(entry) if published else (_new_config(entry, shape), {})
     _check_context(entry, config, shape)
@@ -89,6 +90,14 @@ def load_language_model(entry: ModelEntry, shape: TextShape, optimizer: str, dev
             )
     _add_lora(entry, model)
     return model  # type: ignore[no-any-return]
+
+
+def _be_quiet() -> None:
+    """Keep the library's bars and advice off the terminal, where a run shows its own."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _tokenizer(entry: ModelEntry) -> Any:
