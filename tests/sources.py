@@ -46,7 +46,7 @@ def people_file() -> Path:
 
 @cache
 def works_file() -> Path:
-    """A JSON of triplets in the form of the filtered T-REx: seven questions about every work, and a predicate that is not used."""
+    """A JSON of triplets in the form of the filtered T-REx: seven questions about every work, and one unused."""
     rng = np.random.default_rng(0)
     path = Path(tempfile.mkdtemp(prefix="iml-bench-test-")) / "triplets.json"
     people = invented_names(60)
