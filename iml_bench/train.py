@@ -166,13 +166,24 @@ class NetworkLearner:
         return generate(body, prompts, reading, longest, self.accelerator.device)
 
     def snapshot(self) -> dict[str, Tensor]:
-        """A copy of all weights and buffers, on the host: two sets of a large model may not fit the device."""
-        state = self.accelerator.unwrap_model(self.model).state_dict()
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+        """A copy of all that training changes, on the host: two sets of a large model may not fit the device.
+
+        Of a model that is sharded among processes each keeps its own shards.
+        """
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._changing()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Put the weights of a snapshot back."""
-        self.accelerator.unwrap_model(self.model).load_state_dict(state)
+        for name, tensor in self._changing():
+            tensor.copy_(state[name])
+
+    def _changing(self) -> Iterator[tuple[str, Tensor]]:
+        """Weights that are trained, and buffers."""
+        model = self.accelerator.unwrap_model(self.model)
+        trained = ((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad)
+        for name, tensor in itertools.chain(trained, model.named_buffers()):
+            local = tensor.detach()
+            yield name, local.to_local() if hasattr(local, "to_local") else local
 
     def _fresh_optimizer(self, steps: int) -> tuple[Any, Any]:
         optimizer: Any = make_optimizer(self.model, self.recipe)

@@ -174,6 +174,36 @@ BAD_INPUT = {
     "device": (["--device", "gpu"], "--device 'gpu' is none of auto, cpu, cuda, mps"),
     "data folder": (["--data-dir", "/nowhere"], "--data-dir '/nowhere' is not a folder"),
     "tracker": (["--track", "notebook"], "--track 'notebook': Accelerate knows"),
+    "no processes": (["--processes", "0"], "--processes 0: give 1"),
+    "no small setting": (["--small"], "task 'vision' has no small setting"),
+    "a file for nothing": (["--data", __file__], "task 'vision' reads no file; leave --data out"),
+    "no file": (["--task", "text-cvdb"], "reads its entities from a file; give --data FILE"),
+    "missing file": (["--task", "text-cvdb", "--data", "/nowhere.csv"], "--data '/nowhere.csv' is not a file"),
+    "not the csv": (["--task", "text-cvdb", "--data", __file__, "--model", "neox-xs"], "column"),
+    "not the json": (["--task", "text-trex", "--data", __file__, "--model", "neox-xs"], "JSON"),
+    "exact match": (
+        ["--task", "text", "--exact-match", "fuzzy"],
+        "exact_match: input should be 'strict' or 'normalised'",
+    ),
+    "not a gguf": (["--task", "text", "--model", f"gguf:{__file__}"], "is not a GGUF file"),
+    "no gguf": (["--task", "text", "--model", "gguf:nowhere/x.gguf"], "gguf"),
+    "short context": (
+        [
+            "--task",
+            "text",
+            "--model",
+            "hf-config:gpt_neox?hidden_size=16&num_attention_heads=2&max_position_embeddings=6",
+        ],
+        "reads at most 6 tokens and the longest text of this task has 8",
+    ),
+    "too large": (
+        ["--task", "text", "--model", "hf-config:gpt_neox?hidden_size=16384&num_hidden_layers=90"],
+        "GiB",
+    ),
+    "not on this machine": (
+        ["--task", "text-cities", "--small", "--model", "pythia-160m"],
+        "is not on this machine and the hub cannot be reached; download it first",
+    ),
 }
 
 
@@ -182,7 +212,18 @@ def test_bad_input_is_one_sentence_exit_2_and_nothing_written(case: str, tmp_pat
     arguments, sentence = BAD_INPUT[case]
     task = [] if "--task" in arguments else ["--task", "vision"]
     out = tmp_path / "out"
-    done = command("run", *task, *arguments, "--out", str(out), "--workers", "1", cwd=tmp_path, PYTHONPATH=TESTS)
+    done = command(
+        "run",
+        *task,
+        *arguments,
+        "--out",
+        str(out),
+        "--workers",
+        "1",
+        cwd=tmp_path,
+        PYTHONPATH=TESTS,
+        HF_HUB_OFFLINE="1",
+    )
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

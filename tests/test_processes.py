@@ -42,3 +42,25 @@ def test_two_processes_give_the_scores_of_one(task: str, model: str, tmp_path: P
     assert [stage.micro_batch for stage in two.record.stages] == [8] * 3
     losses = ([stage.final_loss for stage in entry.record.stages] for entry in (one, two))
     assert np.allclose(*losses, rtol=1e-4)
+
+
+def test_the_option_processes_does_the_same(tmp_path: Path) -> None:
+    arguments = ["run", "--task", "text", "--model", "neox-xs", "--smoke", "--seeds", "1", "--device", "cpu"]
+    arguments += ["--set", "recipe.batch_size=15", "--set", "recipe.loss_on=text"]
+    alone = command(*arguments, "--workers", "1", "--out", str(tmp_path / "one"))
+    both = command(*arguments, "--processes", "2", "--out", str(tmp_path / "two"))
+    assert (alone.returncode, both.returncode) == (0, 0), both.stderr
+    assert both.stderr.count("records in") == 1, "only the main process speaks"
+    one, two = _trained(tmp_path / "one"), _trained(tmp_path / "two")
+    assert two.record.provenance.processes == 2
+    first, second = read_items(one), read_items(two)
+    assert np.abs(log_likelihoods(first) - log_likelihoods(second)).max() < 1e-3
+    assert first.drop("log_likelihood").equals(second.drop("log_likelihood"))
+
+
+def test_several_processes_pass_the_exit_status_on(tmp_path: Path) -> None:
+    failing = "python:models_for_tests:diverging?after=7"
+    arguments = ["run", "--task", "vision", "--smoke", "--seeds", "1", "--device", "cpu", "--processes", "2"]
+    done = command(*arguments, "--model", failing, "--out", str(tmp_path), PYTHONPATH=str(Path(__file__).parent))
+    assert done.returncode == 1
+    assert "the loss was nan at step 8 of stage1" in done.stderr

@@ -29,6 +29,7 @@ from iml_bench.cli.options import (
     print_json,
 )
 from iml_bench.cli.tables import out_console, print_rows
+from iml_bench.errors import UsageError
 from iml_bench.paths import probe_writable
 from iml_bench.plan import Request, plan
 from iml_bench.records import Store, latest_by_key
@@ -70,7 +71,7 @@ def run(
     checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time; does not change the answer.")
     ] = False,
-    processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that share every global batch.")] = 1,
+    processes: Annotated[int, typer.Option("--processes", help="Processes that share every global batch.")] = 1,
     data: Data = None,
     data_dir: DataDir = None,
     curve: Annotated[
@@ -88,6 +89,8 @@ def run(
       iml-bench run --task vision --alpha 0.5 --seeds 8
       iml-bench run --task text-cities --small --model smollm2-135m --seeds 3 --set recipe.precision=bf16
     """
+    if processes < 1:
+        raise UsageError(f"--processes {processes}: give 1, or as many as shall share every batch")
     shorthands = {"alpha": alpha, "recipe.batch_size": batch_size, "recipe.lr": lr, "exact_match": exact_match}
     request = Request(
         task=task,
