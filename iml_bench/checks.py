@@ -52,8 +52,9 @@ def check_task(name: str, runtime: Runtime) -> Iterator[Step]:
     yield _step("the same seed gives the same data", lambda: _same_data(task, runtime, setting[0]))
     yield _step("nothing asked was trained on", lambda: _no_leak(setting[0]))
     yield _step("false definitions are false", lambda: _false_definitions(setting[0]))
+    few = apply_overrides(task, task.small)
     for reference, wanted in (("oracle", 1.0), ("gullible", 0.0), ("random", None)):
-        yield _step(f"{reference} reads what it must", partial(_reference, task, reference, wanted, runtime))
+        yield _step(f"{reference} reads what it must", partial(_reference, few, reference, wanted, runtime))
     yield from _cell_steps(_shrunk(task), find_model(task.model, task), runtime)
 
 

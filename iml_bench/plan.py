@@ -104,7 +104,7 @@ def _world_source(task: TaskSpec, data: Path | None) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def suite_requests(suite: SuiteSpec, *, smoke: bool = False) -> list[Request]:
+def suite_requests(suite: SuiteSpec, *, smoke: bool = False, data: Path | None = None) -> list[Request]:
     """A suite's grids as requests: one for every combination of a grid's axes."""
     return [
         Request(
@@ -113,6 +113,7 @@ def suite_requests(suite: SuiteSpec, *, smoke: bool = False) -> list[Request]:
             seeds=tuple(range(grid.seeds)),
             overrides={**grid.set, **dict(zip(grid.axes, values, strict=True))},
             smoke=smoke,
+            data=data,
         )
         for grid in suite.grids
         for values in product(*grid.axes.values())

@@ -21,7 +21,7 @@ from iml_bench.design import Ints
 from iml_bench.errors import CellError, UsageError
 from iml_bench.models import count_parameters, generate
 from iml_bench.order import global_batches, micro_batches
-from iml_bench.render import Feed, Rows, draw_noise
+from iml_bench.render import Feed, Rows, draw_noise, to_device
 from iml_bench.render.tokens import Reading
 from iml_bench.runtime import Progress, Runtime
 from iml_bench.spec import Recipe, StageRecipe
@@ -256,7 +256,7 @@ class NetworkLearner:
             if len(share) == len(rows.host):
                 yield rows, noise  # the order within a piece is of no matter
                 return
-            chosen = torch.from_numpy(share).to(rows.device.device)
+            chosen = to_device(share, rows.device.device)
             yield Rows(rows.host[share], rows.device.index_select(0, chosen)), noise.index_select(0, chosen)
 
     def _loss(self, feed: Feed, rows: Rows, noise: Tensor) -> Tensor:

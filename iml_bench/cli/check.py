@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from iml_bench.cli.options import DataDir, Device, Json, make_runtime, print_json
+from iml_bench.cli.options import Data, DataDir, Device, Json, make_runtime, print_json
 from iml_bench.cli.tables import out_console
 from iml_bench.errors import UsageError, unknown
 from iml_bench.registry import MODELS, TASKS
@@ -17,6 +17,7 @@ from iml_bench.spec import SCHEMES
 def check(
     name: Annotated[str, typer.Argument(metavar="MODEL|TASK", help="A name, a source, or a file.")],
     task: Annotated[str | None, typer.Option("--task", help="For a model: the task to check it on.")] = None,
+    data: Data = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
     as_json: Json = False,
@@ -29,7 +30,7 @@ def check(
       iml-bench check timm:resnet18
       iml-bench check my-model.yaml --task text
     """
-    runtime = make_runtime(device, data_dir=data_dir)
+    runtime = make_runtime(device, data_dir=data_dir, data=data)
     kind = _kind(name)
     from iml_bench import checks
 

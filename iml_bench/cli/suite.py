@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from iml_bench.cli.options import DEFAULT_OUT, DataDir, Device, Json, Out, Workers, make_runtime, print_json
+from iml_bench.cli.options import DEFAULT_OUT, Data, DataDir, Device, Json, Out, Workers, make_runtime, print_json
 from iml_bench.cli.run import execute
 from iml_bench.cli.tables import out_console
 from iml_bench.plan import plan, suite_requests
@@ -39,6 +39,7 @@ def run_suite(
     out: Out = DEFAULT_OUT,
     workers: Workers = None,
     device: Device = "auto",
+    data: Data = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -50,6 +51,6 @@ def run_suite(
       iml-bench suite run first-light --smoke --out /tmp/try
       iml-bench suite run my-suite.yaml --workers 1
     """
-    runtime = make_runtime(device, data_dir=data_dir, out=out)
-    jobs = plan(suite_requests(SUITES.get(name), smoke=smoke), out)
+    runtime = make_runtime(device, data_dir=data_dir, data=data, out=out)
+    jobs = plan(suite_requests(SUITES.get(name), smoke=smoke, data=data), out)
     raise typer.Exit(execute(jobs, runtime, workers, as_json=as_json))

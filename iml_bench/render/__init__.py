@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 
 from iml_bench.design import Design
-from iml_bench.render.base import Batch, Feed, Renderer, Rows, draw_noise
+from iml_bench.render.base import Batch, Feed, Renderer, Rows, draw_noise, to_device
 from iml_bench.render.text import TextRenderer
 from iml_bench.render.vision import VisionRenderer
 from iml_bench.spec import DigitGridRender, LabelGridWorld, TaskSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds import World
 
-__all__ = ["Batch", "Feed", "Renderer", "Rows", "TextRenderer", "VisionRenderer", "build_renderer", "draw_noise"]
+__all__ = ["Batch", "Feed", "Renderer", "Rows", "TextRenderer", "VisionRenderer", "build_renderer", "draw_noise", "to_device"]
 
 
 def build_renderer(

@@ -16,6 +16,12 @@ from iml_bench.design import Examples, Ints
 from iml_bench.worlds import World
 
 
+def to_device(array: Ints, device: torch.device) -> Tensor:
+    """Put a small array on a device without waiting for the work that is queued there."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 class Rows(NamedTuple):
     """Rows of a feed, ``[b]`` each: on the host, which decides shapes, and on the device."""
 
@@ -25,7 +31,7 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, host: Ints, device: torch.device) -> Rows:
         """Rows known on the host."""
-        return cls(host, torch.from_numpy(host).to(device))
+        return cls(host, to_device(host, device))
 
 
 class Batch(NamedTuple):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iml_bench.design import Examples, Ints
-from iml_bench.render.base import Batch, Rows
+from iml_bench.render.base import Batch, Rows, to_device
 from iml_bench.render.tokens import Reading
 
 
@@ -94,8 +94,7 @@ class TextFeed:
         width = int(tokens.length[rows.host].max())
         decoded = int(tokens.decoded[rows.host].max())
         scored, _ = _scored(tokens, rows.host, decoded)
-        keep = torch.from_numpy(scored)
-        keep = keep.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else keep.to(device)
+        keep = to_device(scored, device)
         ids = tokens.ids.index_select(0, rows.device)[:, :width]
         targets = tokens.targets.index_select(0, rows.device)[:, :decoded]
         inputs = {"keep": keep, "input_ids": ids}
@@ -111,7 +110,7 @@ class TextFeed:
         """See ``Feed.answered``; a feed made for evaluation scores answers only."""
         tokens = self.tokens
         _, owner = _scored(tokens, rows.host, int(tokens.decoded[rows.host].max()))
-        return torch.arange(len(owner), device=self.device), torch.from_numpy(owner).to(self.device)
+        return torch.arange(len(owner), device=self.device), to_device(owner, self.device)
 
     def prompts(self) -> list[list[int]]:
         """Token ids of what is given, for generation."""
@@ -122,7 +121,7 @@ class TextFeed:
         return "\0".join("|".join(self.texts[row]) for row in rows.tolist()).encode()
 
     def _mask(self, rows: Rows, width: int) -> Tensor:
-        length = torch.from_numpy(self.tokens.length[rows.host]).to(self.device)
+        length = to_device(self.tokens.length[rows.host], self.device)
         return (torch.arange(width, device=self.device) < length[:, None]).long()
 
 
