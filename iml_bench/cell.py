@@ -22,7 +22,19 @@ import numpy as np
 import polars as pl
 import torch
 
-from iml_bench.design import FOLDS, GROUPS, NONE, TAGS, Design, Examples, build_design, phases
+from iml_bench.design import (
+    ATTRIBUTIONS,
+    CLAIMS,
+    FACTS,
+    FOLDS,
+    GROUPS,
+    NONE,
+    TAGS,
+    Design,
+    Examples,
+    build_design,
+    phases,
+)
 from iml_bench.evaluate import Answering, answer_questions, generate_answers
 from iml_bench.models import Form, Shape, TextShape, VisionShape, load_form, load_model
 from iml_bench.reference import ReferenceLearner
@@ -30,7 +42,7 @@ from iml_bench.render import Feed, Renderer, TextRenderer, build_renderer, draw_
 from iml_bench.render.text_feed import TextFeed
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, LabelGridWorld, StageRecipe, TaskSpec
-from iml_bench.stats import ATTRIBUTION, CLAIM, FACT, exact_matches
+from iml_bench.stats import exact_matches
 from iml_bench.streams import Streams
 from iml_bench.train import NetworkLearner, StageOutcome, Watch, make_accelerator
 from iml_bench.worlds import World, build_world
@@ -117,13 +129,13 @@ class Setting:
         """What a phase of training shows, see ``Design.trained``."""
         return self._feed(("train", phase, fold), self.design.trained(phase, fold))
 
-    def question_feed(self, stage: int, fold: int = 0, which: str = FACT) -> Feed:
+    def question_feed(self, stage: int, fold: int = 0, which: str = FACTS) -> Feed:
         """What is asked after a stage; it differs between folds only where definitions stand before questions."""
         fold = fold if self.design.in_context else 0
-        if which == FACT:
+        if which == FACTS:
             examples = self.design.asked(stage, fold)
         else:
-            examples = self.design.attributions(stage, fold, claimed=which == CLAIM)
+            examples = self.design.attributions(stage, fold, claimed=which == CLAIMS)
         return self._feed((which, str(stage), fold), examples)
 
     def _feed(self, which: tuple[str, str, int], examples: Examples) -> Feed:
@@ -135,7 +147,7 @@ class Setting:
     @property
     def question_sets(self) -> tuple[str, ...]:
         """The sets of questions that this task asks."""
-        return (FACT, ATTRIBUTION, CLAIM) if self.task.attribution else (FACT,)
+        return (FACTS, ATTRIBUTIONS, CLAIMS) if self.task.attribution else (FACTS,)
 
     def shape(self) -> Shape:
         """What a model must take and give."""
@@ -229,7 +241,7 @@ class _Run:
         """One point of the learning curve: what is asked after this phase."""
         with self.clock("curve"):
             stages = {"stage2": (2,), "joint": (1, 2)}.get(phase, (1,))
-            tables = [self.table(stage, fold, FACT) for stage in stages]
+            tables = [self.table(stage, fold, FACTS) for stage in stages]
             items = pl.concat([table for table in tables if table is not None])
             columns = {name: items[name].to_numpy() for name in items.columns}
             self.curve.append(CurvePoint(phase, fold, step, exact_matches(columns)))

@@ -39,6 +39,9 @@ TAGS: Final = ("reliable", "unreliable", "fresh", "own")
 a group; ``own`` stands for a random tag that no other definition has."""
 SHARED_TAGS: Final = TAGS[:3]
 NONE: Final = -1
+FACTS, ATTRIBUTIONS, CLAIMS = "fact", "attribution", "claim"
+"""Sets of questions: about attributes; which entity an alias stands for; and that again, where the right
+answer is what a false definition said."""
 FOLDS: Final = (0, 1)
 """Stage 2 is run once per fold; in fold 1 the reliable and unreliable halves of the new entities
 have exchanged their tags."""

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from iml_bench.design import ATTRIBUTIONS, CLAIMS, FACTS, STAGE1_GROUPS
 from iml_bench.spec import Spec
 
 Columns = Mapping[str, NDArray[Any]]
@@ -29,9 +30,6 @@ SCORES: Final = (
 """The scores that are averaged over seeds."""
 
 CONFIDENCE: Final = 0.95
-FACT, ATTRIBUTION, CLAIM = "fact", "attribution", "claim"
-"""Sets of questions: about attributes; which entity an alias stands for; and that again, where the
-right answer is what a false definition said."""
 
 
 class Scores(Spec):
@@ -68,7 +66,7 @@ def score_items(items: Columns) -> Scores:
             ``tag`` (or null), ``exact_match``, ``log_likelihood``.
     """
     match = exact_matches(items)
-    facts, attributions = _of_set(items, FACT), _of_set(items, ATTRIBUTION)
+    facts, attributions = _of_set(items, FACTS), _of_set(items, ATTRIBUTIONS)
     asked = len(attributions["stage"]) > 0
 
     def difference(first: str, second: str) -> float | None:
@@ -97,16 +95,13 @@ def score_items(items: Columns) -> Scores:
     return Scores(**values, iml_attribution=attribution, exact_match=match, reasons=reasons)
 
 
-STAGE1: Final = ("reliable", "unreliable", "undefined", "named", "random_tag")
-
-
 def exact_matches(items: Columns) -> dict[str, float]:
     """Mean exact match by what was shown, see ``Scores.exact_match``."""
     found: dict[str, float] = {}
-    for which, prefix in ((FACT, ""), (ATTRIBUTION, "attribution/"), (CLAIM, "claim/")):
+    for which, prefix in ((FACTS, ""), (ATTRIBUTIONS, "attribution/"), (CLAIMS, "claim/")):
         part = _of_set(items, which)
         stage, group, tag = (part[name] for name in ("stage", "group", "tag"))
-        shown = {name: (stage == 1) & (group == name) for name in STAGE1}
+        shown = {name: (stage == 1) & (group == name) for name in STAGE1_GROUPS}
         shown |= {f"new_{name}": (stage == 2) & (tag == name) for name in ("reliable", "unreliable", "fresh")}
         shown["new_undefined"] = (stage == 2) & (group == "new_undefined")
         exact = part["exact_match"].astype(np.float64)
@@ -116,7 +111,7 @@ def exact_matches(items: Columns) -> dict[str, float]:
 
 def _of_set(items: Columns, which: str) -> Columns:
     if "set" not in items:
-        return items if which == FACT else {name: column[:0] for name, column in items.items()}
+        return items if which == FACTS else {name: column[:0] for name, column in items.items()}
     rows = items["set"] == which
     return {name: column[rows] for name, column in items.items()}
 

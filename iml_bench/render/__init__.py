@@ -12,7 +12,17 @@ from iml_bench.spec import DigitGridRender, LabelGridWorld, TaskSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds import World
 
-__all__ = ["Batch", "Feed", "Renderer", "Rows", "TextRenderer", "VisionRenderer", "build_renderer", "draw_noise", "to_device"]
+__all__ = [
+    "Batch",
+    "Feed",
+    "Renderer",
+    "Rows",
+    "TextRenderer",
+    "VisionRenderer",
+    "build_renderer",
+    "draw_noise",
+    "to_device",
+]
 
 
 def build_renderer(
