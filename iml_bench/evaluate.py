@@ -85,10 +85,11 @@ def _ask(learner: Answering, feed: Feed, rows: Rows, noise: Tensor) -> tuple[Ten
         draws = noise.index_select(0, rows.device)
         logits = learner.logits(feed, rows, draws)
         position, owner = feed.answered(rows)
-        likely = torch.log_softmax(logits.index_select(0, position).float(), dim=-1)
         right = feed.batch(rows, draws).targets.index_select(0, position)
-        score = likely.gather(1, right[:, None])[:, 0]
-        return likely.argmax(dim=-1), right, score, rows.device.index_select(0, owner)
+        asked = logits.index_select(0, position).float()
+        # The same as a log-softmax, without writing one down for every word of the vocabulary.
+        score = asked.gather(1, right[:, None])[:, 0] - asked.logsumexp(dim=-1)
+        return asked.argmax(dim=-1), right, score, rows.device.index_select(0, owner)
     except RuntimeError as error:
         if len(rows.host) == 1 or not should_reduce_batch_size(error):
             raise

@@ -32,8 +32,9 @@ PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GP
 REPORTS_PER_STAGE = 40
 LARGEST_CHUNK = 64
 """Steps between two looks at the loss; the host waits for the device only there."""
-WORTHWHILE_TOKENS = {"cpu": 1024, "cuda": 8192}
-"""Tokens of a piece of a batch below which a device is no faster for having fewer."""
+WORTHWHILE_TOKENS = {"cpu": 512, "cuda": 8192}
+"""Tokens of a piece of a batch below which a device is no faster for having fewer. On a CPU larger
+pieces are slower even without padding: their logits are too large to be kept by the allocator."""
 
 
 class Watch(NamedTuple):
@@ -233,7 +234,12 @@ class NetworkLearner:
             loss.zero_()
         if self.recipe.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
-        optimizer.step()
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            raise CellError("out of memory in the optimiser; recipe.optimizer=adafactor or LoRA needs less") from error
         optimizer.zero_grad()
 
     def _accumulate(self, feed: Feed, batch: _GlobalBatch, loss: Tensor) -> None:
@@ -299,7 +305,8 @@ class NetworkLearner:
 def _checkpoint(model: nn.Module) -> None:
     body: Any = getattr(model, "body", model)
     # Architectures of transformers and timm each have their own name for it.
-    enable = getattr(body, "gradient_checkpointing_enable", None) or getattr(body, "set_grad_checkpointing", None)
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable", "set_grad_checkpointing")
+    enable = next((getattr(body, name) for name in names if hasattr(body, name)), None)
     if enable is None:
         raise UsageError("--gradient-checkpointing: this model has no such mode; leave it out")
     try:

@@ -2,100 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from measure import Bench, Comparison, DifferenceError, seconds_of
-from numpy.typing import NDArray
-from torch import Tensor
 
-from iml_bench.evaluate import LARGEST_BATCH, Answers, answer_questions
-from iml_bench.render.text import TextFeed
+from iml_bench.design import Examples
+from iml_bench.evaluate import Answers, answer_questions, generate_answers
+from iml_bench.render import Feed, TextRenderer
+from iml_bench.render.text_feed import TextFeed
 
-
-class Prompts(NamedTuple):
-    """The questions of a feed, without their answers and padded on the left."""
-
-    ids: Tensor
-    """``[n, longest question]`` int64."""
-    attention: Tensor
-    """``[n, longest question]`` int64, 0 on padding."""
-    gold: list[list[int]]
-    """Tokens of every answer, its line end included."""
+FEWEST = 1000
+"""Answers on which the two sides must agree."""
+MEMORISED = 16
+"""Definitions that are trained until many of them are known; the others cannot be."""
 
 
-def generate_and_one_pass(bench: Bench) -> Comparison:
-    """``generate`` over ``answer_questions`` on the questions after stage 2, for a briefly trained model.
+class Asking(NamedTuple):
+    """What is trained briefly, so that some answers are right, and what is then asked."""
+
+    trained: Feed
+    asked: TextFeed
+    what: str
+
+
+def short_answers(bench: Bench) -> Asking:
+    """The task's own questions after stage 2, after training as in stage 1."""
+    feed = bench.setting.question_feed(2)
+    assert isinstance(feed, TextFeed)
+    return Asking(bench.setting.train_feed("stage1"), feed, "questions")
+
+
+def long_answers(bench: Bench) -> Asking:
+    """Definitions as questions: given tag and alias, all that follows; a few of them have been trained."""
+    setting = bench.setting
+    every = setting.design.trained("stage1-definitions")
+    few = Examples(*(column[:MEMORISED] for column in every))
+    asked = setting.renderer.feed(every, evaluation=True)
+    assert isinstance(asked, TextFeed)
+    return Asking(setting.renderer.feed(few, evaluation=False), asked, "definitions")
+
+
+def generate_and_one_pass(bench: Bench, asking: Asking) -> Comparison:
+    """``generate_answers`` over ``answer_questions``.
 
     Both sides find exact match and spell what was answered; the one pass also gives log-likelihoods.
 
     Raises:
-        DifferenceError: when the two do not agree on every single question, or all have the same outcome.
+        DifferenceError: when the two do not agree on every single answer, these are too few, or all have
+            the same outcome.
     """
-    bench.learner.restore(bench.start)
-    bench.learner.fit(bench.setting.train_feed(1), bench.stage, "stage1")
-    bench.learner.model.eval()
-    feed = bench.setting.question_feed(2)
-    assert isinstance(feed, TextFeed)
-    prompts = make_prompts(bench, feed)
+    learner, feed, renderer = bench.learner, asking.asked, bench.setting.renderer
+    assert isinstance(renderer, TextRenderer)
+    learner.restore(bench.start)
+    learner.fit(asking.trained, bench.stage, "stage1")
 
     def one_pass() -> Answers:
         rng = bench.setting.streams.generator("render/evaluation")
-        return answer_questions(bench.learner, feed, bench.setting.renderer, rng, bench.device)
+        return answer_questions(learner, feed, renderer, rng, bench.device)
 
-    def generated() -> tuple[NDArray[np.bool_], list[str]]:
-        return generate_answers(bench, prompts)
+    expected = one_pass()
 
-    expected, (found, _) = one_pass().exact_match, generated()
-    if apart := int((found != expected).sum()):
-        raise DifferenceError(f"{bench.label}: generate and one pass disagree on {apart} of {len(found)} questions")
-    n_right = int(expected.sum())
-    if n_right in (0, len(found)):
-        raise DifferenceError(f"{bench.label}: {n_right} of {len(found)} right, so that they agree says nothing")
-    check = f"exact match equal on all {len(found)} questions ({n_right} right)"
+    def generated() -> Answers:
+        return generate_answers(learner, feed, renderer, expected)
+
+    check = require_same_answers(expected, generated(), bench.label)
+    n_tokens = int((feed.tokens.decoded - feed.tokens.first).max())
     return Comparison(
-        "generate / one teacher-forced pass",
-        f"{bench.cell.task.name}, {bench.cell.model.name}, {len(found)} questions",
+        f"generate / one teacher-forced pass, {n_tokens} tokens",
+        f"{bench.cell.task.name}, {bench.cell.model.family}, {len(feed.examples)} {asking.what}",
         check,
         lambda: seconds_of(generated, bench.device),
         lambda: seconds_of(one_pass, bench.device),
     )
 
 
-def make_prompts(bench: Bench, feed: TextFeed) -> Prompts:
-    """Cut every question off its answer; done once, as the feed was tokenised once."""
-    first = feed.answer.int().argmax(dim=1) + 1  # ``answer`` speaks of targets, one token to the left
-    last = first + feed.answer.sum(dim=1)
-    rows = [ids[:end].tolist() for ids, end in zip(feed.ids, first.tolist(), strict=True)]
-    gold = [ids[a:b].tolist() for ids, a, b in zip(feed.ids, first.tolist(), last.tolist(), strict=True)]
-    longest = max(map(len, rows))
-    pad = _tokenizer(bench).pad_token_id
-    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=bench.device)
-    attention = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=bench.device)
-    return Prompts(ids, attention, gold)
+def require_same_answers(expected: Answers, generated: Answers, what: str) -> str:
+    """Hold the exact match of the one pass against the generated texts.
 
-
-def generate_answers(bench: Bench, prompts: Prompts) -> tuple[NDArray[np.bool_], list[str]]:
-    """Exact match of every question, and what was answered, by greedy generation with a cache."""
-    tokenizer, model = _tokenizer(bench), bench.learner.model.body
-    line_end = tokenizer.eos_token_id
-    found: list[list[int]] = []
-    for piece in torch.split(torch.arange(len(prompts.ids), device=bench.device), LARGEST_BATCH):
-        output = model.generate(
-            input_ids=prompts.ids[piece],
-            attention_mask=prompts.attention[piece],
-            max_new_tokens=max(map(len, prompts.gold)),
-            do_sample=False,
-            use_cache=True,
-            eos_token_id=line_end,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        found += output[:, prompts.ids.shape[1] :].tolist()
-    answers = [row[: row.index(line_end) + 1] if line_end in row else row for row in found]
-    exact = np.array([answer == gold for answer, gold in zip(answers, prompts.gold, strict=True)])
-    return exact, [bench.setting.renderer.spell(answer) for answer in answers]
-
-
-def _tokenizer(bench: Bench) -> Any:
-    return bench.setting.renderer.tokenizer  # type: ignore[attr-defined]
+    Returns:
+        What was found, for the table.
+    """
+    found = np.array([said == gold for said, gold in zip(generated.predicted, expected.gold, strict=True)])
+    if apart := int((found != expected.exact_match).sum()):
+        raise DifferenceError(f"{what}: generate and one pass disagree on {apart} of {len(found)} answers")
+    n_right = int(found.sum())
+    if n_right in (0, len(found)):
+        raise DifferenceError(f"{what}: {n_right} of {len(found)} right, so that they agree says nothing")
+    if len(found) < FEWEST:
+        raise DifferenceError(f"{what}: {len(found)} answers are too few to say that the two agree")
+    return f"exact match equal on all {len(found)} answers ({n_right} right)"

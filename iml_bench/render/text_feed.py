@@ -113,8 +113,11 @@ class TextFeed:
         return torch.arange(len(owner), device=self.device), to_device(owner, self.device)
 
     def prompts(self) -> list[list[int]]:
-        """Token ids of what is given, for generation."""
-        return [given for given, _ in self.reading.encode(self.texts)]
+        """Token ids of what is given, for generation; of a feed that scores answers only."""
+        tokens = self.tokens
+        # Of a causal model the first scored position is that of the last token that is given.
+        given = tokens.length if self.reading.encoder_decoder else tokens.first + 1
+        return [ids[:n] for ids, n in zip(tokens.ids.tolist(), given.tolist(), strict=True)]
 
     def fingerprint(self, rows: Tensor, noise: Tensor) -> bytes:
         """See ``Feed.fingerprint``: the texts."""
