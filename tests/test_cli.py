@@ -287,6 +287,15 @@ def test_leaderboard_and_compare_print_the_same_numbers_as_their_json(tmp_path: 
     assert (unknown.returncode, "did you mean" in unknown.stderr) == (2, True)
 
 
+def test_leaderboard_shows_exact_match_by_group(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_result(tmp_path, "mlp-m", seed, 0.3)
+    printed = command("leaderboard", "--records", str(tmp_path), "--groups").stdout
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
+    assert "0.80 [0.80, 0.80]" in lines["new_reliable"]
+    assert "0.50 [0.50, 0.50]" in lines["new_unreliable"]
+
+
 def test_markup_in_a_model_name_is_shown_as_it_is(tmp_path: Path) -> None:
     from making import entry
 

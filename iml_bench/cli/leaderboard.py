@@ -8,19 +8,23 @@ import typer
 
 from iml_bench.board import Row, build_rows
 from iml_bench.cli.options import Json, Records, load_records, print_json
-from iml_bench.cli.tables import out_console, print_rows
+from iml_bench.cli.tables import out_console, print_groups, print_rows
 from iml_bench.errors import unknown
 
 Task = Annotated[str | None, typer.Option("--task", help="Only this task.")]
 
 
-def leaderboard(records: Records = None, task: Task = None, as_json: Json = False) -> None:
+Groups = Annotated[bool, typer.Option("--groups", help="Exact match by what was shown, instead of the scores.")]
+
+
+def leaderboard(records: Records = None, task: Task = None, groups: Groups = False, as_json: Json = False) -> None:
     """Show every model's scores by task, in tiers of models that cannot be told apart.
 
     \b
     Examples:
       iml-bench leaderboard
       iml-bench leaderboard --task vision --json
+      iml-bench leaderboard --task text --groups
       iml-bench leaderboard --records iml-results --records other-results
     """
     stored, folders = load_records(records)
@@ -36,6 +40,9 @@ def leaderboard(records: Records = None, task: Task = None, as_json: Json = Fals
     console = out_console()
     if not rows:
         console.print(f"no results in {', '.join(map(str, folders))}; iml-bench run --task vision makes some")
+        return
+    if groups:
+        print_groups(rows, console)
         return
     print_rows(rows, console)
     for line in _explanations(rows):

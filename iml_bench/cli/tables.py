@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import Row, Versus
+from iml_bench.board import Interval, Row, Versus
 
 
 def out_console() -> Console:
@@ -101,6 +101,30 @@ def _cells(row: Row) -> list[str]:
         signed(row.stage1_gap),
         "-" if row.chance is None else f"{row.chance:.2f}",
     ]
+
+
+def print_groups(rows: Sequence[Row], console: Console) -> None:
+    """One table per task: exact match by what was shown, a line per group and a column per trained model."""
+    for (label, smoke), group in groupby(
+        rows, key=lambda row: (task_label(row.task, row.task_version, row.changes), row.smoke)
+    ):
+        models = [row for row in group if not row.reference and row.exact_match]
+        if not models:
+            continue
+        title = f"{label}{' (smoke)' if smoke else ''}: exact match"
+        table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, padding=(0, 1))
+        table.add_column("group")
+        for row in models:
+            table.add_column(escape(row.model), no_wrap=True)
+        for name in dict.fromkeys(name for row in models for name in row.exact_match):
+            table.add_row(name, *(_share(row.exact_match.get(name)) for row in models))
+        console.print(table)
+        console.print()
+
+
+def _share(value: Interval | None) -> str:
+    """``0.42 [0.38, 0.46]``: exact match has no sign."""
+    return "-" if value is None else with_interval(value.mean, value.low, value.high).replace("+", "")
 
 
 def print_versus(rows: Sequence[Versus], console: Console) -> None:
