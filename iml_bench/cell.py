@@ -36,9 +36,9 @@ from iml_bench.design import (
     phases,
 )
 from iml_bench.evaluate import Answering, answer_questions, generate_answers
-from iml_bench.models import Form, Shape, TextShape, VisionShape, load_form, load_model
+from iml_bench.models import Shape, TextShape, VisionShape, load_form, load_model
 from iml_bench.reference import ReferenceLearner
-from iml_bench.render import Feed, Renderer, TextRenderer, build_renderer, draw_noise
+from iml_bench.render import Feed, Form, Renderer, TextRenderer, build_renderer, draw_noise
 from iml_bench.render.text_feed import TextFeed
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, LabelGridWorld, StageRecipe, TaskSpec
@@ -111,9 +111,7 @@ was defined in that fold, null where it was not."""
 class Setting:
     """The data side of a cell, which no model can change: world, design and renderer."""
 
-    def __init__(
-        self, task: TaskSpec, seed: int, device: torch.device, runtime: Runtime, form: Form = Form(None, False, None)
-    ) -> None:
+    def __init__(self, task: TaskSpec, seed: int, device: torch.device, runtime: Runtime, form: Form = Form()) -> None:
         """Draw everything about ``task`` that depends on the seed; ``form`` is how the model reads."""
         self.task = task
         self.streams = Streams(seed)

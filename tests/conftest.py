@@ -98,14 +98,14 @@ def make_setting() -> Callable[..., Setting]:
     import torch
 
     from iml_bench.cell import Setting
-    from iml_bench.models import Form
+    from iml_bench.render import Form
     from iml_bench.runtime import Runtime
 
     torch.set_num_threads(1)
 
     def make(task: TaskSpec, seed: int = 0, tokenizer: Any = None, **overrides: Any) -> Setting:
         changed = apply_overrides(task, {path.replace("__", "."): value for path, value in overrides.items()})
-        form = Form(tokenizer, encoder_decoder=False, start=None)
+        form = Form(tokenizer)
         return Setting(changed, seed, torch.device("cpu"), Runtime(device="cpu"), form)
 
     return make

@@ -2,11 +2,10 @@
 
 from iml_bench.models.base import TextModel, TextShape, VisionModel, VisionShape, count_parameters
 from iml_bench.models.generation import generate
-from iml_bench.models.language import Form, load_form
+from iml_bench.models.language import load_form
 from iml_bench.models.loading import Shape, load_model
 
 __all__ = [
-    "Form",
     "Shape",
     "TextModel",
     "TextShape",

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from iml_bench.errors import UsageError, unknown
 from iml_bench.gguf import resolve_gguf
 from iml_bench.models.base import TextShape, count_parameters
 from iml_bench.models.memory import check_memory
+from iml_bench.render.tokens import Form, isolate_random_strings
 from iml_bench.spec import ModelEntry
 
 LANGUAGE_SCHEMES = ("hf", "gguf", "hf-config")
@@ -29,16 +30,6 @@ PATIENCE = 5.0
 """Seconds to wait for the hub before it counts as out of reach."""
 
 
-class Form(NamedTuple):
-    """How a model reads and writes text."""
-
-    tokenizer: Any | None
-    """The one that comes with the model; None: the task's own."""
-    encoder_decoder: bool
-    start: int | None
-    """The token a decoder starts from; None: padding."""
-
-
 def load_form(entry: ModelEntry) -> Form:
     """How a model reads and writes, without its weights.
 
@@ -50,13 +41,13 @@ def load_form(entry: ModelEntry) -> Form:
     """
     source = entry.parsed
     if source.scheme not in LANGUAGE_SCHEMES:
-        return Form(None, False, None)
+        return Form()
     if source.scheme == "hf-config":
-        return Form(None, _is_encoder_decoder(entry), None)
+        return Form(encoder_decoder=_is_encoder_decoder(entry))
     config, _ = _published_config(entry)
     encoder_decoder = bool(config.is_encoder_decoder)
     if entry.tokenizer == "task":
-        return Form(None, encoder_decoder, None)
+        return Form(encoder_decoder=encoder_decoder)
     start = getattr(config, "decoder_start_token_id", None) if encoder_decoder else None
     return Form(_tokenizer(entry), encoder_decoder, start)
 
@@ -102,8 +93,6 @@ def _be_quiet() -> None:
 
 def _tokenizer(entry: ModelEntry) -> Any:
     from transformers import AutoTokenizer
-
-    from iml_bench.render.tokens import isolate_random_strings
 
     where, place = _place(entry)
     with _one_sentence(entry, "has no tokenizer that can be read"):

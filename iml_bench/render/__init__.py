@@ -7,6 +7,7 @@ import torch
 from iml_bench.design import Design
 from iml_bench.render.base import Batch, Feed, Renderer, Rows, draw_noise, to_device
 from iml_bench.render.text import TextRenderer
+from iml_bench.render.tokens import Form
 from iml_bench.render.vision import VisionRenderer
 from iml_bench.spec import DigitGridRender, LabelGridWorld, TaskSpec
 from iml_bench.streams import Streams
@@ -15,6 +16,7 @@ from iml_bench.worlds import World
 __all__ = [
     "Batch",
     "Feed",
+    "Form",
     "Renderer",
     "Rows",
     "TextRenderer",
@@ -33,7 +35,7 @@ def build_renderer(
     device: torch.device,
     *,
     data_dir: Path | None = None,
-    form: tuple[object | None, bool, int | None] = (None, False, None),
+    form: Form = Form(),
 ) -> Renderer:
     """The renderer of a task.
 
@@ -44,7 +46,7 @@ def build_renderer(
         streams: aliases, tags and the split of pictures are drawn from them.
         device: where examples are rendered.
         data_dir: folder of data sets that are not embedded (MNIST).
-        form: how a language model reads, see ``models.Form``.
+        form: how a language model reads.
     """
     if isinstance(task.render, DigitGridRender):
         assert isinstance(task.world, LabelGridWorld)

@@ -20,7 +20,7 @@ from iml_bench.design import GROUPS, NONE, SHARED_TAGS, TAGS, Design, Examples
 from iml_bench.errors import UsageError
 from iml_bench.render.phrases import Sentence, all_words, is_isnt_sentence, sources_sentence
 from iml_bench.render.text_feed import TextFeed
-from iml_bench.render.tokens import Reading, word_tokenizer
+from iml_bench.render.tokens import Form, Reading, word_tokenizer
 from iml_bench.spec import TextRender
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, draw_distinct
@@ -44,7 +44,7 @@ class TextRenderer:
         design: Design,
         streams: Streams,
         device: torch.device,
-        form: tuple[object | None, bool, int | None] = (None, False, None),
+        form: Form = Form(),
     ) -> None:
         """Draw aliases, tags and sentences and choose the tokenizer.
 
@@ -55,8 +55,7 @@ class TextRenderer:
             design: who is asked about by the real name.
             streams: ``aliases``, ``tags``, ``own tags`` and ``phrases`` are used.
             device: where token ids are kept.
-            form: a model's tokenizer (None: the task's own), whether it is an encoder-decoder, and the
-                token its decoder starts from.
+            form: how the model reads.
         """
         self.spec, self.loss_on, self.world, self.device = spec, loss_on, world, device
         n = len(world.values)
@@ -75,8 +74,7 @@ class TextRenderer:
             raise UsageError(f"{min(shared)} is both an alias and a tag; give them different numbers of letters")
         self.named = frozenset(np.flatnonzero(design.group == GROUPS.index("named")).tolist())
         self.draws = streams.generator("phrases").random((n, 2)) if spec.tags != "random" else None
-        tokenizer, encoder_decoder, start = form
-        self.reading = Reading(tokenizer or self._own_tokenizer(), encoder_decoder=encoder_decoder, start=start)
+        self.reading = Reading(form, self._own_tokenizer)
         self.classes = self.reading.classes
 
     def feed(self, examples: Examples, *, evaluation: bool) -> TextFeed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from iml_bench.errors import UsageError
@@ -18,6 +18,17 @@ RANDOM_STRING: Final = r"[ \x{2581}]?<\|[a-z]+\|>"
 """With the space before it, which many tokenizers take for a part of the word."""
 
 
+class Form(NamedTuple):
+    """How a model reads and writes text."""
+
+    tokenizer: Any | None = None
+    """The one that comes with the model; None: the task's own."""
+    encoder_decoder: bool = False
+    """What is given is encoded and only what follows is decoded."""
+    start: int | None = None
+    """The token a decoder starts from; None: padding."""
+
+
 class Encoded(NamedTuple):
     """One example as token ids: what is given, and what follows, which ends with the end of an answer."""
 
@@ -28,17 +39,17 @@ class Encoded(NamedTuple):
 class Reading:
     """How texts become token ids for one model."""
 
-    def __init__(self, tokenizer: Any, *, encoder_decoder: bool = False, start: int | None = None) -> None:
+    def __init__(self, form: Form, own: Callable[[], Any]) -> None:
         """Args:
-        tokenizer: a fast tokenizer of ``transformers``.
-        encoder_decoder: what is given is encoded and only what follows is decoded.
-        start: the token that a decoder starts from; None: padding.
+        form: of the model.
+        own: makes the task's own tokenizer, where the model brings none.
         """
-        self.tokenizer, self.encoder_decoder = tokenizer, encoder_decoder
+        tokenizer = form.tokenizer or own()
+        self.tokenizer, self.encoder_decoder = tokenizer, form.encoder_decoder
         # Padding is masked by position, never by its id, so any token will do where there is none.
         known = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, 0)
         self.pad: int = next(token for token in known if token is not None)
-        self.start = self.pad if start is None else start
+        self.start = self.pad if form.start is None else form.start
         plain = tokenizer("a", add_special_tokens=False)["input_ids"]
         special = tokenizer("a")["input_ids"]
         extra = len(special) - len(plain)
