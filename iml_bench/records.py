@@ -77,7 +77,8 @@ class Timing(Spec):
     """UTC, ISO 8601."""
     ended: str
     seconds: dict[str, float]
-    """Wall time by part of the cell: setup, stage1, stage2/fold0, stage2/fold1, evaluation, ..."""
+    """Wall time by part of the cell: setup, stage1, stage2/fold0, stage2/fold1, evaluation; a learning curve's is
+    in that of its phases, too."""
 
 
 class Record(Spec):
