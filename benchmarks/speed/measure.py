@@ -184,7 +184,7 @@ def require_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch
     if first.keys() != second.keys():
         raise DifferenceError(f"{what}: the two sides have different weights: {first.keys() ^ second.keys()}")
     for name, weight in first.items():
-        if not torch.allclose(weight, second[name].cpu(), rtol=1e-4, atol=1e-6):
+        if not torch.allclose(weight, second[name].cpu(), rtol=1e-4, atol=1e-5):
             apart = (weight - second[name].cpu()).abs().max().item()
             raise DifferenceError(f"{what}: after the same steps {name} differs by up to {apart:.3g}")
     identical = all(torch.equal(weight, second[name].cpu()) for name, weight in first.items())

