@@ -230,7 +230,7 @@ class _Run:
             return None
         rng = setting.streams.generator("render/evaluation")
         answers = answer_questions(learner, feed, setting.renderer, rng, self.accelerator.device)
-        if self.cell.task.exact_match == "normalised" and not self.cell.model.is_reference:
+        if self.cell.task.exact_match == "normalised" and isinstance(learner, NetworkLearner):
             assert isinstance(feed, TextFeed)
             assert isinstance(setting.renderer, TextRenderer)
             answers = generate_answers(learner, feed, setting.renderer, answers)

@@ -35,6 +35,10 @@ class Answering(Protocol):
         """``[k, C]`` for the examples ``rows`` of a feed."""
         ...
 
+
+class Generating(Protocol):
+    """Anything that writes answers."""
+
     def generate(self, prompts: list[list[int]], reading: Reading, longest: int) -> list[list[int]]:
         """Greedy continuations of prompts of one length."""
         ...
@@ -112,7 +116,7 @@ def _spelled(answers: list[Ints], renderer: Renderer) -> list[str]:
     return words
 
 
-def generate_answers(learner: Answering, feed: TextFeed, renderer: TextRenderer, answers: Answers) -> Answers:
+def generate_answers(learner: Generating, feed: TextFeed, renderer: TextRenderer, answers: Answers) -> Answers:
     """The same questions with generated answers, right when normalised they equal any of the right ones.
 
     Args:

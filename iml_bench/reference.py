@@ -15,7 +15,6 @@ from torch import Tensor
 from iml_bench.design import NONE, TAGS, Examples
 from iml_bench.errors import unknown
 from iml_bench.render import Feed, Renderer, Rows
-from iml_bench.render.tokens import Reading
 from iml_bench.spec import StageRecipe
 from iml_bench.streams import Streams
 from iml_bench.train import StageOutcome, Watch
@@ -86,10 +85,6 @@ class ReferenceLearner:
             for position, word in zip(own.tolist(), words.values[value], strict=False):
                 logits[position, word] = logit
         return logits.to(self.device)
-
-    def generate(self, prompts: list[list[int]], reading: Reading, longest: int) -> list[list[int]]:
-        """Never called: reference learners are asked for what they answer, not for texts."""
-        raise NotImplementedError
 
     def _decide(self, examples: Examples, row: int, n: int) -> tuple[int, float]:
         """The value that is answered, of ``n``, and its logit."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iml_bench.errors import UsageError
+
+T = TypeVar("T")
 
 ATTRIBUTION: Final = {
     "name": "What is the name of {name}?",
@@ -95,6 +98,19 @@ class World:
         n = len(self.attributes)
         template = self.templates[asked] if asked < n else tuple(ATTRIBUTION.values())[asked - n]
         return template.replace("{name}", name)
+
+
+def read_once(read: Callable[[Path, int, int], T], path: Path) -> T:
+    """What ``read``, a cached function, makes of a file; it is told time and size, so as to see a change.
+
+    Raises:
+        UsageError: when the file cannot be read.
+    """
+    try:
+        stat = path.stat()
+        return read(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def draw_distinct(rng: np.random.Generator, n: int, sizes: list[int], what: str) -> NDArray[np.int64]:

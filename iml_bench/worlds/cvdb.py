@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from iml_bench.errors import UsageError
 from iml_bench.spec import CvdbWorld
 from iml_bench.streams import Streams
-from iml_bench.worlds.base import World
+from iml_bench.worlds.base import World, read_once
 from iml_bench.worlds.years import convert_year
 
 if TYPE_CHECKING:  # needs a tenth of a second, which every start of the command line would pay
@@ -121,11 +121,7 @@ def read_people(path: Path) -> People:
     Raises:
         UsageError: when the file cannot be read or lacks a needed column.
     """
-    try:
-        stat = path.stat()
-        return _read(path, stat.st_mtime_ns, stat.st_size)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    return read_once(_read, path)
 
 
 @lru_cache(maxsize=2)

@@ -21,7 +21,7 @@ import numpy as np
 from iml_bench.errors import UsageError
 from iml_bench.spec import TrexWorld
 from iml_bench.streams import Streams
-from iml_bench.worlds.base import World
+from iml_bench.worlds.base import World, read_once
 from iml_bench.worlds.years import convert_year
 
 TEMPLATES: Final = {
@@ -142,11 +142,7 @@ def read_triplets(path: Path) -> Triplets:
     Raises:
         UsageError: when the file cannot be read or is not a JSON list of triplets.
     """
-    try:
-        stat = path.stat()
-        return _read(path, stat.st_mtime_ns, stat.st_size)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    return read_once(_read, path)
 
 
 @lru_cache(maxsize=2)

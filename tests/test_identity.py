@@ -1,0 +1,229 @@
+"""Identity: a cell's key covers all that can change its answer, and nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import types
+import warnings
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pytest
+from pydantic import ValidationError
+
+from iml_bench.runtime import Runtime
+from iml_bench.spec import (
+    ADDED,
+    OUTSIDE_KEY,
+    CellSpec,
+    Spec,
+    cell_key,
+    digest_of,
+    identity,
+    task_key,
+)
+
+Changes = dict[str, Any]
+
+PAIRS: dict[str, tuple[Changes, Changes]] = {
+    "task.smoke": ({}, {"task.smoke": {"alpha": 0.5}}),
+    "task.small": ({}, {"task.small": {"alpha": 0.5}}),
+    "task.render.tag_words": ({}, {"task.render.tag_words": ["a", "b", "c"]}),
+    "task.render.in_context": ({"task.stages": 1}, {"task.stages": 1, "task.render.in_context": True}),
+    "task.render.canvas": ({}, {"task.render.canvas": [40, 40]}),
+    "model.tokenizer": (
+        {"model.source": "hf:folder/model"},
+        {"model.source": "hf:folder/model", "model.tokenizer": "own"},
+    ),
+} | {
+    f"task.recipe.{stage}.epochs": (
+        {f"task.recipe.{stage}.steps": None, f"task.recipe.{stage}.epochs": 1.0},
+        {f"task.recipe.{stage}.steps": None, f"task.recipe.{stage}.epochs": 2.0},
+    )
+    for stage in ("stage1", "stage2")
+}
+"""Fields that cannot be changed on their own: the changes that make the cell before and the one after."""
+
+FORCED = {
+    "vision": {
+        "task.world.kind": "other",
+        "task.render.kind": "other",
+        "task.groups.named": 1,
+        "task.groups.random_tag": 1,
+        "task.exact_match": "normalised",
+        "task.attribution": True,
+        "task.recipe.loss_on": "text",
+    },
+    "text": {
+        "task.world.kind": "other",
+        "task.render.kind": "other",
+        "task.groups.named": 1,
+        "task.attribution": True,
+        "task.render.order": "alias-tag-entity",
+        "task.render.tags": "sources",
+    },
+    "names": {"task.world.kind": "other", "task.render.kind": "other"},
+    "sets": {
+        "task.world.kind": "other",
+        "task.render.kind": "other",
+        "task.world.questions": 12,
+        "task.heldout": 2,
+        "task.groups.named": 1,
+        "task.attribution": True,
+        "task.render.tags": "sources",
+    },
+}
+"""Fields with a single valid value in such a cell; they are changed without being validated."""
+
+
+def leaves(spec: Spec, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Path, annotation and value of every field that is not itself a specification."""
+    for name, info in type(spec).model_fields.items():
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, info.annotation, value
+
+
+def values(cell: CellSpec) -> dict[str, Any]:
+    return {path: value for path, _, value in leaves(cell)}
+
+
+def with_changes(cell: CellSpec, changed: Changes) -> CellSpec:
+    data = cell.model_dump(mode="json")
+    for path, value in changed.items():
+        *parents, field = path.split(".")
+        section = data
+        for parent in parents:
+            section = section[parent]
+        section[field] = value
+    return CellSpec.model_validate(data)
+
+
+def forced(spec: Any, path: str, value: Any) -> Any:
+    field, _, rest = path.partition(".")
+    return spec.model_copy(update={field: forced(getattr(spec, field), rest, value) if rest else value})
+
+
+def candidates(annotation: Any, value: Any) -> Iterator[Any]:
+    """Other values that a field of this type may take."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        for option in get_args(annotation):
+            if option is not type(None):
+                yield from candidates(option, value)
+    elif origin is Literal:
+        yield from (option for option in get_args(annotation) if option != value)
+    elif annotation is bool:
+        yield not value
+    elif annotation is int:
+        yield from (1,) if value is None else (value + 1, value - 1)
+    elif annotation is float:
+        yield from (0.5,) if value is None else (value / 2, value + 0.125)
+    elif annotation is str:
+        yield (value or "") + "x"
+
+
+def mutate(kind: str, cell: CellSpec, path: str, annotation: Any, value: Any) -> tuple[CellSpec, CellSpec] | None:
+    """Two cells that differ in one field, or None when nothing here knows how to change it."""
+    if path in FORCED[kind]:
+        return cell, forced(cell, path, FORCED[kind][path])
+    if path in PAIRS:
+        before, after = PAIRS[path]
+        return with_changes(cell, before), with_changes(cell, after)
+    for other in candidates(annotation, value):
+        try:
+            return cell, with_changes(cell, {path: other})
+        except ValidationError:
+            continue
+    return None
+
+
+@pytest.mark.parametrize("kind", sorted(FORCED))
+def test_every_field_of_a_cell_changes_its_key_unless_listed_as_outside(kind: str, cells: dict[str, CellSpec]) -> None:
+    cell = cells[kind]
+    seen = set()
+    for path, annotation, value in leaves(cell):
+        pair = mutate(kind, cell, path, annotation, value)
+        assert pair is not None, f"{path}: say in PAIRS or FORCED how this field is changed"
+        before, after = pair
+        ours, theirs = values(before), values(after)
+        differing = {field for field in ours | theirs if ours.get(field) != theirs.get(field)}
+        assert differing == {path}, f"the mutation of {path} changed {differing}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydantic warns of the forced values
+            same = cell_key(before) == cell_key(after)
+        assert same == (path in OUTSIDE_KEY), f"{path}: the key {'stayed' if same else 'changed'}"
+        seen.add(path)
+    assert set(OUTSIDE_KEY) <= seen, "OUTSIDE_KEY names fields that no cell has"
+
+
+def test_what_is_outside_the_key_is_a_decision_and_no_accident() -> None:
+    names = ("name", "modality", "family", "architecture", "size", "licence", "notes")
+    labels = {f"model.{field}" for field in names}
+    assert set(OUTSIDE_KEY) == {"task.description", "task.model", "task.small", "task.smoke", *labels}
+    assert all(reason.strip() for reason in OUTSIDE_KEY.values())
+
+
+def test_fields_that_came_later_leave_the_keys_of_older_records_alone(cells: dict[str, CellSpec]) -> None:
+    # The keys that these cells had when none of those fields was there yet.
+    older = {
+        "vision": "f466b8d16bfb7be54c8b8cf60e14c8d5e4ddc8c1775acb7b0832c1a434712227",
+        "text": "e94ca09428954dee6f8b5f8df042162fe4ea315d1fce245f11ec69ddb30989be",
+    }
+    assert {kind: cell_key(cells[kind]) for kind in older} == older
+    known = {path: value for cell in cells.values() for path, value in values(cell).items()}
+    assert set(ADDED) <= set(known)
+
+
+def test_every_special_mutation_is_of_a_field_that_exists(cells: dict[str, CellSpec]) -> None:
+    for kind, cell in cells.items():
+        assert set(FORCED[kind]) <= set(values(cell))
+    assert set(PAIRS) <= {path for cell in cells.values() for path in values(cell)}
+
+
+def test_nothing_of_the_runtime_is_a_field_of_a_cell(cells: dict[str, CellSpec]) -> None:
+    names = {path.split(".")[-1] for cell in cells.values() for path in values(cell)}
+    assert not names & {field.name for field in fields(Runtime)}
+
+
+@pytest.mark.parametrize("kind", sorted(FORCED))
+def test_a_cell_read_back_from_json_has_the_same_key(kind: str, cells: dict[str, CellSpec]) -> None:
+    cell = cells[kind]
+    again = CellSpec.model_validate_json(cell.model_dump_json())
+    assert again == cell
+    assert cell_key(again) == cell_key(cell) == digest_of(identity(cell))
+    assert len(cell_key(cell)) == 64
+
+
+def test_the_same_value_written_differently_has_the_same_key(cells: dict[str, CellSpec]) -> None:
+    cell = with_changes(cells["vision"], {"task.recipe.stage1.definition_share": 0.0})
+    written = with_changes(
+        cell,
+        {
+            "task.alpha": 1,
+            "task.recipe.lr": "1e-3",
+            "task.recipe.stage1.definition_share": 0,
+            "model.source": "ref:mlp?hidden=8&depth=2",
+        },
+    )
+    assert cell_key(written) == cell_key(cell)
+
+
+def test_all_mutated_cells_have_different_keys(cells: dict[str, CellSpec]) -> None:
+    cell = cells["vision"]
+    sizes = [
+        {"task.groups.reliable": 2 + i, "task.groups.unreliable": 2 + j}
+        for i, j in itertools.product(range(4), repeat=2)
+    ]
+    assert len({cell_key(with_changes(cell, size)) for size in sizes}) == 16
+
+
+def test_task_key_ignores_model_and_seed_and_nothing_else(cells: dict[str, CellSpec]) -> None:
+    cell = cells["vision"]
+    for same in ({"seed": 4}, {"model.source": "ref:convnet"}, {"task.description": "other"}):
+        assert task_key(with_changes(cell, same)) == task_key(cell)
+    for other in ({"task.alpha": 0.5}, {"task.version": 2}, {"task.recipe.lr": 0.1}, {"protocol": 2}):
+        assert task_key(with_changes(cell, other)) != task_key(cell)
