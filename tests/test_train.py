@@ -116,3 +116,16 @@ def test_a_device_that_is_not_here_is_one_sentence() -> None:
         pytest.skip("there is a CUDA device here")
     with pytest.raises(UsageError, match="--device cuda: no such device here"):
         run_cell(small_cell(), replace(CPU, device="cuda"))
+
+
+def test_gradient_checkpointing_does_not_change_the_answer() -> None:
+    cell = small_cell("neox-xs", task="text")
+    kept, again = run_cell(cell, CPU), run_cell(cell, replace(CPU, checkpointing=True))
+    assert np.abs(log_likelihoods(kept.items) - log_likelihoods(again.items)).max() < 1e-4
+    _, learner, _ = prepare(cell, replace(CPU, checkpointing=True))
+    assert any(getattr(module, "gradient_checkpointing", False) for module in learner.model.modules())
+
+
+def test_a_model_without_gradient_checkpointing_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="--gradient-checkpointing: this model has no such mode; leave it out"):
+        run_cell(small_cell("mlp-xs"), replace(CPU, checkpointing=True))
