@@ -121,6 +121,7 @@ def test_a_killed_run_continues_to_the_same_records(
 
 def test_an_interrupt_exits_130_with_the_command_to_continue(tmp_path: Path) -> None:
     arguments = ["run", "--task", "vision", "--model", "mlp-xs", "--seeds", "2", "--out", str(tmp_path)]
+    arguments += ["--set", "recipe.stage1.steps=1000000"]  # so that it cannot have ended before the interrupt
     process = subprocess.Popen(
         [sys.executable, "-m", "iml_bench", *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
