@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -32,14 +30,6 @@ def with_interval(mean: float | None, low: float | None, high: float | None) -> 
     return signed(mean) if low is None or high is None else f"{signed(mean)} [{signed(low)}, {signed(high)}]"
 
 
-def task_label(task: str, version: int, changes: dict[str, Any]) -> str:
-    """``vision@1 alpha=0.5``: the task with the fields in which it was changed."""
-    changed = [
-        f"{path}={json.dumps(value) if not isinstance(value, str) else value}" for path, value in changes.items()
-    ]
-    return " ".join([f"{task}@{version}", *changed])
-
-
 def count(parameters: int | None) -> str:
     """``153k``, ``1.2M``."""
     if parameters is None:
@@ -52,9 +42,7 @@ def count(parameters: int | None) -> str:
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
     """One table per task (with its changes), reference rows under a line."""
-    for (label, smoke), group in groupby(
-        rows, key=lambda row: (task_label(row.task, row.task_version, row.changes), row.smoke)
-    ):
+    for (label, smoke), group in groupby(rows, key=lambda row: (row.label, row.smoke)):
         title = f"{label.split()[0]} smoke: a test, no result" if smoke else label
         console.print(_table(escape(title), list(group)))
         console.print()
@@ -105,9 +93,7 @@ def _cells(row: Row) -> list[str]:
 
 def print_groups(rows: Sequence[Row], console: Console) -> None:
     """One table per task: exact match by what was shown, a line per group and a column per trained model."""
-    for (label, smoke), group in groupby(
-        rows, key=lambda row: (task_label(row.task, row.task_version, row.changes), row.smoke)
-    ):
+    for (label, smoke), group in groupby(rows, key=lambda row: (row.label, row.smoke)):
         models = [row for row in group if not row.reference and row.exact_match]
         if not models:
             continue
@@ -135,7 +121,7 @@ def print_versus(rows: Sequence[Versus], console: Console) -> None:
         table.add_column(name)
     for row in rows:
         table.add_row(
-            escape(task_label(row.task, row.task_version, row.changes)),
+            escape(row.label),
             str(row.n_seeds),
             signed(row.iml_first),
             signed(row.iml_second),

@@ -83,3 +83,8 @@ def task_key(cell: CellSpec) -> str:
     """
     data = identity(cell)
     return digest_of({"task": data["task"], "protocol": data["protocol"]})
+
+
+def model_key(cell: CellSpec) -> str:
+    """SHA-256 of what is loaded: the identity's model, which names and labels are no part of."""
+    return digest_of(identity(cell)["model"])
