@@ -15,6 +15,7 @@ PROTOCOL = 1
 give another answer."""
 
 OUTSIDE_KEY = {
+    "task.history": "says what changed between versions; nothing reads it",
     "task.description": "says what the task is; nothing reads it",
     "task.model": "only the default of the command line; the model that runs stands in the cell",
     "task.small": "overrides that are not applied; applied ones stand in the fields they change",
