@@ -126,7 +126,10 @@ def load_records(folders: Sequence[Path] | None) -> tuple[list[Stored], list[Pat
     return stored, list(folders)
 
 
-def print_json(rows: Sequence[Spec] | Sequence[dict[str, Any]]) -> None:
-    """Print rows as a JSON list."""
-    plain = [row.model_dump(mode="json") if isinstance(row, Spec) else row for row in rows]
+def print_json(value: Spec | Sequence[Spec] | Sequence[dict[str, Any]]) -> None:
+    """Print a specification, or a list of rows, as JSON."""
+    if isinstance(value, Spec):
+        plain: Any = value.model_dump(mode="json")
+    else:
+        plain = [row.model_dump(mode="json") if isinstance(row, Spec) else row for row in value]
     sys.stdout.write(json.dumps(plain, indent=1, allow_nan=False) + "\n")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import Interval, Row, Versus
+from iml_bench.board import Interval, Overall, Row, Slope, Versus
 
 
 def out_console() -> Console:
@@ -113,20 +113,88 @@ def _share(value: Interval | None) -> str:
     return "-" if value is None else with_interval(value.mean, value.low, value.high).replace("+", "")
 
 
+PLOT = 31
+"""Characters of an interval plot; odd, so that zero has one of its own."""
+
+
+def interval_plot(mean: float, low: float | None, high: float | None, reach: float) -> str:
+    """``      |   ├──●──┤   ``: an interval on a line from ``-reach`` to ``reach`` with a mark at zero."""
+
+    def at(value: float) -> int:
+        return round((value / reach + 1) / 2 * (PLOT - 1)) if reach else PLOT // 2
+
+    line = [" "] * PLOT
+    line[PLOT // 2] = "|"
+    if low is not None and high is not None:
+        line[at(low) : at(high) + 1] = "─" * (at(high) - at(low) + 1)
+        line[at(low)], line[at(high)] = "├", "┤"
+    line[at(mean)] = "●"
+    return "".join(line)
+
+
 def print_versus(rows: Sequence[Versus], console: Console) -> None:
-    """A table of paired comparisons."""
-    first, second = escape(rows[0].first), escape(rows[0].second)
-    table = Table(title=f"{first} against {second}, paired on shared seeds", title_justify="left", box=None)
-    for name in ("task", "seeds", first, second, "difference in IML [95 %]", "p", "p (Holm)"):
-        table.add_column(name)
+    """A table of paired comparisons for each task, with a plot of the differences on one scale."""
+    reach = max(abs(end) for row in rows for end in (row.difference, row.low, row.high) if end is not None)
+    for label, group in groupby(rows, key=lambda row: row.label):
+        table = Table(title=f"{escape(label)}: IML, paired on shared seeds", title_justify="left", box=None)
+        for name in ("A", "B"):
+            table.add_column(name, overflow="fold")
+        for name in ("seeds", "IML of A", "of B"):
+            table.add_column(name, justify="right")
+        table.add_column("A - B [95 %]", no_wrap=True)
+        table.add_column(f"{f'{-reach:.2f}':<{PLOT // 2}}0{f'{reach:+.2f}':>{PLOT // 2}}", no_wrap=True)
+        for name in ("p", "p (Holm)"):
+            table.add_column(name, justify="right")
+        for row in group:
+            table.add_row(
+                escape(row.first),
+                escape(row.second),
+                str(row.n_seeds),
+                signed(row.iml_first),
+                signed(row.iml_second),
+                with_interval(row.difference, row.low, row.high),
+                interval_plot(row.difference, row.low, row.high, reach),
+                "-" if row.p is None else f"{row.p:.3g}",
+                "-" if row.p_holm is None else f"{row.p_holm:.3g}",
+            )
+        console.print(table)
+        console.print()
+    console.print(f"p (Holm): corrected over the {len(rows)} comparisons above", markup=False)
+
+
+def print_overall(rows: Sequence[Overall], console: Console) -> None:
+    """One table per modality: the mean normalised score of complete rows, and what the others lack."""
+    for modality, group in groupby(rows, key=lambda row: row.modality):
+        table = Table(title=f"{modality}: overall", title_justify="left", title_style="bold", box=None)
+        for name in ("model", "family"):
+            table.add_column(name, overflow="fold")
+        table.add_column("normalised IML, mean over tasks [95 %]", no_wrap=True)
+        table.add_column("coverage", justify="right")
+        table.add_column("missing", overflow="fold")
+        for row in group:
+            table.add_row(
+                escape(row.model),
+                escape(row.family),
+                with_interval(row.normalised, row.normalised_low, row.normalised_high),
+                f"{len(row.done)} of {len(row.done) + len(row.missing)} tasks",
+                escape("; ".join(f"{task}: {why}" for task, why in row.missing.items())),
+            )
+        console.print(table)
+        console.print()
+
+
+def print_families(rows: Sequence[Slope], console: Console) -> None:
+    """How IML grows with size within each family of three sizes or more."""
+    if not rows:
+        return
+    table = Table(title="IML per tenfold parameters", title_justify="left", title_style="bold", box=None)
+    for name in ("task", "family", "sizes"):
+        table.add_column(name, overflow="fold")
+    table.add_column("seeds", justify="right")
+    table.add_column("slope [95 %]", no_wrap=True)
     for row in rows:
-        table.add_row(
-            escape(row.label),
-            str(row.n_seeds),
-            signed(row.iml_first),
-            signed(row.iml_second),
-            with_interval(row.difference, row.low, row.high),
-            "-" if row.p is None else f"{row.p:.3g}",
-            "-" if row.p_holm is None else f"{row.p_holm:.3g}",
-        )
+        slope = with_interval(row.slope, row.slope_low, row.slope_high)
+        sizes = f"{len(row.models)}, {count(row.parameters[0])} to {count(row.parameters[-1])}"
+        table.add_row(escape(row.label), escape(row.family), sizes, str(row.n_seeds), slope)
     console.print(table)
+    console.print()
