@@ -14,6 +14,7 @@ from iml_bench.errors import UsageError, nearest
 from iml_bench.gguf import resolve_gguf
 from iml_bench.registry import MODELS, TASKS
 from iml_bench.spec import (
+    OUTSIDE_KEY,
     SCHEMES,
     CellSpec,
     ModelEntry,
@@ -76,9 +77,6 @@ def _changed(base: TaskSpec, request: Request) -> tuple[TaskSpec, dict[str, Any]
     preset = base.small if request.small else base.smoke if request.smoke else {}
     shrunk = apply_overrides(base, preset)
     task = apply_overrides(shrunk, request.overrides)
-    said = changes(task, shrunk if request.small else base)
-    if request.small:
-        said = {"setting": "small", **said}
     world = task.world.model_dump()
     if "source" in world:
         source = _world_source(task, request.data)
@@ -87,7 +85,35 @@ def _changed(base: TaskSpec, request: Request) -> tuple[TaskSpec, dict[str, Any]
         task = task.model_copy(update={"world": task.world.model_copy(update={"source": source})})
     elif request.data is not None:
         raise UsageError(f"task {task.name!r} reads no file; leave --data out")
-    return task, said
+    return task, changes_of(task, base)
+
+
+def changes_of(task: TaskSpec, registered: TaskSpec | None = None) -> dict[str, Any]:
+    """How a task differs from the registered one, as ``Record.changes`` and every table say it.
+
+    ``{"setting": "small", ...}`` with what differs from the small setting, where that is less than what
+    differs from the task itself; so that the same task is always called the same, however it was asked for.
+    Where the data come from (``world.source``) and what is no part of the identity is no change.
+
+    Args:
+        task: as it is run, or as a record has it.
+        registered: what it is compared with; by default the task that is registered under its name.
+
+    Raises:
+        UsageError: when no task is registered under that name.
+    """
+    registered = registered or TASKS.get(task.name)
+    full = _difference(task, registered)
+    if registered.small:
+        from_small = _difference(task, apply_overrides(registered, registered.small))
+        if len(from_small) < len(full):
+            return {"setting": "small", **from_small}
+    return full
+
+
+def _difference(task: TaskSpec, other: TaskSpec) -> dict[str, Any]:
+    outside = {path.removeprefix("task.") for path in OUTSIDE_KEY} | {"world.source"}
+    return {path: value for path, value in changes(task, other).items() if path not in outside}
 
 
 def _world_source(task: TaskSpec, data: Path | None) -> str:
