@@ -6,7 +6,8 @@ from iml_bench.spec.model import SCHEMES, ModelEntry, Source, entry_from_source,
 from iml_bench.spec.overrides import apply_overrides, changes, parse_override
 from iml_bench.spec.recipe import Recipe, StageRecipe
 from iml_bench.spec.render import ORDERS, DigitGridRender, TextRender
-from iml_bench.spec.suite import Grid, SuiteSpec
+from iml_bench.spec.seeds import parse_seeds, show_seeds
+from iml_bench.spec.suite import MODEL, Grid, SuiteSpec, vary_model
 from iml_bench.spec.task import Groups, TaskSpec, n_false
 from iml_bench.spec.world import (
     FROM_FILE,
@@ -22,6 +23,7 @@ from iml_bench.spec.world import (
 __all__ = [
     "ADDED",
     "FROM_FILE",
+    "MODEL",
     "NAMED",
     "ORDERS",
     "OUTSIDE_KEY",
@@ -56,6 +58,9 @@ __all__ = [
     "n_false",
     "parse",
     "parse_override",
+    "parse_seeds",
     "parse_source",
+    "show_seeds",
     "task_key",
+    "vary_model",
 ]
