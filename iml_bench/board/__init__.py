@@ -3,7 +3,7 @@
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import model_index, to_csv, to_table
 from iml_bench.board.rows import CEILING, Interval, Row, build_rows, task_label
-from iml_bench.board.summary import Absent, Board, Overall, Required, Slope, build_board
+from iml_bench.board.summary import Absent, Board, Overall, Slope, build_board
 
 __all__ = [
     "CEILING",
@@ -11,7 +11,6 @@ __all__ = [
     "Board",
     "Interval",
     "Overall",
-    "Required",
     "Row",
     "Slope",
     "Versus",

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from iml_bench.board.rows import Row, build_rows, normalise, task_label
+from iml_bench.plan import LeaderboardTask
 from iml_bench.records import Stored
 from iml_bench.spec import ModelEntry, Spec
 from iml_bench.stats import estimate, slopes
-
-
-class Required(Protocol):
-    """A task that a complete row has, and on which seeds (a grid of the suite ``leaderboard``)."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def version(self) -> int: ...
-    @property
-    def modality(self) -> str: ...
-    @property
-    def changes(self) -> Mapping[str, Any]: ...
-    @property
-    def seeds(self) -> tuple[int, ...]: ...
 
 
 class Overall(Spec):
@@ -85,7 +71,7 @@ class Board(Spec):
     absent: tuple[Absent, ...]
 
 
-def build_board(stored: Sequence[Stored], entries: Iterable[ModelEntry], required: Sequence[Required]) -> Board:
+def build_board(stored: Sequence[Stored], entries: Iterable[ModelEntry], required: Sequence[LeaderboardTask]) -> Board:
     """The board of some records; those of smoke runs are no results and are left out.
 
     Args:
@@ -103,15 +89,17 @@ def build_board(stored: Sequence[Stored], entries: Iterable[ModelEntry], require
     )
 
 
-def _fits(row: Row, task: Required) -> bool:
-    return (row.task, row.task_version, dict(row.changes)) == (task.task, task.version, dict(task.changes))
+def _fits(row: Row, task: LeaderboardTask) -> bool:
+    if task.task_key is not None and row.task_key != task.task_key:
+        return False
+    return (row.task, row.task_version, row.changes) == (task.task, task.version, task.changes)
 
 
-def _label(task: Required) -> str:
+def _label(task: LeaderboardTask) -> str:
     return task_label(task.task, task.version, task.changes)
 
 
-def _lacks(row: Row | None, task: Required) -> str | None:
+def _lacks(row: Row | None, task: LeaderboardTask) -> str | None:
     """Why a row is not complete; None where it is."""
     if row is None:
         return "not run yet"
@@ -124,7 +112,7 @@ def _lacks(row: Row | None, task: Required) -> str | None:
     return f"{len(task.seeds) - len(missing)} of {len(task.seeds)} seeds"
 
 
-def _overall(rows: Sequence[Row], required: Sequence[Required]) -> list[Overall]:
+def _overall(rows: Sequence[Row], required: Sequence[LeaderboardTask]) -> list[Overall]:
     by_model: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         by_model[row.modality, row.model_key].append(row)
@@ -195,7 +183,7 @@ def _families(rows: Sequence[Row]) -> list[Slope]:
     return sorted(found, key=lambda row: (row.label, row.family))
 
 
-def _absent(rows: Sequence[Row], entries: Iterable[ModelEntry], required: Sequence[Required]) -> list[Absent]:
+def _absent(rows: Sequence[Row], entries: Iterable[ModelEntry], required: Sequence[LeaderboardTask]) -> list[Absent]:
     found = []
     for entry in entries:
         if entry.is_reference:

@@ -125,15 +125,18 @@ def _sorted(rows: Sequence[Row], field: str) -> tuple[Row, ...]:
 
 def _explanations(board: Board) -> list[str]:
     """Why a score is missing, what is absent, and what a tier is."""
-    lines = [
-        f"{row.label}: {row.model} has no {score}: {why}"
-        for row in board.rows
-        for score, why in row.reasons.items()
-        if not row.reference and not score.endswith(("_low", "_high"))
-    ]
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    models: dict[str, list[str]] = {}
+    for row in board.rows:
+        for score, why in row.reasons.items():
+            if not row.reference and not score.endswith(("_low", "_high")):
+                models.setdefault(f"{row.label}: no {score}: {why}", []).append(row.model)
     for absent in board.absent:
-        by_reason.setdefault((absent.task, absent.reason), []).append(absent.model)
-    lines += [f"{task}: {reason}: {', '.join(models)}" for (task, reason), models in by_reason.items()]
+        models.setdefault(f"{absent.task}: {absent.reason}", []).append(absent.model)
+    lines = [f"{reason}: {_some(names)}" for reason, names in models.items()]
     lines.append("tier: models that the paired test (Holm's correction) cannot separate from its best share one")
     return lines
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

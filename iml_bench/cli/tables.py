@@ -9,35 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import Interval, Overall, Row, Slope, Versus
+from iml_bench.board import Overall, Row, Slope, Versus
+from iml_bench.board.words import count, p_value, score, seeds, share, share_with_interval, signed, with_interval
 
 
 def out_console() -> Console:
     """Where results are printed; wide enough for a whole row when it is not a terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=160)
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    """A difference with its sign, also where it rounds to nought; a dash where it was not measured."""
-    return "-" if value is None else f"{value + 0.0:+.{digits}f}"
-
-
-def with_interval(mean: float | None, low: float | None, high: float | None) -> str:
-    """``+0.50 [+0.44, +0.56]``; the interval is left blank where there is none."""
-    if mean is None:
-        return "-"
-    return signed(mean) if low is None or high is None else f"{signed(mean)} [{signed(low)}, {signed(high)}]"
-
-
-def count(parameters: int | None) -> str:
-    """``153k``, ``1.2M``."""
-    if parameters is None:
-        return "-"
-    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
-        if parameters >= size:
-            return f"{parameters / size:.{1 if parameters < 10 * size else 0}f}{unit}"
-    return str(parameters)
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
@@ -70,24 +49,18 @@ def _table(title: str, rows: list[Row]) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    iml = with_interval(row.iml, row.iml_low, row.iml_high)
-    if not row.internalised and not row.reference and row.iml is not None:
-        iml = f"nothing internalised ({signed(row.iml)})"
-    if row.iml is None:
-        iml = "failed" if row.failed_seeds else row.reasons.get("iml", "not measured")
-    seeds = str(row.n_seeds) + (f" ({len(row.failed_seeds)} failed)" if row.failed_seeds else "")
     return [
         "" if row.tier is None else str(row.tier),
         escape(row.model),
         "" if row.reference else count(row.parameters),
-        seeds,
-        iml,
+        seeds(row),
+        escape(score(row)),
         signed(row.iml_nats),
         signed(row.lift_reliable),
         signed(row.lift_unreliable),
         signed(row.lift_fresh),
         signed(row.stage1_gap),
-        "-" if row.chance is None else f"{row.chance:.2f}",
+        share(row.chance),
     ]
 
 
@@ -103,14 +76,9 @@ def print_groups(rows: Sequence[Row], console: Console) -> None:
         for row in models:
             table.add_column(escape(row.model), no_wrap=True)
         for name in dict.fromkeys(name for row in models for name in row.exact_match):
-            table.add_row(name, *(_share(row.exact_match.get(name)) for row in models))
+            table.add_row(name, *(share_with_interval(row.exact_match.get(name)) for row in models))
         console.print(table)
         console.print()
-
-
-def _share(value: Interval | None) -> str:
-    """``0.42 [0.38, 0.46]``: exact match has no sign."""
-    return "-" if value is None else with_interval(value.mean, value.low, value.high).replace("+", "")
 
 
 PLOT = 31
@@ -154,8 +122,8 @@ def print_versus(rows: Sequence[Versus], console: Console) -> None:
                 signed(row.iml_second),
                 with_interval(row.difference, row.low, row.high),
                 interval_plot(row.difference, row.low, row.high, reach),
-                "-" if row.p is None else f"{row.p:.3g}",
-                "-" if row.p_holm is None else f"{row.p_holm:.3g}",
+                p_value(row.p),
+                p_value(row.p_holm),
             )
         console.print(table)
         console.print()
