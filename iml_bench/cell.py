@@ -42,7 +42,7 @@ from iml_bench.render import Feed, Form, Renderer, TextRenderer, build_renderer,
 from iml_bench.render.text_feed import TextFeed
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, LabelGridWorld, StageRecipe, TaskSpec
-from iml_bench.stats import exact_matches
+from iml_bench.stats import ITEM_TYPES, exact_matches
 from iml_bench.streams import Streams
 from iml_bench.train import NetworkLearner, StageOutcome, Watch, make_accelerator
 from iml_bench.worlds import World, build_world
@@ -89,23 +89,8 @@ class CellOutcome:
     """Wall time by part: ``setup``, ``stage1``, ``stage2/fold0``, ``evaluation``, ..."""
 
 
-ITEM_SCHEMA: dict[str, Any] = {
-    "stage": pl.Int8,
-    "fold": pl.Int8,
-    "set": pl.String,
-    "entity": pl.Int32,
-    "group": pl.String,
-    "tag": pl.String,
-    "attribute": pl.String,
-    "gold": pl.String,
-    "predicted": pl.String,
-    "exact_match": pl.Boolean,
-    "log_likelihood": pl.Float64,
-}
-"""Columns of the per-item file. ``fold`` is 0 after a stage 1 that both folds share; ``set`` is ``fact``
-for questions about attributes, ``attribution`` for which entity an alias stands for, and ``claim`` for
-the same where the answer is what a false definition said; ``tag`` is the tag under which the entity
-was defined in that fold, null where it was not."""
+ITEM_SCHEMA: dict[str, Any] = {name: getattr(pl, kind) for name, kind in ITEM_TYPES.items()}
+"""``ITEM_TYPES`` as polars has them."""
 
 
 class Setting:
@@ -234,7 +219,7 @@ class _Run:
             assert isinstance(feed, TextFeed)
             assert isinstance(setting.renderer, TextRenderer)
             answers = generate_answers(learner, feed, setting.renderer, answers)
-        return _item_table(setting, feed.examples, {"stage": stage, "fold": fold, "set": which}, answers._asdict())
+        return item_table(setting, feed.examples, {"stage": stage, "fold": fold, "set": which}, answers._asdict())
 
     def look(self, phase: str, fold: int, step: int) -> None:
         """One point of the learning curve: what is asked after this phase."""
@@ -295,9 +280,17 @@ def prepare(cell: CellSpec, runtime: Runtime) -> tuple[Setting, Learner, Any]:
     return setting, learner, accelerator
 
 
-def _item_table(
+def item_table(
     setting: Setting, examples: Examples, constant: dict[str, Any], answers: dict[str, Any]
 ) -> pl.DataFrame:
+    """Per-item rows, in the order of ``ITEM_SCHEMA``.
+
+    Args:
+        setting: says who is in which group and under which tag.
+        examples: the questions.
+        constant: ``stage``, ``fold`` and ``set``, the same for all of them.
+        answers: columns of ``Answers``; a column that is not there is left out.
+    """
     design = setting.design
     tags = [TAGS[tag] if tag != NONE else None for tag in design.tag[constant["fold"]][examples.entity]]
     columns = {
@@ -308,7 +301,8 @@ def _item_table(
         "attribute": [setting.world.label(asked) for asked in examples.asked.tolist()],
         **answers,
     }
-    return pl.DataFrame({name: columns[name] for name in ITEM_SCHEMA}, schema=ITEM_SCHEMA)
+    schema = {name: kind for name, kind in ITEM_SCHEMA.items() if name in columns}
+    return pl.DataFrame({name: columns[name] for name in schema}, schema=schema)
 
 
 def _device_name(device: torch.device) -> str:

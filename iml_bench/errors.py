@@ -14,10 +14,16 @@ class CellError(Exception):
     """One cell cannot go on (a diverged loss, no memory left); it fails and the other cells go on."""
 
 
+def shown(text: str, limit: int = 120) -> str:
+    """Text that somebody else wrote, as it can stand in a sentence: one line, cut at ``limit``, nothing unprintable."""
+    cut = text if len(text) <= limit else text[:limit] + "..."
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
+
+
 def nearest(asked: str, names: Iterable[str]) -> str | None:
     """The name among ``names`` that looks most like ``asked``, or None when none is near."""
     by_lower = {name.lower(): name for name in names}
-    found = difflib.get_close_matches(asked.lower(), by_lower, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(asked[:200].lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[found[0]] if found else None
 
 
@@ -32,4 +38,4 @@ def unknown(kind: str, asked: str, names: Iterable[str], listing: str) -> UsageE
     """
     near = nearest(asked, list(names))
     hint = f": did you mean {near!r}?" if near else ""
-    return UsageError(f"unknown {kind} {asked!r}{hint} ({listing} lists them all)")
+    return UsageError(f"unknown {kind} {shown(repr(asked))}{hint} ({listing} lists them all)")

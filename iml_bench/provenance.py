@@ -9,9 +9,12 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+from pydantic import Field
+
 import iml_bench
 from iml_bench.paths import PACKAGE
 from iml_bench.spec import Spec
+from iml_bench.spec.base import Line
 
 LIBRARIES = (
     "torch",
@@ -34,21 +37,21 @@ LIBRARIES = (
 class Provenance(Spec):
     """The same on every run of the same code on the same machine."""
 
-    iml_bench: str
+    iml_bench: Line
     """Version of this package."""
-    commit: str | None
+    commit: Line | None
     """Commit of this package's own checkout, or of the checkout its wheel was built from."""
     dirty: bool | None
     """Whether that checkout had uncommitted changes; null where there is no commit."""
-    python: str
-    libraries: dict[str, str]
-    platform: str
-    processor: str
-    cores: int
-    device: str
-    processes: int
+    python: Line
+    libraries: dict[Line, Line] = Field(max_length=100)
+    platform: Line
+    processor: Line
+    cores: int = Field(ge=1)
+    device: Line
+    processes: int = Field(ge=1)
     """Accelerate processes that shared the global batch."""
-    threads: int
+    threads: int = Field(ge=1)
     """Threads of each process; rounding can depend on it."""
 
 

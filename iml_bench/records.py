@@ -7,20 +7,21 @@ so a cell that was cut leaves nothing that looks finished. Running again compare
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from iml_bench.errors import UsageError
+from iml_bench.errors import UsageError, shown
 from iml_bench.provenance import Provenance
+from iml_bench.reading import fit, read_bytes, read_json
 from iml_bench.spec import CellSpec, Spec, cell_key
-from iml_bench.spec.base import first_problem
-from iml_bench.stats import Columns, Scores, score_items
+from iml_bench.spec.base import Digest, Line, Share, first_problem
+from iml_bench.stats import ITEM_TYPES, Columns, Scores, score_items
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,51 +33,65 @@ SCHEMA_VERSION = 2
 """
 
 
+LARGEST_RECORD: Final = 5_000_000
+"""Bytes of a record; the shipped ones have some 5,000, most of it the traceback where there is one."""
+LARGEST_ITEMS: Final = 50_000_000
+"""Bytes of a per-item file."""
+MOST_ROWS: Final = 5_000_000
+LONGEST_ANSWER: Final = 10_000
+"""Bytes of one text of a per-item file."""
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+ErrorText = Annotated[str, BeforeValidator(lambda text: fit(text) if isinstance(text, str) else text)]
+"""What an exception says, which may be anything, as it may stand in a record."""
+
+
 class StageReport(Spec):
     """What one stage of training did."""
 
-    name: str
-    steps: int
+    name: Line
+    steps: Count
     final_loss: float | None
-    micro_batch: int | None
+    micro_batch: Positive | None
     """Examples per process and forward pass at the end; smaller than asked for where memory ran out."""
-    accumulation: int | None
+    accumulation: Positive | None
     """Forward passes per process and optimiser step at the end."""
 
 
 class CurveReport(Spec):
     """One point of a learning curve."""
 
-    phase: str
-    fold: int
-    step: int
-    exact_match: dict[str, float]
+    phase: Line
+    fold: Count
+    step: Count
+    exact_match: dict[Line, Share] = Field(max_length=100)
 
 
 class Failure(Spec):
     """Why a cell failed."""
 
-    kind: str
-    message: str
-    traceback: str
+    kind: Line
+    message: ErrorText
+    traceback: ErrorText
 
 
 class ItemFile(Spec):
     """The per-item outcomes that the scores were computed from."""
 
-    file: str
+    file: Line
     """Name of the Parquet file beside the record."""
-    rows: int
-    sha256: str
+    rows: int = Field(ge=1, le=MOST_ROWS)
+    sha256: Digest
 
 
 class Timing(Spec):
     """The only part of a record that differs when the same cell is run again on the same machine."""
 
-    started: str
+    started: Line
     """UTC, ISO 8601."""
-    ended: str
-    seconds: dict[str, float]
+    ended: Line
+    seconds: dict[Line, Annotated[float, Field(ge=0)]] = Field(max_length=100)
     """Wall time by part of the cell: setup, stage1, stage2/fold0, stage2/fold1, evaluation; a learning curve's is
     in that of its phases, too."""
 
@@ -84,27 +99,27 @@ class Timing(Spec):
 class Record(Spec):
     """The result of one cell."""
 
-    schema_version: int = Field(default=SCHEMA_VERSION, ge=1)
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
     status: Literal["done", "failed"]
-    key: str
+    key: Digest
     """``cell_key(cell)``; checked whenever a record is read."""
     cell: CellSpec
     """The resolved specification."""
-    changes: dict[str, Any]
+    changes: dict[Line, Any] = Field(max_length=200)
     """The fields in which the task differs from the one that is registered under its name."""
     smoke: bool
     """Whether the task was shrunk for a test; such a record is no result."""
-    parameters: int | None = None
+    parameters: Count | None = None
     """Trainable parameters, measured."""
     scores: Scores | None = None
-    chance: float | None = None
+    chance: Share | None = None
     """Exact match of a guess among an attribute's values."""
-    data_digest: str | None = None
+    data_digest: Digest | None = None
     items: ItemFile | None = None
-    streams: dict[str, int]
+    streams: dict[Line, Count] = Field(max_length=200)
     """The seed of every named random stream."""
-    stages: tuple[StageReport, ...] = ()
-    curve: tuple[CurveReport, ...] = ()
+    stages: tuple[StageReport, ...] = Field(default=(), max_length=100)
+    curve: tuple[CurveReport, ...] = Field(default=(), max_length=10_000)
     """Where it was asked for (``--curve``); it is no part of the identity and changes nothing else."""
     provenance: Provenance
     timing: Timing
@@ -132,41 +147,82 @@ def read_record(path: Path) -> Record:
     Raises:
         UsageError: when there is no such file, it is no record, or it was written by a newer version.
     """
+    where = shown(str(path), 300)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not JSON"
-        raise UsageError(f"{path} is not a record of iml-bench: {reason}") from error
+        data = read_json(path, LARGEST_RECORD)
+    except UsageError as error:
+        raise UsageError(f"{where} is not a record of iml-bench: {error}") from error
     if not isinstance(data, dict) or "schema_version" not in data or "cell" not in data:
-        raise UsageError(f"{path} is not a record of iml-bench: it has no schema_version and cell")
+        raise UsageError(f"{where} is not a record of iml-bench: it has no schema_version and cell")
     if isinstance(data["schema_version"], int) and data["schema_version"] > SCHEMA_VERSION:
         raise UsageError(
-            f"{path} has record schema {data['schema_version']} and this iml-bench reads up to "
+            f"{where} has record schema {data['schema_version']} and this iml-bench reads up to "
             f"{SCHEMA_VERSION}; install a newer iml-bench"
         )
     try:
-        return Record.model_validate(data)
+        record = Record.model_validate(data)
     except ValidationError as error:
-        raise UsageError(f"{path} is not a valid record: {first_problem(error)}") from error
+        raise UsageError(f"{where} is not a valid record: {first_problem(error)}") from error
+    if record.items is not None and record.items.file != path.with_suffix(".parquet").name:
+        raise UsageError(
+            f"{where} is not a valid record: items.file: the file beside it is named like it, "
+            f"{shown(path.with_suffix('.parquet').name)!r} (given: {shown(repr(record.items.file))})"
+        )
+    return record
 
 
 def read_items(stored: Stored) -> pl.DataFrame:
     """The per-item outcomes of a done record.
 
     Raises:
-        UsageError: when the file is missing or is not the one the record was made with.
+        UsageError: when the file is missing, is not the one the record was made with, or holds something else.
     """
+    items = stored.record.items
+    whose = shown(str(stored.path), 300)
+    if items is None:
+        raise UsageError(f"{whose} is the record of a failed cell and has no items")
+    path = stored.path.with_name(items.file)
+    where = shown(str(path), 300)
+    if not path.is_symlink() and not path.exists():
+        raise UsageError(f"{where} is missing; it belongs to {whose}")
+    try:
+        raw = read_bytes(path, LARGEST_ITEMS)
+    except UsageError as error:
+        raise UsageError(f"{where} cannot be read: {error}") from error
+    if hashlib.sha256(raw).hexdigest() != items.sha256:
+        raise UsageError(f"{where} is not the file that {whose} was made with")
+    try:
+        return _table(raw, items.rows)
+    except UsageError as error:
+        raise UsageError(f"{where} holds no per-item outcomes: {error}") from error
+
+
+def _table(raw: bytes, rows: int) -> pl.DataFrame:
+    """A Parquet file's table; its columns and its number of rows are known before it is unpacked."""
     import polars as pl
 
-    items = stored.record.items
-    if items is None:
-        raise UsageError(f"{stored.path} is the record of a failed cell and has no items")
-    path = stored.path.with_name(items.file)
-    if not path.is_file():
-        raise UsageError(f"{path} is missing; it belongs to {stored.path}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != items.sha256:
-        raise UsageError(f"{path} is not the file that {stored.path} was made with")
-    return pl.read_parquet(path)
+    try:
+        schema = pl.read_parquet_schema(io.BytesIO(raw))
+        types = {name: kind for name, kind in ITEM_TYPES.items() if name in schema or name != "set"}
+        found = {name: str(kind) for name, kind in schema.items()}
+        if found != types:
+            wrong = sorted(name for name in {*found, *types} if found.get(name) != types.get(name))
+            raise UsageError(f"column {shown(repr(wrong[0]))} is not as it must be")
+        held = pl.scan_parquet(io.BytesIO(raw)).select(pl.len()).collect().item()
+        if held != rows:
+            raise UsageError(f"it has {held:,} rows, and the record says {rows:,}")
+        table = pl.read_parquet(io.BytesIO(raw))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        raise UsageError("it is not a Parquet file") from error
+    for name in table.columns:
+        if name != "tag" and table[name].null_count():
+            raise UsageError(f"column {name!r} has gaps")
+    if not table["log_likelihood"].is_finite().all():
+        raise UsageError("a log-likelihood is not finite")
+    longest = table.select(pl.col(pl.String).str.len_bytes().max()).row(0)
+    if max(length or 0 for length in longest) > LONGEST_ANSWER:
+        raise UsageError(f"it has a text of more than {LONGEST_ANSWER:,} bytes")
+    return table
 
 
 def columns_of(table: pl.DataFrame) -> Columns:
@@ -182,14 +238,18 @@ class Store:
         self.root = root
 
     def scan(self) -> tuple[list[Stored], list[str]]:
-        """All records below the folder, and a sentence for every JSON file that is none."""
+        """All records below the folder, and a sentence for every JSON file that is none.
+
+        Links are not followed, and nothing that lies there makes it fail.
+        """
         found, problems = [], []
-        for path in sorted(self.root.rglob("*.json")):
+        paths, unread = _json_files(self.root)
+        for path in sorted(paths):
             try:
                 found.append(Stored(path, read_record(path)))
             except UsageError as error:
                 problems.append(str(error))
-        return found, problems
+        return found, problems + unread
 
     def path_of(self, cell: CellSpec) -> Path:
         """Where the record of a cell is written; the name is for people, identity is the key inside."""
@@ -219,6 +279,23 @@ class Store:
         with _Replacing(path) as temporary:
             temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return path
+
+
+def _json_files(root: Path) -> tuple[list[Path], list[str]]:
+    """JSON files below a folder, and a sentence for every folder that cannot be read."""
+    found, problems, todo = [], [], [root] if root.is_dir() else []
+    while todo:
+        folder = todo.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(Path(entry.path))
+                    elif entry.name.endswith(".json"):
+                        found.append(Path(entry.path))
+        except OSError as error:
+            problems.append(f"{shown(str(folder), 300)} cannot be read: {error.strerror}")
+    return found, problems
 
 
 class _Replacing:

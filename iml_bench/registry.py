@@ -16,9 +16,13 @@ import yaml
 
 from iml_bench.errors import UsageError, unknown
 from iml_bench.paths import data_root
+from iml_bench.reading import read_bytes
 from iml_bench.spec import ModelEntry, Spec, SuiteSpec, TaskSpec, parse
 
 S = TypeVar("S", bound=Spec)
+
+LARGEST = 100_000
+"""Bytes of a definition."""
 
 
 class Origin(NamedTuple):
@@ -110,7 +114,7 @@ class Registry(Generic[S]):
 
 
 def _reader(path: Path) -> Callable[[], Any]:
-    return lambda: yaml.safe_load(path.read_text(encoding="utf-8"))
+    return lambda: yaml.safe_load(read_bytes(path, LARGEST, links=True).decode())
 
 
 def _importer(point: EntryPoint) -> Callable[[], Any]:

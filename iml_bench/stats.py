@@ -12,9 +12,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from iml_bench.design import ATTRIBUTIONS, CLAIMS, FACTS, STAGE1_GROUPS
 from iml_bench.spec import Spec
+from iml_bench.spec.base import Gap, Line, Share
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -31,30 +33,48 @@ SCORES: Final = (
 
 CONFIDENCE: Final = 0.95
 
+ITEM_TYPES: Final = {
+    "stage": "Int8",
+    "fold": "Int8",
+    "set": "String",
+    "entity": "Int32",
+    "group": "String",
+    "tag": "String",
+    "attribute": "String",
+    "gold": "String",
+    "predicted": "String",
+    "exact_match": "Boolean",
+    "log_likelihood": "Float64",
+}
+"""Columns of the per-item file and their types (of polars). ``fold`` is 0 after a stage 1 that both folds share;
+``set`` is ``fact`` for questions about attributes, ``attribution`` for which entity an alias stands for, and
+``claim`` for the same where the answer is what a false definition said; ``tag`` is the tag under which the entity
+was defined in that fold, null where it was not."""
+
 
 class Scores(Spec):
     """The scores of one cell; one that cannot be measured is null and ``reasons`` says why."""
 
-    iml: float | None
+    iml: Gap | None
     """Exact match under the reliable tag minus under the unreliable tag, mean over new entities."""
     iml_nats: float | None
     """The same difference of the gold answer's log-likelihood, in nats."""
-    lift_reliable: float | None
+    lift_reliable: Gap | None
     """Exact match of what was defined under the reliable tag minus that of ``new_undefined``."""
-    lift_unreliable: float | None
-    lift_fresh: float | None
-    stage1_gap: float | None
+    lift_unreliable: Gap | None
+    lift_fresh: Gap | None
+    stage1_gap: Gap | None
     """Held-out exact match of ``reliable`` minus ``unreliable``, after stage 1."""
-    iml_attribution: float | None = None
+    iml_attribution: Gap | None = None
     """``iml`` of the questions which entity an alias stands for; null where the task does not ask that."""
-    iml_se_items: float | None
+    iml_se_items: float | None = Field(ge=0)
     """Standard error of ``iml`` over this cell's entities; says nothing about other seeds."""
-    iml_se_items_one_fold: float | None
+    iml_se_items_one_fold: float | None = Field(ge=0)
     """What that standard error would be from fold 0 alone, without the crossover."""
-    exact_match: dict[str, float]
+    exact_match: dict[Line, Share] = Field(max_length=100)
     """Exact match by what was shown: stage-1 groups (held out), new entities by tag, ``new_undefined``;
     ``attribution/`` and ``claim/`` before it are those sets of questions."""
-    reasons: dict[str, str] = {}
+    reasons: dict[Line, Line] = Field(default={}, max_length=100)
 
 
 def score_items(items: Columns) -> Scores:

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from iml_bench.errors import UsageError
+from iml_bench.errors import UsageError, shown
 
 S = TypeVar("S", bound="Spec")
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it is one line without control characters")
+    return text
+
+
+OneLine = Annotated[str, AfterValidator(_one_line)]
+Line = Annotated[OneLine, Field(max_length=200)]
+"""A label: one printable line of moderate length. What is printable may still be HTML or a formula and is escaped where it is shown."""
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256 in hexadecimal."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Gap = Annotated[float, Field(ge=-1, le=1)]
+"""A difference of two shares."""
 
 
 class Spec(BaseModel):
@@ -36,7 +52,10 @@ def read_value(text: str) -> Any:
     Raises:
         yaml.YAMLError: when it is not YAML.
     """
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except (ValueError, RecursionError) as error:  # the 99th of a month, or brackets without end
+        raise yaml.YAMLError(str(error)) from error
     if isinstance(value, str) and value == text.strip():
         try:
             return float(value)  # YAML 1.1 takes 1e-3 for a word; a person means the number
@@ -60,8 +79,8 @@ def parse(spec_class: type[S], data: Any, where: str) -> S:
 def first_problem(error: ValidationError) -> str:
     """The first thing pydantic found wrong, as ``field.path: reason``."""
     first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
-    reason = str(first["msg"]).removeprefix("Value error, ")
+    path = shown(".".join(str(part) for part in first["loc"]))
+    reason = shown(str(first["msg"]).removeprefix("Value error, "), 400)
     given = first.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{path + ': ' if path else ''}{reason[:1].lower() + reason[1:]}{shown}"
+    value = f" (given: {shown(repr(given))})" if isinstance(given, str | int | float) else ""
+    return f"{path + ': ' if path else ''}{reason[:1].lower() + reason[1:]}{value}"

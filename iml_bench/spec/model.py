@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import quote, unquote
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from iml_bench.errors import UsageError, unknown
-from iml_bench.spec.base import Spec, read_value
+from iml_bench.errors import UsageError, shown, unknown
+from iml_bench.spec.base import Digest, Line, OneLine, Spec, parse, read_value
 
 SCHEMES = {
     "reference": "a reference learner that is not trained: oracle, gullible or random",
@@ -54,40 +54,40 @@ def parse_source(text: str) -> Source:
         raise unknown("model source", scheme, SCHEMES, "iml-bench models --help")
     target, _, query = rest.partition("?")
     if not target:
-        raise UsageError(f"model source {text!r} names nothing after {scheme + ':'!r}")
+        raise UsageError(f"model source {shown(repr(text))} names nothing after {scheme + ':'!r}")
     options: dict[str, Any] = {}
     for part in query.split("&") if query else []:
         key, equals, value = part.partition("=")
         if not key or not equals or not value:
-            raise UsageError(f"model source {text!r}: {part!r} is not of the form option=value")
+            raise UsageError(f"model source {shown(repr(text))}: {shown(repr(part))} is not of the form option=value")
         try:
             # A revision is a name even where it looks like a number.
             options[key] = unquote(value) if key == "revision" else read_value(unquote(value))
         except yaml.YAMLError as error:
-            raise UsageError(f"model source {text!r}: {value!r} is not a value YAML can read") from error
+            raise UsageError(f"model source {shown(repr(text))}: {shown(repr(value))} is not a value YAML can read") from error
     return Source(scheme, unquote(target), options)
 
 
 class ModelEntry(Spec):
     """One model that can be put through a task; a YAML file in ``leaderboard/models/``."""
 
-    name: str = Field(min_length=1, max_length=200)
-    source: str
+    name: Line = Field(min_length=1)
+    source: Annotated[OneLine, Field(max_length=1000)]
     """``scheme:target?option=value``; the schemes are listed by ``iml-bench models --help``."""
     modality: Literal["vision", "text", "any"]
-    family: str
+    family: Line
     """Models of one family differ in size only, so that size can be studied within it."""
-    architecture: str
+    architecture: Line
     tokenizer: Literal["task", "own"] = "task"
     """Text only: the task's own word-level tokenizer, or the one that comes with the model."""
     trust_remote_code: bool = False
     """Run code that comes with the weights; only when the user says so by name."""
-    digest: str | None = None
+    digest: Digest | None = None
     """SHA-256 of the local files that the source points at; filled in when a run is planned."""
-    size: str = ""
+    size: Line = ""
     """What its makers call its size, e.g. ``160M``; the parameter count is measured."""
-    licence: str = ""
-    notes: str = ""
+    licence: Line = ""
+    notes: Annotated[OneLine, Field(max_length=1000)] = ""
 
     @field_validator("source")
     @classmethod
@@ -121,11 +121,12 @@ def entry_from_source(text: str) -> ModelEntry:
     """
     source = parse_source(text)
     modality: dict[str, Any] = {"timm": "vision", "ref": "vision", "hf": "text", "gguf": "text", "hf-config": "text"}
-    return ModelEntry(
-        name=str(source),
-        source=text,
-        modality=modality.get(source.scheme, "any"),
-        family=source.target.split("/")[-1].split(".")[0],
-        architecture=source.target,
-        tokenizer="own" if source.scheme in ("hf", "gguf") else "task",
-    )
+    fields = {
+        "name": str(source),
+        "source": text,
+        "modality": modality.get(source.scheme, "any"),
+        "family": source.target.split("/")[-1].split(".")[0],
+        "architecture": source.target,
+        "tokenizer": "own" if source.scheme in ("hf", "gguf") else "task",
+    }
+    return parse(ModelEntry, fields, f"model source {shown(repr(text))}")
