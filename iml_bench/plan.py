@@ -214,10 +214,14 @@ _LENGTHS = {f"recipe.{stage}.{unit}" for stage in ("stage1", "stage2") for unit 
 
 
 def _task_of(suite: SuiteSpec, index: int) -> TaskSpec:
+    grid = suite.grids[index]
     try:
-        return TASKS.get(suite.grids[index].task)
+        task = TASKS.get(grid.task)
     except UsageError as error:
         raise UsageError(f"{suite.where(index)}: {error}") from error
+    if grid.small and not task.small:
+        raise UsageError(f"{suite.where(index)}: task {task.name!r} has no small setting; leave small out")
+    return task
 
 
 class LeaderboardTask(NamedTuple):

@@ -43,12 +43,13 @@ class WallTimes:
         for stored in sources:
             cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
             for entry in iterate_done(list(stored)):
-                if entry.record.timing.seconds:
-                    cells[task_key(entry.record.cell), _model_key(entry.record.cell)].append(entry.record)
+                record, model = entry.record, _model_key(entry.record.cell)
+                if record.timing.seconds:
+                    cells[task_key(record.cell), model].append(record)
+                if record.parameters is not None:
+                    self._parameters.setdefault(model, record.parameters)
             for (task, model), records in cells.items():
                 self._known[task].setdefault(model, _timed(records))
-                if records[0].parameters is not None:
-                    self._parameters.setdefault(model, records[0].parameters)
 
     def estimate(self, cell: CellSpec) -> Estimate:
         """How long a cell will take.
