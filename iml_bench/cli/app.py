@@ -27,8 +27,8 @@ app.command("tasks")(listing.tasks)
 app.command("models")(listing.models)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
-app.command("leaderboard")(leaderboard.leaderboard)
 app.command("check")(check.check)
+app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(suite.app, name="suite")
 
 

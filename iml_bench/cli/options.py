@@ -119,9 +119,11 @@ def load_records(folders: Sequence[Path] | None) -> tuple[list[Stored], list[Pat
     return stored, list(folders)
 
 
-def print_json(rows: Sequence[Spec] | Sequence[dict[str, Any]] | dict[str, Any]) -> None:
-    """Print rows as a JSON list, or one object."""
-    plain: Any = rows
-    if not isinstance(rows, dict):
-        plain = [row.model_dump(mode="json") if isinstance(row, Spec) else row for row in rows]
-    sys.stdout.write(json.dumps(plain, indent=1, allow_nan=False) + "\n")
+def print_json(value: Spec | dict[str, Any] | Sequence[Spec] | Sequence[dict[str, Any]]) -> None:
+    """Print one object, or a list of rows, as JSON."""
+
+    def plain(item: Any) -> Any:
+        return item.model_dump(mode="json") if isinstance(item, Spec) else item
+
+    shown = plain(value) if isinstance(value, Spec | dict) else [plain(row) for row in value]
+    sys.stdout.write(json.dumps(shown, indent=1, allow_nan=False) + "\n")

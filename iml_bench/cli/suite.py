@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from iml_bench.board import task_label
 from iml_bench.cli.dryrun import dry_run, print_dry_run
 from iml_bench.cli.options import (
     DEFAULT_OUT,
@@ -23,7 +24,7 @@ from iml_bench.cli.options import (
     seeds_of,
 )
 from iml_bench.cli.run import execute
-from iml_bench.cli.tables import out_console, task_label
+from iml_bench.cli.tables import out_console
 from iml_bench.plan import plan, suite_requests
 from iml_bench.registry import SUITES, TASKS
 from iml_bench.spec import SuiteSpec, show_seeds

@@ -1,7 +1,7 @@
 """What is asked for: typed, frozen and validated, without torch."""
 
 from iml_bench.spec.base import Spec, canonical_json, digest_of, parse
-from iml_bench.spec.cell import ADDED, OUTSIDE_KEY, PROTOCOL, CellSpec, cell_key, identity, task_key
+from iml_bench.spec.cell import ADDED, OUTSIDE_KEY, PROTOCOL, CellSpec, cell_key, identity, model_key, task_key
 from iml_bench.spec.model import SCHEMES, ModelEntry, Source, entry_from_source, parse_source
 from iml_bench.spec.overrides import apply_overrides, changes, parse_override
 from iml_bench.spec.recipe import Recipe, StageRecipe
@@ -54,6 +54,7 @@ __all__ = [
     "digest_of",
     "entry_from_source",
     "identity",
+    "model_key",
     "n_false",
     "parse",
     "parse_override",

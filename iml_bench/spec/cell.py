@@ -16,6 +16,7 @@ PROTOCOL = 1
 give another answer."""
 
 OUTSIDE_KEY = {
+    "task.history": "says what changed between versions; nothing reads it",
     "task.description": "says what the task is; nothing reads it",
     "task.model": "only the default of the command line; the model that runs stands in the cell",
     "task.small": "overrides that are not applied; applied ones stand in the fields they change",
@@ -84,3 +85,8 @@ def task_key(cell: CellSpec) -> str:
     """
     data = identity(cell)
     return digest_of({"task": data["task"], "protocol": data["protocol"]})
+
+
+def model_key(cell: CellSpec) -> str:
+    """SHA-256 of what is loaded: the identity's model, which names and labels are no part of."""
+    return digest_of(identity(cell)["model"])
