@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from making import small_task
+from pydantic import ValidationError
 
 from iml_bench.errors import UsageError
 from iml_bench.paths import data_root
@@ -134,6 +135,12 @@ def test_a_grid_in_which_nothing_varies_is_the_task_as_it_stands() -> None:
 def test_seeds_are_written_as_on_the_command_line(written: Any, seeds: tuple[int, ...]) -> None:
     assert Grid(task="vision", models=("mlp-m",), seeds=written).seeds == seeds
     assert set(parse_seeds(show_seeds(seeds) if len(seeds) > 1 else f"{seeds[0]}-{seeds[0]}")) == set(seeds)
+
+
+@pytest.mark.parametrize("written", ["", "few", "-1", "0", "3-2", "4294967296-4294967297", True, [-1], [2**32], []])
+def test_what_names_no_seed_is_refused(written: Any) -> None:
+    with pytest.raises(ValidationError, match="seeds"):
+        Grid(task="vision", models=("mlp-m",), seeds=written)
 
 
 def test_the_small_setting_of_a_grid_gives_way_to_smoke() -> None:

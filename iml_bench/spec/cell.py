@@ -8,6 +8,7 @@ from pydantic import Field
 
 from iml_bench.spec.base import Spec, digest_of
 from iml_bench.spec.model import ModelEntry
+from iml_bench.spec.seeds import LIMIT
 from iml_bench.spec.task import TaskSpec
 
 PROTOCOL = 1
@@ -52,7 +53,7 @@ class CellSpec(Spec):
 
     task: TaskSpec
     model: ModelEntry
-    seed: int = Field(ge=0, lt=2**32)
+    seed: int = Field(ge=0, lt=LIMIT)
     protocol: int = PROTOCOL
 
 

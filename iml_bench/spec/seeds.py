@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+LIMIT = 2**32
+"""Seeds are smaller than this."""
+
 
 def parse_seeds(text: str) -> tuple[int, ...]:
     """``5`` is seeds 0 to 4, ``3-7`` is 3 to 7, ``1,4,9`` is those.
 
     Raises:
-        ValueError: when it is none of these or names no seed.
+        ValueError: when it is none of these, names no seed, or one that is too large.
     """
+    if any(int(number) >= LIMIT for number in re.findall(r"\d+", text)):
+        raise ValueError(f"{text!r} names seeds that are not below {LIMIT}")
     seeds: list[int] = []
     if re.fullmatch(r"\d+", text):
         seeds = list(range(int(text)))

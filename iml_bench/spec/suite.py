@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from iml_bench.spec.base import Spec, first_problem, parse
 from iml_bench.spec.cell import OUTSIDE_KEY
 from iml_bench.spec.model import ModelEntry, entry_from_source, parse_source
-from iml_bench.spec.seeds import parse_seeds
+from iml_bench.spec.seeds import LIMIT, parse_seeds
 from iml_bench.spec.task import NAME_PATTERN
 
 MODEL = "model."
@@ -31,7 +31,7 @@ class Grid(Spec):
     """What the grid is called where it is spoken of; no other of the suite has it."""
     task: str
     models: tuple[str, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=LIMIT)], ...] = Field(min_length=1)
     """In the file a number (5: seeds 0 to 4), or text as ``--seeds`` takes it (``100-104``)."""
     small: bool = False
     """Whether it is the task's small setting that the fields are changed in."""
