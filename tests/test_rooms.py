@@ -11,9 +11,9 @@ import iml_bench
 
 PACKAGE = Path(iml_bench.__file__).parent
 ROOMS = (
-    *("errors", "paths", "reading", "gguf", "spec", "registry", "streams", "worlds", "design", "runtime", "render", "models"),
-    *("order", "train", "evaluate", "reference", "stats", "provenance", "cell", "records", "work", "plan", "executor"),
-    *("board", "checks", "picture", "submit", "cli", "__main__"),
+    *("errors", "paths", "reading", "gguf", "spec", "registry", "streams", "worlds", "design", "runtime", "render"),
+    *("models", "order", "train", "evaluate", "reference", "stats", "provenance", "cell", "records", "work", "plan"),
+    *("executor", "board", "checks", "picture", "submit", "cli", "__main__"),
 )
 
 
