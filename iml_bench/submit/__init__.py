@@ -3,7 +3,7 @@
 from iml_bench.submit.checking import Submission, check_submission, find_submission
 from iml_bench.submit.collect import Collected, collect
 from iml_bench.submit.difference import Change, board_difference
-from iml_bench.submit.entries import add_entry
+from iml_bench.submit.entries import add_entry, own_folder, registered
 from iml_bench.submit.findings import Check, Finding
 from iml_bench.submit.rerun import Rerun, rerun
 
@@ -19,5 +19,7 @@ __all__ = [
     "check_submission",
     "collect",
     "find_submission",
+    "own_folder",
+    "registered",
     "rerun",
 ]

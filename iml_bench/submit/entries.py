@@ -39,9 +39,7 @@ def identity_of(entry: ModelEntry) -> dict[str, Any]:
 def same_source(entry: ModelEntry) -> list[str]:
     """Registered entries under other names that load the same."""
     listed = (row.spec for row in MODELS.list() if row.spec is not None)
-    return [
-        other.name for other in listed if other.name != entry.name and identity_of(other) == identity_of(entry)
-    ]
+    return [other.name for other in listed if other.name != entry.name and identity_of(other) == identity_of(entry)]
 
 
 def entry_problems(path: Path) -> Iterator[str]:
@@ -55,6 +53,9 @@ def entry_problems(path: Path) -> Iterator[str]:
         yield str(error)
         return
     yield from _problems(entry)
+    taken = MODELS.get(entry.name) if entry.name in MODELS.origins else entry
+    if identity_of(taken) != identity_of(entry):
+        yield f"the name {entry.name!r} is taken by a registered model, which loads {shown(taken.source)}"
 
 
 def _problems(entry: ModelEntry) -> Iterator[str]:
@@ -88,9 +89,7 @@ def add_entry(name: str, source: str, family: str, folder: Path | None, **labels
         UsageError: when the name or the source is taken, or the entry is not valid; nothing is written then.
     """
     if name in MODELS.origins:
-        raise UsageError(
-            f"there is a model {name!r} already ({MODELS.origins[name].where}); choose another name"
-        )
+        raise UsageError(f"there is a model {name!r} already ({MODELS.origins[name].where}); choose another name")
     bare = entry_from_source(source).model_dump(exclude={"digest", "trust_remote_code"})
     given = {field: value for field, value in labels.items() if value is not None}
     fields = bare | {"name": name, "family": family} | given
@@ -104,7 +103,7 @@ def add_entry(name: str, source: str, family: str, folder: Path | None, **labels
         raise UsageError(f"{path} exists already; choose another name")
     probe_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {field: value for field, value in entry.model_dump(mode="json", exclude_defaults=True).items()}
+    plain = entry.model_dump(mode="json", exclude_defaults=True)
     path.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
     try:
         MODELS.get(str(path))
@@ -191,5 +190,3 @@ def label_problems(model: ModelEntry) -> Iterator[str]:
 def with_labels(model: ModelEntry, entry: ModelEntry) -> ModelEntry:
     """A record's model under the labels of its entry; what it loads stays as it was."""
     return entry.model_copy(update={"digest": model.digest})
-
-

@@ -14,6 +14,7 @@ class Finding(NamedTuple):
     """What is wrong with one file."""
 
     file: str
+    """Empty where the sentence names it."""
     problem: str
     """One sentence."""
 
@@ -37,10 +38,10 @@ class Findings:
         self._failures: dict[str, list[Finding]] = defaultdict(list)
         self._notes: dict[str, list[str]] = defaultdict(list)
 
-    def add(self, name: str, path: Path, problems: Iterable[str]) -> None:
+    def add(self, name: str, path: Path | None, problems: Iterable[str]) -> None:
         """Note the failures of a check of one file."""
         assert name in self.names
-        self._failures[name] += [Finding(shown(str(path), 300), problem) for problem in problems]
+        self._failures[name] += [Finding(shown(str(path), 300) if path else "", problem) for problem in problems]
 
     def note(self, name: str, text: str) -> None:
         """Note something once that is no failure."""

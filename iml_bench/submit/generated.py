@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from iml_bench.errors import UsageError
@@ -39,9 +40,8 @@ def what_is_missing(task: TaskSpec, runtime: Runtime) -> str | None:
     if world.kind in FROM_FILE:
         if runtime.data is None:
             return f"{task.name} reads a file (--data FILE)"
-        with runtime.data.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != world.source:  # type: ignore[union-attr]
-                return f"{task.name} reads another file than {runtime.data}"
+        if _digest_of(runtime.data) != world.source:  # type: ignore[union-attr]
+            return f"{task.name} reads another file than {runtime.data}"
     if world.kind == "cities":
         try:
             here = cities_source()
@@ -52,6 +52,12 @@ def what_is_missing(task: TaskSpec, runtime: Runtime) -> str | None:
     if isinstance(task.render, DigitGridRender) and task.render.source == "mnist" and runtime.data_dir is None:
         return f"{task.name} needs MNIST (--data-dir DIR)"
     return None
+
+
+@cache
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Generator:
