@@ -224,6 +224,6 @@ def _print_run(run: Rerun) -> None:
             f"exact match the same for {run.equal_matches:.1%}, log-likelihoods within {run.largest_gap:.2g} nats, "
             f"IML {signed(run.iml_before, 3)} before and {signed(run.iml_after, 3)} now"
         )
-    where = "same versions and machine" if run.same_machine else "other versions or machine"
+    where = "same code and machine" if run.same_machine else "other code or machine"
     text = f"run again: {run.model} on {run.task}, seed {run.seed} ({where}): {run.problem or said}"
     out_console().print(f"{mark}  {escape(text)}", soft_wrap=True)

@@ -32,7 +32,7 @@ class Rerun(Spec):
     task: str
     seed: int
     same_machine: bool
-    """Whether versions, platform and device are the same, so that every bit must be."""
+    """Whether commit, versions, platform and device are the same, so that every bit must be."""
     identical: bool
     """Whether every outcome is the same, bit for bit."""
     largest_gap: float | None
@@ -48,7 +48,7 @@ class Rerun(Spec):
 def rerun(submitted: Sequence[Stored], number: int, seed: int, runtime: Runtime, listen: Listener) -> list[Rerun]:
     """Run some trained cells, chosen at random, again and compare the outcomes.
 
-    On the same versions, platform and device they must be equal bit for bit. Elsewhere rounding differs, and
+    On the same commit, versions, platform and device they must be equal bit for bit. Elsewhere rounding differs, and
     training makes much of it; then the two IMLs must lie within ``ERRORS`` standard errors of their difference.
 
     Args:
@@ -116,7 +116,7 @@ def _compare(one: Stored, again: Stored | None) -> Rerun:
     gap = _iml_gap(record, again.record)
     problem = None
     if same and not identical:
-        problem = "on the same versions, platform and device its outcomes must be equal bit for bit"
+        problem = "on the same commit, versions and machine its outcomes must be equal bit for bit"
     elif not same and gap > ERRORS:
         problem = f"the two IMLs lie {gap:.1f} standard errors apart, and no more than {ERRORS:.0f} are allowed"
     return Rerun(
@@ -131,7 +131,9 @@ def _compare(one: Stored, again: Stored | None) -> Rerun:
 
 
 def _same_machine(one: Record, other: Record) -> bool:
-    ignored = {"iml_bench", "commit", "dirty", "cores", "libraries"}
+    if one.provenance.commit is None or one.provenance.dirty or other.provenance.dirty:
+        return False  # nobody knows which code it was
+    ignored = {"cores", "libraries"}
     ours, theirs = (record.provenance.model_dump(exclude=ignored) for record in (one, other))
     shared = set(one.provenance.libraries) & set(other.provenance.libraries)
     libraries = (

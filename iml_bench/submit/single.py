@@ -43,17 +43,13 @@ def form_problems(stored: Stored) -> Iterator[str]:
         yield f"a record of this model lies in a folder {wanted.parent.name!r}"
     made = record.provenance.model_dump(exclude={"libraries", "cores", "processes", "threads", "dirty"})
     texts = {f"provenance.{name}": text for name, text in made.items() if text is not None}
-    texts |= {f"provenance.libraries.{name}": f"{name} {version}" for name, version in made_with(record).items()}
+    for library, version in record.provenance.libraries.items():
+        texts |= {"provenance.libraries": library, f"provenance.libraries.{library}": version}
     texts["cell.task.description"] = " ".join(record.cell.task.description.split())
     for name, text in texts.items():
         if not is_plain_text(text):
             yield f"{shown(name)}: {shown(repr(text))} holds < or >, or begins like a formula"
     yield from _time_problems(record)
-
-
-def made_with(record: Record) -> dict[str, str]:
-    """Versions of the libraries that a record names."""
-    return record.provenance.libraries
 
 
 def _time_problems(record: Record) -> Iterator[str]:
