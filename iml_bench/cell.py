@@ -280,9 +280,7 @@ def prepare(cell: CellSpec, runtime: Runtime) -> tuple[Setting, Learner, Any]:
     return setting, learner, accelerator
 
 
-def item_table(
-    setting: Setting, examples: Examples, constant: dict[str, Any], answers: dict[str, Any]
-) -> pl.DataFrame:
+def item_table(setting: Setting, examples: Examples, constant: dict[str, Any], answers: dict[str, Any]) -> pl.DataFrame:
     """Per-item rows, in the order of ``ITEM_SCHEMA``.
 
     Args:

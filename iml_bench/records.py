@@ -91,7 +91,7 @@ class Timing(Spec):
     started: Line
     """UTC, ISO 8601."""
     ended: Line
-    seconds: dict[Line, Annotated[float, Field(ge=0)]] = Field(max_length=100)
+    seconds: dict[Line, Annotated[float, Field(ge=0, le=1e9)]] = Field(max_length=100)
     """Wall time by part of the cell: setup, stage1, stage2/fold0, stage2/fold1, evaluation; a learning curve's is
     in that of its phases, too."""
 
@@ -99,7 +99,7 @@ class Timing(Spec):
 class Record(Spec):
     """The result of one cell."""
 
-    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION, strict=True)
     status: Literal["done", "failed"]
     key: Digest
     """``cell_key(cell)``; checked whenever a record is read."""
@@ -112,7 +112,7 @@ class Record(Spec):
     parameters: Count | None = None
     """Trainable parameters, measured."""
     scores: Scores | None = None
-    chance: Share | None = None
+    chance: float | None = Field(default=None, ge=0, lt=1)
     """Exact match of a guess among an attribute's values."""
     data_digest: Digest | None = None
     items: ItemFile | None = None

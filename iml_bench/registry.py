@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import yaml
 
-from iml_bench.errors import UsageError, unknown
+from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.paths import data_root
 from iml_bench.reading import read_bytes
 from iml_bench.spec import ModelEntry, Spec, SuiteSpec, TaskSpec, parse
@@ -86,7 +86,9 @@ class Registry(Generic[S]):
         path = Path(name)
         if path.suffix in (".yaml", ".yml") or path.is_file():
             if not path.is_file():
-                raise UsageError(f"there is no {self.kind} file {name!r} ({self.listing} lists the names)")
+                raise UsageError(
+                    f"there is no {self.kind} file {shown(repr(name), 300)} ({self.listing} lists the names)"
+                )
             return self._read(path.stem, Origin(name, _reader(path)))
         raise unknown(self.kind, name, self.origins, self.listing)
 
@@ -101,15 +103,18 @@ class Registry(Generic[S]):
         return rows
 
     def _read(self, name: str, origin: Origin) -> S:
+        where = shown(origin.where, 300)
         try:
             data = origin.load()
         except Exception as error:
             # Whatever a broken file or another package's code raises is that definition's problem alone.
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UsageError(f"{self.kind} {name!r} ({origin.where}) cannot be read: {reason[0]}") from error
-        spec = data if isinstance(data, self.spec_class) else parse(self.spec_class, data, origin.where)
+            raise UsageError(
+                f"{self.kind} {shown(repr(name))} ({where}) cannot be read: {shown(reason[0], 300)}"
+            ) from error
+        spec = data if isinstance(data, self.spec_class) else parse(self.spec_class, data, where)
         if getattr(spec, "name", name) != name:
-            raise UsageError(f"{origin.where}: it is found as {name!r}, so its name must be that too")
+            raise UsageError(f"{where}: it is found as {shown(repr(name))}, so its name must be that too")
         return spec
 
 

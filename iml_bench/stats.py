@@ -57,7 +57,7 @@ class Scores(Spec):
 
     iml: Gap | None
     """Exact match under the reliable tag minus under the unreliable tag, mean over new entities."""
-    iml_nats: float | None
+    iml_nats: float | None = Field(ge=-1e6, le=1e6)
     """The same difference of the gold answer's log-likelihood, in nats."""
     lift_reliable: Gap | None
     """Exact match of what was defined under the reliable tag minus that of ``new_undefined``."""
@@ -67,9 +67,9 @@ class Scores(Spec):
     """Held-out exact match of ``reliable`` minus ``unreliable``, after stage 1."""
     iml_attribution: Gap | None = None
     """``iml`` of the questions which entity an alias stands for; null where the task does not ask that."""
-    iml_se_items: float | None = Field(ge=0)
+    iml_se_items: float | None = Field(ge=0, le=1)
     """Standard error of ``iml`` over this cell's entities; says nothing about other seeds."""
-    iml_se_items_one_fold: float | None = Field(ge=0)
+    iml_se_items_one_fold: float | None = Field(ge=0, le=2)
     """What that standard error would be from fold 0 alone, without the crossover."""
     exact_match: dict[Line, Share] = Field(max_length=100)
     """Exact match by what was shown: stage-1 groups (held out), new entities by tag, ``new_undefined``;

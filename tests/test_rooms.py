@@ -11,9 +11,9 @@ import iml_bench
 
 PACKAGE = Path(iml_bench.__file__).parent
 ROOMS = (
-    *("errors", "paths", "gguf", "reading", "spec", "registry", "streams", "worlds", "design", "runtime", "render"),
+    *("errors", "paths", "reading", "gguf", "spec", "registry", "streams", "worlds", "design", "runtime", "render"),
     *("models", "order", "train", "evaluate", "reference", "stats", "provenance", "cell", "records", "work", "plan"),
-    *("walltime", "executor", "board", "checks", "picture", "cli", "__main__"),
+    *("walltime", "executor", "board", "site", "checks", "picture", "submit", "cli", "__main__"),
 )
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from iml_bench import __version__
-from iml_bench.cli import check, compare, leaderboard, listing, run, show, suite
+from iml_bench.cli import check, compare, leaderboard, listing, run, show, submit, suite
 from iml_bench.errors import UsageError
 
 HELP = """Measure implicit meta-learning: which sources a model learns to believe by ordinary training.
@@ -24,11 +24,12 @@ Examples:
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.command("run")(run.run)
 app.command("tasks")(listing.tasks)
-app.command("models")(listing.models)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
 app.command("check")(check.check)
+app.command("submit")(submit.submit)
 app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(listing.models_app, name="models")
 app.add_typer(suite.app, name="suite")
 
 

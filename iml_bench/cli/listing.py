@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +35,15 @@ MODELS_HELP = "List the model entries; --model also takes a file or a source.\n\
 )
 
 
-def models(modality: Modality = None, as_json: Json = False) -> None:
+models_app = typer.Typer(help=MODELS_HELP, invoke_without_command=True, no_args_is_help=False, rich_markup_mode=None)
+
+
+@models_app.callback()
+def models(context: typer.Context, modality: Modality = None, as_json: Json = False) -> None:
+    if context.invoked_subcommand is not None:
+        if modality is not None or as_json:
+            raise UsageError(f"--modality and --json list models; leave them out before {context.invoked_subcommand}")
+        return
     rows = []
     for listed in MODELS.list():
         spec = listed.spec
@@ -43,7 +53,37 @@ def models(modality: Modality = None, as_json: Json = False) -> None:
     _print(_of(modality, rows), ("name", "modality", "family", "source", "notes"), as_json)
 
 
-models.__doc__ = MODELS_HELP
+@models_app.command("add")
+def add_model(
+    name: Annotated[str, typer.Argument(help="Of the entry and its file; small letters, digits, . _ -")],
+    source: Annotated[str, typer.Option("--source", help="What is loaded; iml-bench models --help has the schemes.")],
+    family: Annotated[str, typer.Option("--family", help="Models of one family differ in size only.")],
+    architecture: Annotated[str | None, typer.Option("--architecture", help="Default: as the source has it.")] = None,
+    modality: Annotated[str | None, typer.Option("--modality", help="vision, text or any.")] = None,
+    tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="task, or the model's own.")] = None,
+    size: Annotated[str | None, typer.Option("--size", help="What its makers call its size, e.g. 160M.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Of the weights.")] = None,
+    notes: Annotated[str | None, typer.Option("--notes", help="What the model is, in a line.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder. Default: leaderboard/models here.")] = None,
+) -> None:
+    """Write and validate the entry of a model.
+
+    \b
+    Examples:
+      iml-bench models add convnet-xl --source 'ref:convnet?channels=64' --family convnet
+      iml-bench models add pythia-14m --source hf:EleutherAI/pythia-14m --family pythia --size 14M
+    """
+    from iml_bench.submit import add_entry
+
+    more = {"architecture": architecture, "modality": modality, "tokenizer": tokenizer}
+    path, remarks = add_entry(name, source, family, to, **more, size=size, licence=licence, notes=notes)
+    console = out_console()
+    for remark in remarks:
+        console.print(f"note: {remark}", markup=False, soft_wrap=True)
+    console.print(f"written: {path}", markup=False, soft_wrap=True)
+    asked = name if to is None else shlex.quote(str(path))
+    for command in (f"iml-bench check {asked}", f"iml-bench suite run leaderboard --model {asked}"):
+        console.print(f"next:    {command}", markup=False, soft_wrap=True)
 
 
 def _row(listed: Listed[Any], modality: str | None) -> dict[str, Any]:

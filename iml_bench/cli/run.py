@@ -75,7 +75,8 @@ def run(
     data: Data = None,
     data_dir: DataDir = None,
     curve: Annotated[
-        int, typer.Option("--curve", min=0, max=1000, help="Also ask this many times in each stage; kept in the record.")
+        int,
+        typer.Option("--curve", min=0, max=1000, help="Also ask this many times in each stage; kept in the record."),
     ] = 0,
     track: Track = None,
     as_json: Json = False,

@@ -22,7 +22,8 @@ def _one_line(text: str) -> str:
 
 OneLine = Annotated[str, AfterValidator(_one_line)]
 Line = Annotated[OneLine, Field(max_length=200)]
-"""A label: one printable line of moderate length. What is printable may still be HTML or a formula and is escaped where it is shown."""
+"""A label: one printable line of moderate length. It may still hold HTML or a formula, and is escaped where it is
+shown."""
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """A SHA-256 in hexadecimal."""
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -64,7 +64,9 @@ def parse_source(text: str) -> Source:
             # A revision is a name even where it looks like a number.
             options[key] = unquote(value) if key == "revision" else read_value(unquote(value))
         except yaml.YAMLError as error:
-            raise UsageError(f"model source {shown(repr(text))}: {shown(repr(value))} is not a value YAML can read") from error
+            raise UsageError(
+                f"model source {shown(repr(text))}: {shown(repr(value))} is not a value YAML can read"
+            ) from error
     return Source(scheme, unquote(target), options)
 
 

@@ -1,0 +1,229 @@
+"""``iml-bench submit``: collect a model's records for the leaderboard, and check what others hand in."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from iml_bench.cli.options import DEFAULT_OUT, Data, DataDir, Device, Json, make_runtime, print_json
+from iml_bench.cli.tables import out_console, signed, task_label
+from iml_bench.errors import UsageError
+from iml_bench.paths import data_root
+from iml_bench.records import Store, Stored
+
+if TYPE_CHECKING:
+    from iml_bench.runtime import Runtime
+    from iml_bench.submit import Change, Check, Collected, Rerun
+
+SHOWN = 20
+"""Failures of a check that are printed; --json has all."""
+
+
+def submit(
+    name: Annotated[str | None, typer.Argument(metavar="MODEL", help="A registered model.")] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", help="Check a record, an entry, or a folder of them; writes nothing.")
+    ] = None,
+    records: Annotated[
+        list[Path] | None, typer.Option("--records", help="Where the model's records are; repeatable.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The leaderboard's results. Default: those of this checkout.")
+    ] = None,
+    rerun: Annotated[
+        int, typer.Option("--rerun", min=0, help="With --check: run this many random cells again and compare.")
+    ] = 0,
+    rerun_seed: Annotated[
+        int | None, typer.Option("--rerun-seed", min=0, help="Which cells are chosen; drawn where it is not given.")
+    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Collect a model's records for the leaderboard and check them, or check what somebody hands in.
+
+    \b
+    Examples:
+      iml-bench submit my-model
+      iml-bench submit --check leaderboard/results/my-model
+      iml-bench submit --check leaderboard --rerun 2
+    """
+    if (name is None) == (check is None):
+        raise UsageError("name a model to submit, or give --check PATH")
+    runtime = make_runtime(device, data_dir=data_dir, data=data.resolve() if data else None)
+    if check is not None:
+        if records:
+            raise UsageError("--check PATH says what is checked; leave --records out")
+        raise typer.Exit(_check(check, to, runtime, (rerun, rerun_seed), as_json=as_json))
+    if rerun or rerun_seed is not None:
+        raise UsageError("--rerun goes with --check PATH; a model's own records need not be run again")
+    assert name is not None
+    raise typer.Exit(_collect(name, records, to, runtime, as_json=as_json))
+
+
+def _collect(name: str, records: list[Path] | None, to: Path | None, runtime: Runtime, *, as_json: bool) -> int:
+    from iml_bench.submit import board_difference, collect, own_folder, registered
+
+    entry = registered(name)
+    target = to or own_folder("results")
+    stored = _read(records or [DEFAULT_OUT], name)
+    found = collect(entry, stored, target, runtime, _progress)
+    changes = board_difference(found.before, found.after)
+    if as_json:
+        print_json([{**_plain(found), "difference": [change.model_dump(mode="json") for change in changes]}])
+        return 0 if found.passed else 1
+    _print_checks(found.checks)
+    for text in (*found.remarks, *(f"left out: {text}" for text in found.left_out)):
+        out_console().print(f"note  {escape(text)}", soft_wrap=True)
+    there = f", {found.there} there already" if found.there else ""
+    if found.passed:
+        _print_difference(changes)
+        out_console().print(f"{len(found.written)} records written into {target}{there}", markup=False, soft_wrap=True)
+    else:
+        out_console().print(f"nothing was written; {len(found.written)} records wait{there}", markup=False)
+    return 0 if found.passed else 1
+
+
+def _plain(found: Collected) -> dict[str, Any]:
+    return {
+        "passed": found.passed,
+        "written": [str(path) for path in found.written] if found.passed else [],
+        "there_already": found.there,
+        "left_out": list(found.left_out),
+        "remarks": list(found.remarks),
+        "checks": [_plain_check(check) for check in found.checks],
+    }
+
+
+def _plain_check(check: Check) -> dict[str, Any]:
+    return {**check._asdict(), "failures": [failure._asdict() for failure in check.failures]}
+
+
+def _check(path: Path, to: Path | None, runtime: Runtime, again: tuple[int, int | None], *, as_json: bool) -> int:
+    from iml_bench.submit import board_difference, check_submission, find_submission
+
+    submission = find_submission(path)
+    board = _board(to)
+    checks = check_submission(submission, board, runtime, _progress)
+    passed = all(check.passed for check in checks)
+    mine = {stored.path.resolve() for stored in submission.stored}
+    before = [stored for stored in board if stored.path.resolve() not in mine]
+    changes = board_difference(before, [*before, *submission.stored]) if passed and before else []
+    runs: list[Rerun] = []
+    if not as_json:
+        _print_checks(checks)
+        _print_difference(changes)
+    if again[0] and passed:
+        runs = _again(submission.stored, again, runtime)
+        passed = all(run.passed for run in runs)
+    elif again[0]:
+        sys.stderr.write("nothing was run again, since a check failed\n")
+    if as_json:
+        plain = {
+            "passed": passed,
+            "records": len(submission.stored),
+            "entries": len(submission.entries),
+            "checks": [_plain_check(check) for check in checks],
+            "difference": [change.model_dump(mode="json") for change in changes],
+            "rerun": [run.model_dump(mode="json") for run in runs],
+        }
+        print_json([plain])
+        return 0 if passed else 1
+    for run in runs:
+        _print_run(run)
+    read = len(submission.stored) + len(submission.unread)
+    out_console().print(f"{read} records and {len(submission.entries)} entries checked", markup=False)
+    return 0 if passed else 1
+
+
+def _again(stored: Sequence[Stored], again: tuple[int, int | None], runtime: Runtime) -> list[Rerun]:
+    from iml_bench.submit import rerun
+
+    number, seed = again
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    sys.stderr.write(f"running {number} again, chosen with --rerun-seed {seed}\n")
+    return rerun(stored, number, seed, runtime, lambda event: None)
+
+
+def _read(folders: Iterable[Path], name: str) -> list[Stored]:
+    stored: list[Stored] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(
+                f"--records {str(folder)!r} is not a folder; iml-bench suite run leaderboard --model {name} makes "
+                f"{DEFAULT_OUT}"
+            )
+        found, problems = Store(folder).scan()
+        stored += found
+        for problem in problems:
+            sys.stderr.write(f"left out: {problem}\n")
+    return stored
+
+
+def _board(to: Path | None) -> list[Stored]:
+    if to is not None and not to.is_dir():
+        raise UsageError(f"--to {str(to)!r} is not a folder")
+    return Store(to or data_root() / "leaderboard" / "results").scan()[0]
+
+
+def _progress(done: int, of: int) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{done} of {of} records checked" + ("\r\033[K" if done == of else ""))
+
+
+def _print_checks(checks: Sequence[Check]) -> None:
+    console = out_console()
+    for check in checks:
+        mark = "[green]pass[/green]" if check.passed else "[red]FAIL[/red]"
+        console.print(f"{mark}  {escape(check.name)}", soft_wrap=True)
+        for failure in check.failures[:SHOWN]:
+            where = f"{failure.file}: " if failure.file else ""
+            console.print(f"        {escape(where + failure.problem)}", soft_wrap=True)
+        if len(check.failures) > SHOWN:
+            console.print(f"        and {len(check.failures) - SHOWN} more (--json has all)")
+        for note in check.notes:
+            console.print(f"        note: {escape(note)}", soft_wrap=True)
+
+
+def _print_difference(changes: Sequence[Change]) -> None:
+    if not changes:
+        return
+    table = Table(title="the difference to the leaderboard", title_justify="left", title_style="bold", box=None)
+    for column in ("", "task", "model", "seeds", "IML", "tier"):
+        table.add_column(column, overflow="fold")
+    for change in changes:
+        seeds = [str(len(change.seeds_before)), str(len(change.seeds_after))]
+        scores = [signed(change.iml_before), signed(change.iml_after)]
+        tiers = ["-" if tier is None else str(tier) for tier in (change.tier_before, change.tier_after)]
+        table.add_row(
+            change.what,
+            escape(task_label(change.task, change.task_version, change.changes)),
+            escape(change.model),
+            *(_arrow(*pair) for pair in (seeds, scores, tiers)),
+        )
+    out_console().print(table)
+
+
+def _arrow(before: str, after: str) -> str:
+    return before if before == after else f"{before} → {after}"
+
+
+def _print_run(run: Rerun) -> None:
+    mark = "[green]pass[/green]" if run.passed else "[red]FAIL[/red]"
+    said = "every outcome the same, bit for bit" if run.identical else "other outcomes"
+    if not run.identical and run.largest_gap is not None:
+        said = (
+            f"exact match the same for {run.equal_matches:.1%}, log-likelihoods within {run.largest_gap:.2g} nats, "
+            f"IML {signed(run.iml_before, 3)} before and {signed(run.iml_after, 3)} now"
+        )
+    where = "same code and machine" if run.same_machine else "other code or machine"
+    text = f"run again: {run.model} on {run.task}, seed {run.seed} ({where}): {run.problem or said}"
+    out_console().print(f"{mark}  {escape(text)}", soft_wrap=True)

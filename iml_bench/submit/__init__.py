@@ -1,0 +1,25 @@
+"""What a contributor hands in: an entry, and records that are checked before anybody believes them."""
+
+from iml_bench.submit.checking import Submission, check_submission, find_submission
+from iml_bench.submit.collect import Collected, collect
+from iml_bench.submit.difference import Change, board_difference
+from iml_bench.submit.entries import add_entry, own_folder, registered
+from iml_bench.submit.findings import Check, Finding
+from iml_bench.submit.rerun import Rerun, rerun
+
+__all__ = [
+    "Change",
+    "Check",
+    "Collected",
+    "Finding",
+    "Rerun",
+    "Submission",
+    "add_entry",
+    "board_difference",
+    "check_submission",
+    "collect",
+    "find_submission",
+    "own_folder",
+    "registered",
+    "rerun",
+]

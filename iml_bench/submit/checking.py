@@ -1,0 +1,174 @@
+"""All checks of what was handed in: records, entries, or a folder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from iml_bench.errors import UsageError, shown
+from iml_bench.records import Store, Stored, iterate_done, read_items, read_record
+from iml_bench.registry import TASKS
+from iml_bench.runtime import Runtime
+from iml_bench.submit.entries import entry_problems, label_problems
+from iml_bench.submit.findings import Check, Findings
+from iml_bench.submit.generated import Generated, Generator, what_is_missing
+from iml_bench.submit.single import (
+    data_problems,
+    form_problems,
+    item_problems,
+    outcome_problems,
+    safely,
+    score_problems,
+    stream_problems,
+    task_problems,
+    training_problems,
+)
+from iml_bench.submit.together import copied, coverage, fingerprint, uneven
+from iml_bench.work import first_line
+
+if TYPE_CHECKING:
+    import polars as pl
+
+READ = "records can be read and have the keys of their cells"
+ENTRY = "models are registered, under these labels"
+FORM = "no smoke tests; names and texts are plain"
+TASK = "tasks are registered, in this version, with these changes"
+FILES = "per-item files are the records' own"
+SCORES = "scores are those of the items"
+ITEMS = "items are what the task asks for the seed"
+DATA = "data digest, chance and random streams are the seed's"
+TRAINING = "stages and parameters are the recipe's and the model's"
+OUTCOMES = "exact match and log-likelihood agree"
+COPIES = "no outcomes stand twice"
+SEEDS = "the leaderboard's seeds are there"
+CHECKS: Final = (READ, ENTRY, FORM, TASK, FILES, SCORES, ITEMS, DATA, TRAINING, OUTCOMES, COPIES, SEEDS)
+
+
+class Submission(NamedTuple):
+    """What lies at a path."""
+
+    stored: tuple[Stored, ...]
+    entries: tuple[Path, ...]
+    unread: tuple[str, ...]
+    """A sentence for every JSON file that is no record."""
+
+
+def find_submission(path: Path) -> Submission:
+    """What lies at a path: a record, an entry, or a folder of records and entries.
+
+    Raises:
+        UsageError: when nothing lies there.
+    """
+    where = shown(repr(str(path)))
+    if path.is_symlink() or not path.is_dir():
+        if not path.is_symlink() and not path.exists():
+            raise UsageError(f"--check {where}: there is no such file or folder")
+        if path.suffix in (".yaml", ".yml"):
+            return Submission((), (path,), ())
+        try:
+            return Submission((Stored(path, read_record(path)),), (), ())
+        except UsageError as error:
+            return Submission((), (), (str(error),))
+    found, problems = Store(path).scan()
+    entries = sorted(part for part in path.glob("*.yaml")) + sorted(part for part in path.glob("models/*.yaml"))
+    if not found and not problems and not entries:
+        raise UsageError(f"--check {where}: there is no record and no entry in it")
+    return Submission(tuple(found), tuple(entries), tuple(problems))
+
+
+def check_submission(
+    submission: Submission, board: Sequence[Stored], runtime: Runtime, listen: Callable[[int, int], None] | None = None
+) -> list[Check]:
+    """Check what was handed in.
+
+    Args:
+        submission: see ``find_submission``.
+        board: the records that the leaderboard has; those of the same files count as handed in only.
+        runtime: where data files are.
+        listen: is told how many records of how many have been checked.
+    """
+    findings = Findings(CHECKS)
+    for problem in submission.unread:
+        findings.add(READ, None, [problem])
+    for path in submission.entries:
+        findings.add(ENTRY, path, safely(entry_problems(path)))
+    generator = Generator(runtime)
+    new = {stored.path: stored for stored in submission.stored}
+    prints: dict[Path, str] = {}
+    for index, (path, stored) in enumerate(new.items()):
+        items = _check_one(stored, generator, findings)
+        if items is not None:
+            prints[path] = fingerprint(items)
+        if listen:
+            listen(index + 1, len(new))
+    done = [stored for stored in new.values() if stored.record.status == "done"]
+    mine = {path.resolve() for path in new}
+    others = {stored.path: stored for stored in iterate_done(board) if stored.path.resolve() not in mine}
+    prints |= _prints(list(others.values()) if done else [])
+    for path, problem in copied({stored.path: stored for stored in done}, prints, others):
+        findings.add(COPIES, path, [problem])
+    for path, problem in uneven(done):
+        findings.add(TRAINING, path, [problem])
+    for place, problem in coverage(done, list(others.values())):
+        if place is None:
+            findings.note(SEEDS, problem)
+        else:
+            findings.add(SEEDS, place, [problem])
+    return findings.results()
+
+
+def _prints(stored: Sequence[Stored]) -> dict[Path, str]:
+    found = {}
+    for entry in stored:
+        if entry.record.cell.model.is_reference:
+            continue
+        try:
+            found[entry.path] = fingerprint(read_items(entry))
+        except UsageError:
+            continue  # it is not what was handed in
+    return found
+
+
+def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.DataFrame | None:
+    """All checks of one record; its items, if they can be read."""
+    path, record = stored
+    if record.status != "done":
+        findings.add(READ, path, ["it is the record of a failed cell and no result"])
+        return None
+    findings.add(ENTRY, path, safely(label_problems(record.cell.model)))
+    findings.add(FORM, path, safely(form_problems(stored)))
+    wrong_task = safely(task_problems(record))
+    findings.add(TASK, path, wrong_task)
+    findings.add(DATA, path, safely(stream_problems(record)))
+    findings.add(TRAINING, path, safely(training_problems(record)))
+    try:
+        items = read_items(stored)
+    except UsageError as error:
+        findings.add(FILES, None, [str(error)])
+        return None
+    findings.add(SCORES, path, safely(score_problems(record, items)))
+    known = record.cell.task.name in TASKS.origins
+    generated = _generated(stored, generator, findings) if known and not wrong_task else None
+    if generated is not None:
+        wrong_items = safely(item_problems(record, items, generated))
+        findings.add(ITEMS, path, wrong_items)
+        findings.add(DATA, path, safely(data_problems(record, generated)))
+        generated = None if wrong_items else generated
+    findings.add(OUTCOMES, path, safely(outcome_problems(record, items, generated)))
+    return items
+
+
+def _generated(stored: Stored, generator: Generator, findings: Findings) -> Generated | None:
+    cell = stored.record.cell
+    missing = what_is_missing(cell.task, generator.runtime)
+    if missing is not None:
+        for name in (ITEMS, DATA):
+            findings.note(name, f"not generated: {missing}")
+        return None
+    try:
+        return generator(cell)
+    except Exception as error:
+        # Whatever a strange but valid specification leads to is that record's problem alone.
+        findings.add(ITEMS, stored.path, [f"its data cannot be generated: {shown(first_line(error), 300)}"])
+        return None

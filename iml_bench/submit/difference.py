@@ -1,0 +1,68 @@
+"""The difference that records make to the leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from iml_bench.board import Row, build_rows
+from iml_bench.records import Stored
+from iml_bench.spec import Spec, canonical_json
+
+
+class Change(Spec):
+    """A row that is new, changed or gone."""
+
+    task: str
+    task_version: int
+    changes: dict[str, Any]
+    model: str
+    what: str
+    """``new``, ``changed`` or ``gone``."""
+    seeds_before: tuple[int, ...]
+    seeds_after: tuple[int, ...]
+    iml_before: float | None
+    iml_after: float | None
+    tier_before: int | None
+    tier_after: int | None
+
+
+def board_difference(before: Sequence[Stored], after: Sequence[Stored]) -> list[Change]:
+    """Rows of two boards that differ in seeds, IML or tier, in the order of the second.
+
+    A new model may change the tiers of others, too: how many can be told apart depends on all of them.
+    """
+    old, new = (_rows(stored) for stored in (before, after))
+    found = []
+    for key in [*new, *(key for key in old if key not in new)]:
+        was, now = old.get(key), new.get(key)
+        if was is None or now is None or _shown(was) != _shown(now):
+            found.append(_change(was, now))
+    return found
+
+
+def _rows(stored: Sequence[Stored]) -> dict[tuple[str, ...], Row]:
+    rows = [row for row in build_rows(stored) if not row.smoke]
+    return {(row.task, str(row.task_version), canonical_json(row.changes), row.model, row.source): row for row in rows}
+
+
+def _shown(row: Row) -> tuple[Any, ...]:
+    return row.seeds, row.iml, row.tier
+
+
+def _change(was: Row | None, now: Row | None) -> Change:
+    row = now or was
+    assert row is not None
+    return Change(
+        task=row.task,
+        task_version=row.task_version,
+        changes=row.changes,
+        model=row.model,
+        what="new" if was is None else "gone" if now is None else "changed",
+        seeds_before=was.seeds if was else (),
+        seeds_after=now.seeds if now else (),
+        iml_before=was.iml if was else None,
+        iml_after=now.iml if now else None,
+        tier_before=was.tier if was else None,
+        tier_after=now.tier if now else None,
+    )

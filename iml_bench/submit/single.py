@@ -1,0 +1,269 @@
+"""What must hold of one record on its own: each check yields a sentence for what does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from iml_bench.design import phases
+from iml_bench.errors import UsageError, shown, unknown
+from iml_bench.plan import changes_of
+from iml_bench.records import Record, Store, Stored, columns_of
+from iml_bench.registry import TASKS
+from iml_bench.spec import PROTOCOL, DigitGridRender, LabelGridWorld, TaskSpec, canonical_json
+from iml_bench.stats import score_items
+from iml_bench.streams import STREAMS, Streams
+from iml_bench.submit.entries import is_plain_text
+from iml_bench.submit.generated import KEYS, Generated, letters, unspaced
+from iml_bench.work import first_line
+
+if TYPE_CHECKING:
+    import polars as pl
+
+RELATIVE: Final = 1e-12
+"""By how much a score may differ from the one computed here: the rounding of a sum."""
+ROUNDING: Final = 1e-3
+"""Nats by which a log-likelihood may miss its bound: logits have 32 bits, or 16 in mixed precision."""
+LARGEST_VOCABULARY: Final = 10**6
+
+
+def form_problems(stored: Stored) -> Iterator[str]:
+    """Smoke, place, and texts that would mean something to a browser or a spreadsheet."""
+    record, path = stored.record, stored.path
+    if record.smoke:
+        yield "it is a smoke test and no result; run it without --smoke"
+    wanted = Store(path.parent.parent).path_of(record.cell)
+    if path.name != wanted.name:
+        yield f"a record of this cell is named {wanted.name!r}"
+    elif path.absolute().parent.name != wanted.parent.name:
+        yield f"a record of this model lies in a folder {wanted.parent.name!r}"
+    made = record.provenance.model_dump(exclude={"libraries", "cores", "processes", "threads", "dirty"})
+    texts = {f"provenance.{name}": text for name, text in made.items() if text is not None}
+    for library, version in record.provenance.libraries.items():
+        texts |= {"provenance.libraries": library, f"provenance.libraries.{library}": version}
+    texts["cell.task.description"] = " ".join(record.cell.task.description.split())
+    for name, text in texts.items():
+        if not is_plain_text(text):
+            yield f"{shown(name)}: {shown(repr(text))} holds < or >, or begins like a formula"
+    yield from _time_problems(record)
+
+
+def _time_problems(record: Record) -> Iterator[str]:
+    try:
+        started, ended = (datetime.fromisoformat(text) for text in (record.timing.started, record.timing.ended))
+    except ValueError:
+        yield "timing.started and timing.ended are no times (ISO 8601)"
+        return
+    if started.tzinfo is None or ended.tzinfo is None or ended < started:
+        yield "timing: it ended before it started, or the times have no zone"
+
+
+def task_problems(record: Record) -> Iterator[str]:
+    """The task must be a registered one in its present version, and what was changed must be said."""
+    task = record.cell.task
+    if record.cell.protocol != PROTOCOL:
+        yield f"it is of protocol {record.cell.protocol}, and this iml-bench follows protocol {PROTOCOL}"
+        return
+    if task.name not in TASKS.origins:
+        yield str(unknown("task", task.name, TASKS.origins, "iml-bench tasks"))
+        return
+    now = TASKS.get(task.name)
+    if task.version != now.version:
+        age = "an older version" if task.version < now.version else "a newer version"
+        yield f"it is of {task.label}, {age}; this iml-bench has {now.label}, and scores of two versions never mix"
+        return
+    said = changes_of(task, now)
+    if canonical_json(record.changes) != canonical_json(said):
+        yield (
+            f"changes: it says {shown(canonical_json(record.changes), 200)}, and the task differs from {now.label} "
+            f"in {shown(canonical_json(said), 200)}"
+        )
+
+
+def score_problems(record: Record, items: pl.DataFrame) -> Iterator[str]:
+    """Every score must be that of the per-item outcomes."""
+    assert record.scores is not None
+    try:
+        ours = _flat(score_items(columns_of(items)).model_dump())
+    except ValueError as error:
+        yield f"no scores follow from its items: {shown(str(error))}"
+        return
+    theirs = _flat(record.scores.model_dump())
+    for name in sorted({*ours, *theirs}):
+        said, found = theirs.get(name), ours.get(name)
+        if not _same(said, found):
+            yield f"scores.{shown(name)}: it says {_number(said)}, and its items give {_number(found)}"
+
+
+def _flat(scores: dict[str, Any]) -> dict[str, Any]:
+    parts = {name: value for name, value in scores.items() if not isinstance(value, dict)}
+    nested = {f"{name}.{key}": value for name in ("exact_match", "reasons") for key, value in scores[name].items()}
+    return parts | nested
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float | int) and isinstance(other, float | int):
+        return math.isclose(one, other, rel_tol=RELATIVE, abs_tol=RELATIVE)
+    return bool(one == other)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    return f"{value:.6g}" if isinstance(value, float | int) else shown(repr(value))
+
+
+def item_problems(record: Record, items: pl.DataFrame, generated: Generated) -> Iterator[str]:
+    """The items must be those that the task asks for this seed, in its order, with the right answers."""
+    import polars as pl
+
+    what = f"{record.cell.task.label} with seed {record.cell.seed}"
+    wanted, found = generated.items, sorted_items(items)
+    if len(found) != len(wanted):
+        yield f"it has {len(found):,} items, and {what} asks {len(wanted):,}"
+        return
+    equal = pl.select(pl.lit(value=True)).to_series().new_from_index(0, len(found))
+    for name in KEYS:
+        equal &= found[name].eq_missing(wanted[name])
+    if not equal.all():
+        row = int((~equal).arg_max() or 0)
+        yield (
+            f"{int((~equal).sum()):,} of its {len(found):,} items are not those of {what}; the first is "
+            f"{_item(found, row)} and would be {_item(wanted, row)}"
+        )
+        return
+    fold = unspaced if record.cell.model.tokenizer == "task" else letters
+    for row, (gold, answers) in enumerate(zip(found["gold"].to_list(), generated.answers, strict=True)):
+        if fold(gold) != fold(answers[0]):
+            yield f"the right answer of item {_item(found, row)} is {shown(repr(answers[0]))}, not {shown(repr(gold))}"
+            return
+
+
+def sorted_items(items: pl.DataFrame) -> pl.DataFrame:
+    """Per-item rows by stage, fold and set, as in ``Generated.items``; older files have no sets."""
+    import polars as pl
+
+    if "set" not in items.columns:
+        items = items.with_columns(pl.lit("fact").alias("set"))
+    return items.sort("stage", "fold", "set", maintain_order=True)
+
+
+def _item(table: pl.DataFrame, row: int) -> str:
+    values = (f"{name} {table[name][row]}" for name in KEYS if table[name][row] is not None)
+    return f"({shown(', '.join(values), 160)})"
+
+
+def data_problems(record: Record, generated: Generated) -> Iterator[str]:
+    """The data must be those of the seed: digest and chance."""
+    if record.data_digest != generated.digest:
+        yield (
+            f"data_digest: it says {(record.data_digest or 'nothing')[:16]}, and {record.cell.task.label} with seed "
+            f"{record.cell.seed} gives {generated.digest[:16]}"
+        )
+    if not _same(record.chance, generated.chance):
+        yield f"chance: it says {_number(record.chance)}, and the task's is {_number(generated.chance)}"
+
+
+def stream_problems(record: Record) -> Iterator[str]:
+    """The random streams must be those of the seed."""
+    ours = Streams(record.cell.seed).as_dict()
+    for name, value in record.streams.items():
+        if name not in ours:
+            yield str(unknown("random stream", name, STREAMS, "iml_bench/streams.py"))
+        elif value != ours[name]:
+            yield f"streams.{name}: it says {value}, and seed {record.cell.seed} gives {ours[name]}"
+    if "init" not in record.streams:
+        yield "streams: that of the initial weights is missing"
+
+
+def training_problems(record: Record) -> Iterator[str]:
+    """Stages, steps and parameters must be what the recipe and the model make of them."""
+    task, reference = record.cell.task, record.cell.model.is_reference
+    shared, own = phases(task)
+    wanted = [*shared, *([own, own] if own else [])]
+    found = [stage.name for stage in record.stages]
+    if found != wanted:
+        yield f"stages: it says {shown(', '.join(found)) or 'none'}, and {task.label} has {', '.join(wanted)}"
+    for stage in record.stages if found == wanted else ():
+        recipe = task.recipe.stage2 if stage.name == "stage2" else task.recipe.stage1
+        steps = 0 if reference else recipe.steps
+        if steps is not None and stage.steps != steps:
+            yield f"stages: {stage.name} has {stage.steps} steps, and the recipe {steps}"
+    if (record.parameters == 0 or record.parameters is None) != reference:
+        yield f"parameters: {_number(record.parameters)} cannot be those of {shown(repr(record.cell.model.name))}"
+    for point in record.curve:
+        if point.phase not in wanted or point.fold not in (0, 1):
+            yield f"curve: the task has no phase {shown(repr(point.phase))} in fold {point.fold}"
+            return
+
+
+def outcome_problems(record: Record, items: pl.DataFrame, generated: Generated | None) -> Iterator[str]:
+    """Exact match, predicted answer and log-likelihood must be able to belong together.
+
+    Strictly, an answer is an exact match when each of its ``k`` words (of ``C``) is the most likely one, whose
+    probability is then at least ``1/C``; and where one is not, another is at least as likely, so that its
+    probability is at most a half. So the log-likelihood is at least ``-k ln C``, or at most ``-ln 2``.
+    """
+    items = sorted_items(items)
+    exact = items["exact_match"].to_numpy()
+    log_likelihood = items["log_likelihood"].to_numpy()
+    equal = (items["predicted"] == items["gold"]).to_numpy()
+
+    def first(rows: np.ndarray[Any, Any], problem: str) -> Iterator[str]:
+        if rows.any():
+            row = int(rows.argmax())
+            yield f"{int(rows.sum()):,} of {len(items):,} {problem}; the first is item {_item(items, row)}"
+
+    yield from first(log_likelihood > ROUNDING, "log-likelihoods are above 0")
+    task = record.cell.task
+    if task.exact_match == "strict":
+        yield from first(exact & ~equal, "exact matches have a wrong predicted answer")
+        if isinstance(task.render, DigitGridRender):
+            yield from first(~exact & equal, "right answers are no exact match")
+        yield from first(
+            ~exact & (log_likelihood > -math.log(2) + ROUNDING),
+            "answers are no exact match, though more likely than all others together",
+        )
+        least = -_longest_log(task, items)
+        yield from first(exact & (log_likelihood < least - ROUNDING), "exact matches are too unlikely to be one")
+    elif generated is not None:
+        yield from first(exact & ~_among_right(record, items, generated), "exact matches have a wrong predicted answer")
+
+
+def _longest_log(task: TaskSpec, items: pl.DataFrame) -> np.ndarray[Any, Any]:
+    """``k ln C`` of every item: of a label one of its kind, of a text a generous bound of both."""
+    if isinstance(task.world, LabelGridWorld):
+        return np.full(len(items), math.log(task.world.labels))
+    words = items["gold"].str.len_bytes().to_numpy().astype(np.float64) + 2
+    return np.asarray(words * math.log(LARGEST_VOCABULARY))
+
+
+def _among_right(record: Record, items: pl.DataFrame, generated: Generated) -> np.ndarray[Any, Any]:
+    """Which predicted answers are a right one when normalised."""
+    from iml_bench.evaluate import normalised
+
+    own = record.cell.model.tokenizer == "own"
+
+    def plain(text: str) -> str:
+        return (letters if own else unspaced)(normalised(text))
+
+    texts = zip(items["predicted"].to_list(), items["gold"].to_list(), generated.answers, strict=True)
+    return np.array([plain(said) in {plain(text) for text in (gold, *right)} for said, gold, right in texts])
+
+
+def safely(check: Iterator[str]) -> list[str]:
+    """The problems that a check yields; what it stumbles over is one, too."""
+    found = []
+    try:
+        for problem in check:
+            found.append(problem)
+    except UsageError as error:
+        found.append(str(error))
+    except Exception as error:
+        # Whatever else a strange but valid record leads to is that record's problem alone.
+        found.append(f"it cannot be checked: {shown(first_line(error), 300)}")
+    return found
