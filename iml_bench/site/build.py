@@ -238,7 +238,7 @@ class _Pages:
     def task(self, task: Task) -> dict[str, bytes]:
         """A task's page, and its picture where one is shipped."""
         spec = task.spec
-        plain = spec.model_dump(mode="json", exclude_defaults=True)
+        plain, given = spec.model_dump(mode="json"), spec.model_dump(mode="json", exclude_unset=True)
         history: Mapping[int, str] = getattr(spec, "history", {})
         shipped = data_root() / "tasks" / "pictures"
         picture, examples = shipped / f"{spec.name}.png", shipped / f"{spec.name}.txt"
@@ -263,7 +263,7 @@ class _Pages:
             groups=[(name, size) for name, size in spec.groups.model_dump().items() if size],
             history=sorted(history.items()),
             command=f"iml-bench run --task {spec.name} --model {spec.model} --seeds 5",
-            specification=yaml.safe_dump(plain, sort_keys=False, width=100, allow_unicode=True),
+            specification=yaml.safe_dump(given, sort_keys=False, width=100, allow_unicode=True),
             chances={setting.key: _chance(setting) for setting in task.settings},
             ceiling=words.share(CEILING),
         )
@@ -298,7 +298,7 @@ def _drawn(row: Row) -> dict[str, float | None] | None:
 
 def _x(value: float) -> float:
     low, high = SCALE
-    return round(4 + 120 * (min(max(value, low), high) - low) / (high - low), 1)
+    return round(4 + 92 * (min(max(value, low), high) - low) / (high - low), 1)
 
 
 def _made(own: Iterable[Stored]) -> list[tuple[str, list[tuple[str, Any]]]]:

@@ -42,7 +42,11 @@ def theme(scheme: str) -> Spec:
         "view": {"stroke": "transparent"},
         "axis": {**axis, "titleFontWeight": "normal", "titleFontSize": 12, "labelFontSize": 11},
         "header": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12},
-        "legend": {"labelColor": ink, "titleColor": soft, "titleFontWeight": "normal", "labelFontSize": 11},
+        "axisYBand": {"labelLimit": 170},
+        "legend": {
+            **{"labelColor": ink, "titleColor": soft, "titleFontWeight": "normal", "labelFontSize": 11},
+            **{"orient": "bottom", "columns": 4, "labelLimit": 120, "symbolLimit": 0, "symbolOpacity": 1},
+        },
         "rule": {"color": soft},
         "title": {"color": ink, "anchor": "start", "fontSize": 13, "fontWeight": "normal"},
     }
@@ -62,7 +66,7 @@ def iml_by_parameters(rows: Sequence[Row], label: str) -> Spec:
     """
     models = [row for row in rows if not row.reference and row.iml is not None and row.parameters]
     families = sorted({row.family for row in models})
-    color = alt.Color("family:N", title="family", scale=alt.Scale(domain=families), legend=_legend())
+    color = alt.Color("family:N", title="family", scale=alt.Scale(domain=families))
     shape = alt.Shape("family:N", title="family", scale=alt.Scale(domain=families, range=_shapes(len(families))))
     x = alt.X("parameters:Q", title="parameters", scale=alt.Scale(type="log", nice=False, padding=24))
     x = x.axis(format="~s", grid=False, tickCount=5)
@@ -113,25 +117,25 @@ def lifts(rows: Sequence[Row], label: str) -> Spec:
     labels = [row.model if names.count(row.model) == 1 else f"{row.model} ({row.model_key[:6]})" for row in models]
     # Sorted by a field: a list of names would be compiled into an expression.
     order = alt.EncodingSortField(field="place", op="min")
-    y = alt.Y("label:N", title=None, sort=order, axis=alt.Axis(labelLimit=170, ticks=False, domain=False, grid=True))
+    y = alt.Y("label:N", title=None, sort=order, axis=alt.Axis(ticks=False, domain=False, grid=True))
     scale = alt.Scale(domain=list(LIFTS), range=["circle", "square", "diamond"])
     base = alt.Chart(alt.NamedData("lifts")).encode(
         y=y,
         yOffset=alt.YOffset("lift:N", scale=alt.Scale(domain=list(LIFTS), paddingOuter=0.6)),
-        color=alt.Color("lift:N", title="lift under the tag", scale=alt.Scale(domain=list(LIFTS)), legend=_legend()),
+        color=alt.Color("lift:N", title="lift under the tag", scale=alt.Scale(domain=list(LIFTS))),
     )
     layers = [
         alt.Chart(alt.NamedData("zero")).mark_rule(strokeDash=[4, 3], aria=False).encode(x="value:Q"),
         base.mark_rule(strokeWidth=1.5, aria=False).encode(x="low:Q", x2="high:Q"),
         base.mark_point(filled=True, size=45, opacity=1).encode(
-            x=alt.X("value:Q", title="exact match above new_undefined"),
+            x=alt.X("value:Q", title="lift"),
             shape=alt.Shape("lift:N", title="lift under the tag", scale=scale),
             tooltip=[alt.Tooltip("label:N", title="model"), "lift:N", alt.Tooltip("score:N", title="lift")],
         ),
     ]
     chart = alt.layer(*layers).properties(
         width=460,
-        height=alt.Step(10),
+        height=36 * len(models) + 24,
         title=label,
         description=f"Lift under the reliable, unreliable and fresh tag by model, {label}; see the table",
     )
@@ -163,10 +167,9 @@ def learning_curve(records: Iterable[Record], label: str) -> Spec:
     groups = list(dict.fromkeys(str(point["group"]) for point in points))
     scale = alt.Scale(domain=groups)
     phases = list(dict.fromkeys(point["phase"] for point in points))
-    color = alt.Color(
-        "group:N", title="group", scale=alt.Scale(domain=groups), legend=_legend(symbolType="stroke", symbolSize=300)
-    )
-    dash = alt.StrokeDash("group:N", scale=alt.Scale(domain=groups), legend=None)
+    legend = alt.Legend(symbolType="stroke", symbolSize=300)
+    color = alt.Color("group:N", title="group", scale=scale, legend=legend)
+    dash = alt.StrokeDash("group:N", title="group", scale=scale, legend=legend)
     panels = [
         alt.Chart(alt.NamedData(f"phase{index}"))
         .mark_line(opacity=0.75, strokeWidth=1.5, point=alt.OverlayMarkDef(size=14), aria=False)
@@ -219,10 +222,6 @@ def _shapes(n: int) -> list[str]:
     """Shapes that go with a palette of six in turn, so that no two of 48 families look the same."""
     colors = len(PALETTES["light"])
     return [SHAPES[(index + index // colors) % len(SHAPES)] for index in range(n)]
-
-
-def _legend(**more: Any) -> alt.Legend:
-    return alt.Legend(orient="bottom", columns=4, labelLimit=120, symbolLimit=0, symbolOpacity=1, **more)
 
 
 def _finished(chart: Any, **data: Sequence[Mapping[str, Any]]) -> Spec:

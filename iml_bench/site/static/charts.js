@@ -5,14 +5,19 @@
   const draw = async (place, spec, name) => {
     const scheme = document.documentElement.dataset.scheme;
     const drawn = structuredClone(spec);
+    const config = structuredClone(iml.data.themes.get("all")[scheme]);
+    if (place.clientWidth < 480) {
+      config.axisYBand.labelLimit = 100;
+      config.legend.columns = 2;
+    }
     if (!place.classList.contains("fixed")) {
-      Object.assign(drawn, { width: "container", autosize: { type: "fit-x", contains: "padding" } });
+      Object.assign(drawn, { width: "container", autosize: { type: "fit-x", contains: "padding", resize: true } });
     }
     await vegaEmbed(place, drawn, {
       mode: "vega-lite",
       renderer: "svg",
       ast: true, // expressions are interpreted, never evaluated as code
-      config: iml.data.themes.get("all")[scheme],
+      config,
       actions: { export: true, source: false, compiled: false, editor: false },
       downloadFileName: name,
       i18n: { CLICK_TO_VIEW_ACTIONS: "Save this chart" },

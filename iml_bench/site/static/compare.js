@@ -5,6 +5,7 @@
   if (!place) return;
   const hint = document.getElementById("comparison-hint");
   const words = document.getElementById("comparison-words");
+  const selection = document.getElementById("selection");
   const { element } = iml;
   const label = (row) => row.querySelector("th a").textContent;
   let turn = 0;
@@ -28,12 +29,12 @@
   };
 
   const scores = (name, rows) => {
-    const skipped = new Set(["model", "task", "interval drawn"]);
+    const skipped = new Set(["model", "task"]);
     const lines = [];
     for (const [index, column] of iml.columns.entries()) {
-      if (skipped.has(column)) continue;
       const found = rows.map((row) => iml.table.cell(row, index).node().cloneNode(true));
-      for (const cell of found) cell.classList.add("whole");
+      if (skipped.has(column) || found.some((cell) => cell.classList.contains("plot"))) continue;
+      if (found.every((cell) => cell.dataset.value === "null")) continue;
       lines.push(element("tr", {}, heading(column, "row", ""), ...found));
     }
     const made = table(`${name}: scores`, [heading("score", "col", ""), ...rows.map((row) => heading(label(row)))], lines);
@@ -65,6 +66,26 @@
     return table(`${name}: paired differences`, head, lines);
   };
 
+  const button = (text, action) => {
+    const made = element("button", { type: "button", textContent: text });
+    made.addEventListener("click", action);
+    return made;
+  };
+  // What is selected, in sight of the table; its buttons are made once, so that the focus stays on them.
+  const said = element("span");
+  const go = button("Show comparison", () => {
+    place.tabIndex = -1;
+    place.focus({ preventScroll: true });
+    document.getElementById("comparison").scrollIntoView();
+  });
+  const clear = button("Clear", () => { iml.selected.clear(); iml.show(); });
+  selection.append(said, go, clear);
+  const bar = (n, comparable) => {
+    selection.hidden = !n;
+    go.hidden = !comparable;
+    said.textContent = `${n} selected: ${[...new Set(iml.rows.filter((row) => iml.selected.has(row.dataset.model)).map(label))].join(", ")}`;
+  };
+
   const show = async () => {
     const mine = ++turn;
     const byTask = new Map();
@@ -83,17 +104,11 @@
     if (mine !== turn) return; // something else was selected meanwhile
     place.replaceChildren(...made);
     words.hidden = !made.length;
-    hint.textContent = "";
     const n = iml.selected.size;
-    if (made.length) {
-      const clear = element("button", { type: "button", textContent: "Clear the selection" });
-      clear.addEventListener("click", () => { iml.selected.clear(); iml.show(); });
-      hint.append(`${n} models are set side by side; the address of this page holds the selection. `, clear);
-    } else if (n > 1) {
-      hint.textContent = "The selected models have no task in common that is shown.";
-    } else {
-      hint.textContent = n ? "Select one more model in the table." : "Select two or more models in the table to set them side by side.";
-    }
+    if (made.length) hint.textContent = `${n} models, side by side; the address of this page holds the selection.`;
+    else if (n > 1) hint.textContent = "The selected models have no task in common that is shown.";
+    else hint.textContent = n ? "Select one more model in the table." : "Select two or more models in the table to set them side by side.";
+    bar(n, made.length > 0);
   };
   document.addEventListener("iml-show", show);
 })();

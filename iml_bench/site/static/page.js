@@ -56,7 +56,8 @@ iml.element = (name, properties = {}, ...children) => {
       this.api().table().container().classList.toggle("one-page", paging.pages < 2);
     },
   });
-  const rows = [...table.rows().nodes()];
+  const attribution = column("IML of attribution");
+  const rows = table.rows().nodes().toArray();
   const references = [...document.querySelectorAll("#references tbody tr")];
   iml.table = table;
   iml.rows = rows;
@@ -100,6 +101,9 @@ iml.element = (name, properties = {}, ...children) => {
     const task = form.elements.task.value;
     for (const row of references) row.hidden = Boolean(task) && row.dataset.task !== task;
     table.column(column("task")).visible(!task);
+    // A column that is empty for all that is shown says nothing.
+    const asked = rows.some((row) => matches(row) && table.cell(row, attribution).node()?.dataset.value !== "null");
+    if (attribution >= 0) table.column(attribution).visible(asked);
     for (const row of rows) row.querySelector("[name=compare]").checked = iml.selected.has(row.dataset.model);
     element.classList.toggle("all-intervals", form.elements.intervals.checked);
     table.draw();
@@ -115,7 +119,11 @@ iml.element = (name, properties = {}, ...children) => {
     iml.selected[event.target.checked ? "add" : "delete"](event.target.value);
     iml.show();
   });
-  window.addEventListener("hashchange", () => { read(); iml.show(); });
+  window.addEventListener("hashchange", () => {
+    if (location.hash && !location.hash.includes("=")) return; // a place on this page
+    read();
+    iml.show();
+  });
   iml.task = () => form.elements.task.value;
   form.hidden = false;
   read();
