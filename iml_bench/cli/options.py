@@ -105,18 +105,30 @@ def load_records(folders: Sequence[Path] | None) -> tuple[list[Stored], list[Pat
     Raises:
         UsageError: when a folder that was asked for does not exist.
     """
+    stored, found, problems = scan_records(folders)
+    for problem in problems:
+        sys.stderr.write(f"left out: {problem}\n")
+    return stored, found
+
+
+def scan_records(folders: Sequence[Path] | None) -> tuple[list[Stored], list[Path], list[str]]:
+    """All records of some folders, the folders, and a sentence for every file that is no record.
+
+    Raises:
+        UsageError: when a folder that was asked for does not exist.
+    """
     if not folders:
         shipped = data_root() / "leaderboard" / "results"
         folders = [DEFAULT_OUT] if DEFAULT_OUT.is_dir() else [shipped]
     stored: list[Stored] = []
+    problems: list[str] = []
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"--records {str(folder)!r} is not a folder")
-        found, problems = Store(folder).scan()
+        found, left_out = Store(folder).scan()
         stored += found
-        for problem in problems:
-            sys.stderr.write(f"left out: {problem}\n")
-    return stored, list(folders)
+        problems += left_out
+    return stored, list(folders), problems
 
 
 def print_json(value: Spec | dict[str, Any] | Sequence[Spec] | Sequence[dict[str, Any]]) -> None:

@@ -21,7 +21,9 @@ from iml_bench.registry import TASKS
 
 def show(
     what: Annotated[str, typer.Argument(metavar="TASK|RECORD", help="A task's name or file, or a record's .json.")],
-    picture: Annotated[Path | None, typer.Option("--picture", help="Draw the task's examples into this PNG.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw the task's examples into this .png; texts into a .txt, too.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Whose examples are drawn.")] = 0,
     data_dir: DataDir = None,
     data: Data = None,
