@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from iml_bench.board import Required, build_board
+from iml_bench.cli.leaderboard import read_board
 from iml_bench.cli.options import Records, scan_records
 from iml_bench.errors import UsageError
+from iml_bench.plan import leaderboard_tasks
 from iml_bench.registry import MODELS
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the page: new, empty, or an earlier page to replace.")]
@@ -85,9 +86,8 @@ def _files(records: Sequence[Path] | None) -> dict[str, bytes]:
     # On the page a file is named as it lies in its folder; where that lies on this machine is nobody's business.
     left_out = [_within(problem, folders) for problem in problems]
     entries = [listed.spec for listed in MODELS.list() if listed.spec is not None]
-    required: Sequence[Required] = ()
     stored = in_order(stored)
-    return build_site(build_board(stored, entries, required), stored, entries, required, left_out)
+    return build_site(read_board(stored), stored, entries, leaderboard_tasks(), left_out)
 
 
 def _within(problem: str, folders: Sequence[Path]) -> str:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import jinja2
 import yaml
 
-from iml_bench.board import CEILING, Board, Required, Row, words
+from iml_bench.board import CEILING, Board, Row, words
 from iml_bench.paths import data_root
+from iml_bench.plan import LeaderboardTask
 from iml_bench.records import ItemFile, Stored
 from iml_bench.site import assets, cells, charts
 from iml_bench.site.commands import reproduce
@@ -45,7 +46,7 @@ def build_site(
     board: Board,
     stored: Sequence[Stored],
     entries: Sequence[ModelEntry],
-    required: Sequence[Required],
+    required: Sequence[LeaderboardTask],
     left_out: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """All files of the page, by relative path; the same for the same board and records, wherever these are.

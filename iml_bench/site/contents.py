@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from iml_bench.board import Board, Required, Row, Versus, versus, with_holm
+from iml_bench.board import Board, Row, Versus, versus, with_holm
+from iml_bench.plan import LeaderboardTask
 from iml_bench.records import Stored, latest_by_key
 from iml_bench.registry import TASKS
 from iml_bench.site.names import unique_slugs
@@ -79,7 +80,7 @@ class Contents(NamedTuple):
 
 
 def collect(
-    board: Board, stored: Sequence[Stored], entries: Sequence[ModelEntry], required: Sequence[Required]
+    board: Board, stored: Sequence[Stored], entries: Sequence[ModelEntry], required: Sequence[LeaderboardTask]
 ) -> Contents:
     """Everything that is shown, from what the board was built from."""
     cells = _cells(stored)
@@ -117,7 +118,7 @@ def _cells(stored: Sequence[Stored]) -> dict[tuple[str, str], tuple[Stored, ...]
     return {key: tuple(sorted(own, key=lambda entry: entry.record.cell.seed)) for key, own in found.items()}
 
 
-def _settings(rows: Iterable[Row], required: Sequence[Required]) -> tuple[Setting, ...]:
+def _settings(rows: Iterable[Row], required: Sequence[LeaderboardTask]) -> tuple[Setting, ...]:
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_task[row.task_key].append(row)
