@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from iml_bench.board.rows import Row
+from iml_bench.board.summary import Board
 from iml_bench.stats import SCORES
 
 if TYPE_CHECKING:
@@ -61,6 +63,17 @@ def to_csv(rows: Sequence[Row]) -> str:
         for name in texts
     )
     return guarded.write_csv()
+
+
+def data_files(board: Board) -> dict[str, bytes]:
+    """The board as ``board.json`` (all of it), ``board.csv`` and ``board.parquet`` (its rows)."""
+    parquet = io.BytesIO()
+    to_table(board.rows).write_parquet(parquet, compression="zstd", statistics=False)
+    return {
+        "board.json": (json.dumps(board.model_dump(mode="json"), indent=1, allow_nan=False) + "\n").encode(),
+        "board.csv": to_csv(board.rows).encode(),
+        "board.parquet": parquet.getvalue(),
+    }
 
 
 def model_index(rows: Sequence[Row]) -> str:
