@@ -226,7 +226,7 @@ class _Pages:
                     "steps": sum(stage.steps for stage in record.stages),
                     "seconds": f"{sum(record.timing.seconds.values()):.1f}",
                     "commit": (record.provenance.commit or "unknown")[:12],
-                    **self.places[record.key]._asdict(),
+                    "place": self.places[record.key],
                 }
                 for _, record in own
             ],

@@ -67,7 +67,7 @@ def iml_by_parameters(rows: Sequence[Row], label: str) -> Spec:
     models = [row for row in rows if not row.reference and row.iml is not None and row.parameters]
     families = sorted({row.family for row in models})
     color = alt.Color("family:N", title="family", scale=alt.Scale(domain=families))
-    shape = alt.Shape("family:N", title="family", scale=alt.Scale(domain=families, range=_shapes(len(families))))
+    shape = alt.Shape("family:N", title="family", scale=alt.Scale(domain=families, range=family_shapes(len(families))))
     x = alt.X("parameters:Q", title="parameters", scale=alt.Scale(type="log", nice=False, padding=24))
     x = x.axis(format="~s", grid=False, tickCount=5)
     base = alt.Chart(alt.NamedData("models")).encode(x=x, color=color)
@@ -218,7 +218,7 @@ def _lifts(row: Row, label: str, place: int) -> Iterable[dict[str, Any]]:
             }
 
 
-def _shapes(n: int) -> list[str]:
+def family_shapes(n: int) -> list[str]:
     """Shapes that go with a palette of six in turn, so that no two of 48 families look the same."""
     colors = len(PALETTES["light"])
     return [SHAPES[(index + index // colors) % len(SHAPES)] for index in range(n)]

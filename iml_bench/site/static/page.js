@@ -58,7 +58,7 @@ iml.element = (name, properties = {}, ...children) => {
   });
   const attribution = column("IML of attribution");
   const rows = table.rows().nodes().toArray();
-  const references = [...document.querySelectorAll("#references tbody tr")];
+  const references = [...document.querySelectorAll(".references tbody tr")];
   iml.table = table;
   iml.rows = rows;
   iml.selected = new Set();
@@ -102,8 +102,8 @@ iml.element = (name, properties = {}, ...children) => {
     for (const row of references) row.hidden = Boolean(task) && row.dataset.task !== task;
     table.column(column("task")).visible(!task);
     // A column that is empty for all that is shown says nothing.
-    const asked = rows.some((row) => matches(row) && table.cell(row, attribution).node()?.dataset.value !== "null");
-    if (attribution >= 0) table.column(attribution).visible(asked);
+    const asks = (row) => matches(row) && table.cell(row, attribution).node().dataset.value !== "null";
+    if (attribution >= 0) table.column(attribution).visible(rows.some(asks));
     for (const row of rows) row.querySelector("[name=compare]").checked = iml.selected.has(row.dataset.model);
     element.classList.toggle("all-intervals", form.elements.intervals.checked);
     table.draw();
@@ -112,7 +112,8 @@ iml.element = (name, properties = {}, ...children) => {
   };
 
   table.search.fixed("filters", (_text, _data, index) => matches(rows[index]));
-  form.addEventListener("input", () => iml.show());
+  form.addEventListener("change", () => iml.show());
+  form.elements.text.addEventListener("input", () => iml.show());
   form.addEventListener("submit", (event) => event.preventDefault());
   element.addEventListener("change", (event) => {
     if (event.target.name !== "compare") return;
