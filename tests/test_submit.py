@@ -7,21 +7,32 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from making import CPU, command, small_task, write_failure, write_result
+from making import (
+    CPU,
+    RESULTS,
+    SHORT,
+    command,
+    copy_records,
+    draft_of,
+    shipped,
+    short_records,
+    small_task,
+    write_failure,
+    write_result,
+)
 
 import iml_bench
 from iml_bench.errors import UsageError
 from iml_bench.paths import PACKAGE, data_root
-from iml_bench.plan import changes_of, find_model
-from iml_bench.records import Record, Store, Stored, read_items, read_record
+from iml_bench.plan import changes_of
+from iml_bench.records import Store, Stored, read_items, read_record
 from iml_bench.registry import MODELS, TASKS
-from iml_bench.spec import CellSpec, ModelEntry, apply_overrides, entry_from_source
+from iml_bench.spec import entry_from_source
 from iml_bench.submit import (
     Check,
     Submission,
@@ -30,33 +41,7 @@ from iml_bench.submit import (
     check_submission,
     collect,
     find_submission,
-    rerun,
 )
-from iml_bench.work import Job, run_job
-
-RESULTS = data_root() / "leaderboard" / "results"
-SHORT = {"recipe.stage1.steps": 12, "recipe.stage2.steps": 6}
-"""Real cells of the whole task in a second: what they read means nothing, and they say how they were changed."""
-
-
-def shipped(model: str, pattern: str = "vision@1-*") -> list[Stored]:
-    return [Stored(path, read_record(path)) for path in sorted((RESULTS / model).glob(f"{pattern}.json"))]
-
-
-def copy(stored: list[Stored], root: Path, model: ModelEntry | None = None) -> list[Path]:
-    """Records in another folder, run under another label where ``model`` is given."""
-    paths = []
-    for path, record in stored:
-        cell = record.cell.model_copy(update={"model": model}) if model else record.cell
-        place = Store(root).path_of(cell)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path.with_suffix(".parquet"), place.with_suffix(".parquet"))
-        assert record.items is not None
-        items = record.items.model_copy(update={"file": place.with_suffix(".parquet").name})
-        changed = record.model_copy(update={"cell": cell, "items": items})
-        place.write_text(changed.model_dump_json(indent=1) + "\n")
-        paths.append(place)
-    return paths
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -78,12 +63,7 @@ def check_one(path: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records of two seeds of a real, short run."""
-    out = tmp_path_factory.mktemp("short")
-    task = apply_overrides(TASKS.get("vision"), SHORT)
-    for seed in (0, 1):
-        cell = CellSpec(task=task, model=find_model("mlp-xs"), seed=seed)
-        assert run_job(Job(cell, changes_of(task), smoke=False, out=out), CPU) is None
-    return out
+    return short_records(tmp_path_factory.mktemp("short"))
 
 
 def test_everything_that_is_shipped_can_be_read() -> None:
@@ -122,12 +102,11 @@ def test_from_an_entry_to_a_row_that_was_run_again(tmp_path: Path) -> None:
         shutil.copytree(data_root() / folder, tmp_path / folder)
     shutil.copytree(PACKAGE, tmp_path / iml_bench.__name__, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / ".git").mkdir()
-    copy(shipped("convnet-s"), tmp_path / "leaderboard" / "results")
+    copy_records(shipped("convnet-s"), tmp_path / "leaderboard" / "results")
 
     said = in_checkout(tmp_path, "models", "add", "mine", "--source", "ref:mlp?hidden=9", "--family", "mlp")
     assert "leaderboard/models/mine.yaml" in said
     assert "iml-bench check mine" in said and "iml-bench suite run leaderboard --model mine" in said
-    assert "mine" in in_checkout(tmp_path, "models", "--modality", "vision")
 
     # It was run under its bare source.
     settings = [f"--set={path}={value}" for path, value in SHORT.items()]
@@ -180,8 +159,8 @@ def test_an_entry_that_cannot_be(tmp_path: Path, name: str, source: str, labels:
 
 def test_records_are_found_by_what_was_run_and_relabelled(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    copy(shipped("convnet-s"), results)
-    old = copy(shipped("mlp-m"), tmp_path / "runs", entry_from_source("ref:mlp?hidden=128"))
+    copy_records(shipped("convnet-s"), results)
+    old = copy_records(shipped("mlp-m"), tmp_path / "runs", entry_from_source("ref:mlp?hidden=128"))
     found = collect(MODELS.get("mlp-m"), Store(tmp_path / "runs").scan()[0], results, CPU)
     assert found.passed and len(found.written) == len(old)
     for path in found.written:
@@ -196,7 +175,7 @@ def test_records_are_found_by_what_was_run_and_relabelled(tmp_path: Path) -> Non
 
 
 def test_records_under_another_label_are_renamed_where_they_lie(tmp_path: Path) -> None:
-    old = copy(shipped("mlp-m"), tmp_path, entry_from_source("ref:mlp?hidden=128"))
+    old = copy_records(shipped("mlp-m"), tmp_path, entry_from_source("ref:mlp?hidden=128"))
     found = collect(MODELS.get("mlp-m"), Store(tmp_path).scan()[0], tmp_path, CPU)
     assert found.passed and {part.name for part in tmp_path.iterdir()} == {"mlp-m"}
     assert len(list((tmp_path / "mlp-m").iterdir())) == 2 * len(old)
@@ -205,7 +184,7 @@ def test_records_under_another_label_are_renamed_where_they_lie(tmp_path: Path) 
 
 def test_smoke_tests_failures_and_unknown_tasks_are_left_out_by_name(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    copy(shipped("mlp-m", "vision@1-*-seed0"), runs)
+    copy_records(shipped("mlp-m", "vision@1-*-seed0"), runs)
     smoke = write_result(runs, task=small_task(), smoke=True)
     failed = write_failure(runs, seed=7)
     other = write_result(runs, task=TASKS.get("vision").model_copy(update={"name": "their-own"}))
@@ -218,8 +197,8 @@ def test_smoke_tests_failures_and_unknown_tasks_are_left_out_by_name(tmp_path: P
 
 def test_nothing_lands_where_a_check_fails(tmp_path: Path) -> None:
     runs, results = tmp_path / "runs", tmp_path / "results"
-    copy(shipped("convnet-s"), results)
-    path = copy(shipped("mlp-m"), runs)[0]
+    copy_records(shipped("convnet-s"), results)
+    path = copy_records(shipped("mlp-m"), runs)[0]
     data = json.loads(path.read_text())
     data["scores"]["iml"] += 0.01
     path.write_text(json.dumps(data))
@@ -234,12 +213,9 @@ def test_nothing_lands_where_a_check_fails(tmp_path: Path) -> None:
 
 def test_two_outcomes_of_one_cell_are_the_users_to_choose_from(tmp_path: Path, short_run: Path) -> None:
     (one, _) = sorted(Store(short_run).scan()[0])
-    copy([one], tmp_path / "results")
+    copy_records([one], tmp_path / "results")
     table = read_items(one).with_columns(log_likelihood=pl.col("log_likelihood") - 0.5)
-    draft = {name: getattr(one.record, name) for name in Record.model_fields}
-    for name in ("status", "items", "scores"):
-        del draft[name]
-    Store(tmp_path / "runs").write(draft, table)
+    Store(tmp_path / "runs").write(draft_of(one.record), table)
     with pytest.raises(UsageError, match="are of one cell and have other outcomes; remove"):
         collect(MODELS.get("mlp-xs"), Store(tmp_path / "runs").scan()[0], tmp_path / "results", CPU)
 
@@ -269,7 +245,7 @@ def test_wrong_usage_is_one_sentence(
     from iml_bench.cli.app import app
 
     if arguments[-2:] == ["--to", "nowhere"]:
-        copy(shipped("mlp-m", "vision@1-*-seed0"), tmp_path)
+        copy_records(shipped("mlp-m", "vision@1-*-seed0"), tmp_path)
     before = tree(tmp_path)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, arguments)
@@ -285,7 +261,7 @@ def test_an_install_must_be_told_where_to_write(tmp_path: Path, monkeypatch: pyt
 
 def _retold(short_run: Path, root: Path, **fields: Any) -> Path:
     """A short record, the fields of its JSON changed."""
-    path = copy(sorted(Store(short_run).scan()[0])[:1], root)[0]
+    path = copy_records(sorted(Store(short_run).scan()[0])[:1], root)[0]
     data = json.loads(path.read_text())
     for name, value in fields.items():
         *parents, last = name.split("__")
@@ -365,7 +341,7 @@ def test_missing_seeds_are_a_note_and_none_at_all_a_failure(tmp_path: Path) -> N
 
 
 def test_a_row_has_one_number_of_parameters(tmp_path: Path, short_run: Path) -> None:
-    path = copy(sorted(Store(short_run).scan()[0]), tmp_path)[1]
+    path = copy_records(sorted(Store(short_run).scan()[0]), tmp_path)[1]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"parameters": 7}))
     (sentence,) = check_one(tmp_path)
     assert sentence.startswith("it has 7 parameters, and seed 0 of the same row has")
@@ -384,56 +360,3 @@ def test_the_difference_names_every_row_that_moves(tmp_path: Path) -> None:
     (gone,) = board_difference(before, [])
     assert (gone.what, gone.seeds_before, gone.seeds_after) == ("gone", (0, 1), ())
     assert board_difference(before, before) == []
-
-
-def test_a_cell_that_is_run_again_gives_the_same(short_run: Path) -> None:
-    stored = Store(short_run).scan()[0]
-    first, second = (rerun(stored, 1, seed, CPU, lambda event: None) for seed in (0, 0))
-    assert first == second and first[0].passed and first[0].identical and first[0].largest_gap == 0
-    assert len(rerun(stored, 5, 1, CPU, lambda event: None)) == 2
-
-
-def test_a_cell_that_gives_another_score_is_refused(tmp_path: Path, short_run: Path) -> None:
-    """From elsewhere within four standard errors, from the very same machine and commit not by a bit."""
-    one = sorted(Store(short_run).scan()[0])[0]
-    draft = {name: getattr(one.record, name) for name in Record.model_fields}
-    for name in ("status", "items", "scores"):
-        del draft[name]
-    elsewhere = one.record.provenance.model_copy(update={"platform": "elsewhere"})
-    items = read_items(one)
-    bit = items.with_columns(log_likelihood=pl.col("log_likelihood") - 1e-9)
-    other = items.with_columns(
-        exact_match=pl.when(pl.col("tag") == "reliable").then(pl.lit(value=True)).otherwise(pl.lit(value=False))
-    )
-    found = {}
-    for name, table in {"bit": bit, "other": other}.items():
-        path = Store(tmp_path / name).write(draft | {"provenance": elsewhere}, table)
-        (found[name],) = rerun([Stored(path, read_record(path))], 1, 0, CPU, lambda event: None)
-    assert found["bit"].passed and not found["bit"].identical and not found["bit"].same_machine
-    assert not found["other"].passed and "standard errors apart" in (found["other"].problem or "")
-
-
-def test_every_bit_counts_on_the_same_code_and_machine(
-    tmp_path: Path, short_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from iml_bench import provenance
-
-    monkeypatch.setattr(provenance, "_revision", lambda: ("a" * 40, False))
-    one = sorted(Store(short_run).scan()[0])[0]
-    draft = {name: getattr(one.record, name) for name in Record.model_fields}
-    for name in ("status", "items", "scores"):
-        del draft[name]
-    made = one.record.provenance.model_copy(update={"commit": "a" * 40, "dirty": False})
-    table = read_items(one).with_columns(log_likelihood=pl.col("log_likelihood") - 1e-9)
-    path = Store(tmp_path).write(draft | {"provenance": made}, table)
-    (found,) = rerun([Stored(path, read_record(path))], 1, 0, CPU, lambda event: None)
-    assert found.same_machine and not found.passed and "bit for bit" in (found.problem or "")
-
-
-def test_a_model_with_code_of_its_own_is_not_run_again(tmp_path: Path) -> None:
-    entry = ModelEntry(
-        name="own", source="python:models_for_tests:build", modality="vision", family="x", architecture="x"
-    )
-    path = write_result(tmp_path, entry=entry)
-    with pytest.raises(UsageError, match="own runs code of its own; run it yourself"):
-        rerun([Stored(path, read_record(path))], 1, 0, replace(CPU), lambda event: None)

@@ -41,6 +41,9 @@ def form_problems(stored: Stored) -> Iterator[str]:
     for library, version in record.provenance.libraries.items():
         texts |= {"provenance.libraries": library, f"provenance.libraries.{library}": version}
     texts["cell.task.description"] = " ".join(record.cell.task.description.split())
+    for field, value in record.changes.items():
+        for text in value if isinstance(value, list) else [value]:
+            texts |= {f"changes.{field}": " ".join(text.split())} if isinstance(text, str) else {}
     for name, text in texts.items():
         if not is_plain_text(text):
             yield f"{shown(name)}: {shown(repr(text))} holds < or >, or begins like a formula"
