@@ -305,6 +305,12 @@ def test_a_change_that_is_said_may_still_be_hostile(tmp_path: Path) -> None:
     _survives(tmp_path)
 
 
+def test_every_library_is_looked_at() -> None:
+    libraries = {"<b>": "1", **PLAIN["provenance"]["libraries"]}
+    (sentence,) = refused(record_writer(changed(("provenance", "libraries"), libraries)))
+    assert sentence.startswith("provenance.libraries: '<b>' holds < or >")
+
+
 def test_links_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside" / GOOD.name
     outside.parent.mkdir()
