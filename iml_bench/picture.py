@@ -1,4 +1,4 @@
-"""A task's examples drawn as a picture: a definition under each tag, and a question."""
+"""A task's examples drawn as a picture, or written as text: a definition under each tag, and a question."""
 
 from __future__ import annotations
 
@@ -23,18 +23,24 @@ FONT_SIZE = 16
 def draw_task(task: TaskSpec, seed: int, path: Path, runtime: Runtime) -> None:
     """Draw a definition under every tag and a question, each with its target, into a PNG.
 
+    What is text in the first place may also be written into a ``.txt``.
+
     Raises:
         UsageError: when the data is not there or the picture cannot be written.
     """
     setting = Setting(task, seed, torch.device("cpu"), runtime)
     panels = [(title, row) for title, row in _chosen(setting.design)]
-    if isinstance(setting.renderer, VisionRenderer):
-        sheet = _vision_sheet(setting, setting.renderer, panels)
-    else:
-        assert isinstance(setting.renderer, TextRenderer)
-        sheet = _text_sheet(setting.renderer, panels)
+    renderer = setting.renderer
     try:
-        sheet.save(path)
+        if isinstance(renderer, VisionRenderer):
+            _vision_sheet(setting, renderer, panels).save(path)
+            return
+        assert isinstance(renderer, TextRenderer)
+        lines = _lines(renderer, panels)
+        if path.suffix == ".txt":
+            path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+        else:
+            _text_sheet(lines).save(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot write the picture {path}: {error}; give a path that ends in .png") from error
 
@@ -87,11 +93,15 @@ def _target(setting: Setting, row: Row) -> str:
     return " / ".join(" ".join(labels[start : start + cols]) for start in range(0, len(labels), cols))
 
 
-def _text_sheet(renderer: TextRenderer, panels: list[tuple[str, Row]]) -> Image.Image:
+def _lines(renderer: TextRenderer, panels: list[tuple[str, Row]]) -> list[str]:
     lines = []
     for title, row in panels:
         given, rest = renderer.parts(*row)
         lines += [f"{title}:", *textwrap.wrap(f"    {given} ->{rest}".rstrip(), 100, subsequent_indent="    "), ""]
+    return lines
+
+
+def _text_sheet(lines: list[str]) -> Image.Image:
     sheet = Image.new("RGB", (960, 2 * MARGIN + len(lines) * (FONT_SIZE + 6)), "white")
     _write(sheet, MARGIN, MARGIN, "\n".join(lines))
     return sheet

@@ -42,7 +42,7 @@ class Provenance(Spec):
     commit: Line | None
     """Commit of this package's own checkout, or of the checkout its wheel was built from."""
     dirty: bool | None
-    """Whether that checkout had uncommitted changes; null where there is no commit."""
+    """Whether that checkout had uncommitted changes, other than in its results; null where there is no commit."""
     python: Line
     libraries: dict[Line, Line] = Field(max_length=100)
     platform: Line
@@ -83,7 +83,8 @@ def _revision() -> tuple[str | None, bool | None]:
         return None, None  # the package lies inside somebody else's checkout, or in none
     try:
         commit = _git("rev-parse", "HEAD")
-        return commit, bool(_git("status", "--porcelain"))
+        # Records that are being written into the checkout change no answer.
+        return commit, bool(_git("status", "--porcelain", "--", ".", ":(exclude)leaderboard/results"))
     except (OSError, subprocess.CalledProcessError):
         return None, None
 

@@ -271,3 +271,20 @@ def internalised(lifts: Sequence[float], item_error: float | None) -> bool:
     if found.low is not None:
         return found.low > 0
     return found.mean > 2 * (item_error or 0.0)
+
+
+def slopes(sizes: Sequence[tuple[int, Mapping[int, float]]]) -> dict[int, float]:
+    """The growth of a score per tenfold parameters, for each seed that all sizes of a family share.
+
+    Least squares of the score on log10(parameters), within the seed; the spread over seeds is then that of
+    the slope itself. Empty for fewer than three sizes.
+
+    Args:
+        sizes: for each model its parameters (> 0) and its score by seed.
+    """
+    if len({parameters for parameters, _ in sizes}) < 3:
+        return {}
+    x = np.log10([float(parameters) for parameters, _ in sizes])
+    x = x - x.mean()
+    seeds = sorted(set.intersection(*(set(by_seed) for _, by_seed in sizes)))
+    return {seed: float(x @ [by_seed[seed] for _, by_seed in sizes] / (x @ x)) for seed in seeds}

@@ -74,7 +74,7 @@ def test_failed_cells_are_counted_and_explained(tmp_path: Path) -> None:
 def test_compare_pairs_shared_seeds(tmp_path: Path) -> None:
     _fill(tmp_path, "mlp-m", [0.3, 0.4, 0.5])
     _fill(tmp_path, "mlp-s", [0.2, 0.2, 0.4, 0.5])
-    (row,) = compare_models(_stored(tmp_path), "mlp-m", "mlp-s")
+    (row,) = compare_models(build_rows(_stored(tmp_path)), ["mlp-m", "mlp-s"])
     assert row.seeds == (0, 1, 2)
     assert row.difference == pytest.approx(0.4 / 3)
     assert row.p is not None and row.p_holm == row.p
@@ -85,20 +85,20 @@ def test_compare_refuses_other_task_versions(tmp_path: Path) -> None:
     _fill(tmp_path, "mlp-m", [0.3])
     _fill(tmp_path, "mlp-s", [0.3], task=second)
     with pytest.raises(UsageError, match="vision@1 and 'mlp-s' on vision@2; scores of different task versions"):
-        compare_models(_stored(tmp_path), "mlp-m", "mlp-s")
+        compare_models(build_rows(_stored(tmp_path)), ["mlp-m", "mlp-s"])
 
 
 def test_compare_refuses_other_settings_and_other_tasks(tmp_path: Path) -> None:
     _fill(tmp_path, "mlp-m", [0.3])
     _fill(tmp_path, "mlp-s", [0.3], task=small_task())
     with pytest.raises(UsageError, match="share no seed with the same settings"):
-        compare_models(_stored(tmp_path), "mlp-m", "mlp-s")
+        compare_models(build_rows(_stored(tmp_path)), ["mlp-m", "mlp-s"])
     _fill(tmp_path, "neox-s", [0.3], task=TASKS.get("text"))
     with pytest.raises(UsageError, match="no task in common"):
-        compare_models(_stored(tmp_path), "mlp-m", "neox-s")
+        compare_models(build_rows(_stored(tmp_path)), ["mlp-m", "neox-s"])
 
 
 def test_compare_suggests_the_nearest_name(tmp_path: Path) -> None:
     _fill(tmp_path, "mlp-m", [0.3])
     with pytest.raises(UsageError, match="did you mean 'mlp-m'"):
-        compare_models(_stored(tmp_path), "mlpm", "mlp-m")
+        compare_models(build_rows(_stored(tmp_path)), ["mlpm", "mlp-m"])

@@ -272,38 +272,6 @@ def test_show_draws_a_task(task: str, tmp_path: Path) -> None:
     assert extrema == (0, 255)
 
 
-def test_leaderboard_and_compare_print_the_same_numbers_as_their_json(tmp_path: Path) -> None:
-    for seed in range(3):
-        write_result(tmp_path, "mlp-m", seed, 0.3)
-        write_result(tmp_path, "mlp-s", seed, 0.1 * seed)
-    folder = ["--records", str(tmp_path)]
-    rows = json.loads(command("leaderboard", *folder, "--json").stdout)
-    assert [(row["model"], round(row["iml"], 6)) for row in rows] == [("mlp-m", 0.3), ("mlp-s", 0.1)]
-    shown = command("leaderboard", *folder).stdout
-    assert "+0.30 [+0.30, +0.30]" in shown and "tier" in shown
-    (versus,) = json.loads(command("compare", "mlp-m", "mlp-s", *folder, "--json").stdout)
-    assert versus["difference"] == pytest.approx(0.2)
-    assert f"{versus['p']:.3g}" in command("compare", "mlp-m", "mlp-s", *folder).stdout
-    unknown = command("compare", "mlp-m", "mlp-x", *folder)
-    assert (unknown.returncode, "did you mean" in unknown.stderr) == (2, True)
-
-
-def test_leaderboard_shows_exact_match_by_group(tmp_path: Path) -> None:
-    for seed in range(3):
-        write_result(tmp_path, "mlp-m", seed, 0.3)
-    printed = command("leaderboard", "--records", str(tmp_path), "--groups").stdout
-    lines = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
-    assert "0.80 [0.80, 0.80]" in lines["new_reliable"]
-    assert "0.50 [0.50, 0.50]" in lines["new_unreliable"]
-
-
-def test_markup_in_a_model_name_is_shown_as_it_is(tmp_path: Path) -> None:
-    from making import entry
-
-    write_result(tmp_path, entry=entry("[red]x[/red]<b>", "ref:mlp"))
-    assert "[red]x[/red]<b>" in command("leaderboard", "--records", str(tmp_path)).stdout
-
-
 @pytest.mark.parametrize("name", ["vision", "neox-xs"])
 def test_check_passes_what_is_shipped(name: str) -> None:
     done = command("check", name, "--json")

@@ -96,6 +96,8 @@ def test_a_wrong_option_is_one_sentence(options: str, message: str, saved: Save)
 def test_a_type_that_does_not_exist_is_one_sentence() -> None:
     message = "unknown model type of transformers 'gpt-neox': did you mean 'gpt_neox'?"
     assert refusal("hf-config:gpt-neox").startswith(message)
+    wrong = refusal("hf-config:llama?hiden_size=8")
+    assert wrong.startswith("unknown option of llama 'hiden_size': did you mean 'hidden_size'?")
     assert refusal("hf-config:clip").startswith("model 'small' (hf-config:clip) cannot be made:")
     source = "hf-config:gpt_neox?hidden_size=15&num_attention_heads=4"
     assert refusal(source).startswith(f"model 'small' ({source}) cannot be made:")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from iml_bench.errors import UsageError
-from iml_bench.plan import REFERENCES, Request, find_model, plan, suite_requests
+from iml_bench.plan import REFERENCES, Request, find_model, plan
 from iml_bench.registry import TASKS
-from iml_bench.spec import CellSpec, ModelEntry, SuiteSpec, apply_overrides, cell_key
+from iml_bench.spec import CellSpec, ModelEntry, apply_overrides, cell_key
 from iml_bench.work import Job
 
 OUT = Path("results")
@@ -163,33 +163,3 @@ def test_remote_code_is_trusted_only_when_asked_for() -> None:
     trusted = find_model("hf:a/b", trust_remote_code=True)
     assert trusted.trust_remote_code
     assert key_of(trusted, "text") != key_of(find_model("hf:a/b"), "text")
-
-
-def suite(**grid: object) -> SuiteSpec:
-    return SuiteSpec.model_validate(
-        {"name": "s", "description": "d", "grids": [{"task": "vision", "models": ["mlp-s"], **grid}]}
-    )
-
-
-def test_a_suite_runs_every_combination_of_its_axes() -> None:
-    axes = {"alpha": [1.0, 0.5], "recipe.lr": [0.1, 0.2, 0.3]}
-    requests = suite_requests(suite(seeds=2, set={"heldout": 2}, axes=axes))
-    assert [request.overrides for request in requests] == [
-        {"heldout": 2, "alpha": alpha, "recipe.lr": lr} for alpha in (1.0, 0.5) for lr in (0.1, 0.2, 0.3)
-    ]
-    assert {(request.task, request.models, request.seeds, request.smoke) for request in requests} == {
-        ("vision", ("mlp-s",), (0, 1), False)
-    }
-    jobs = plan(requests, OUT)
-    assert len(jobs) == 6 * 2 * (1 + len(REFERENCES))
-    assert len({cell_key(job.cell) for job in jobs}) == len(jobs)
-
-
-def test_a_suite_without_axes_is_one_request_per_grid() -> None:
-    (request,) = suite_requests(suite(seeds=3), smoke=True)
-    assert (request.overrides, request.seeds, request.smoke) == ({}, (0, 1, 2), True)
-
-
-def test_an_axis_overrides_what_is_set_for_the_whole_grid() -> None:
-    requests = suite_requests(suite(seeds=1, set={"alpha": 1.0}, axes={"alpha": [0.5]}))
-    assert [request.overrides for request in requests] == [{"alpha": 0.5}]

@@ -13,7 +13,7 @@ PACKAGE = Path(iml_bench.__file__).parent
 ROOMS = (
     *("errors", "paths", "reading", "gguf", "spec", "registry", "streams", "worlds", "design", "runtime", "render"),
     *("models", "order", "train", "evaluate", "reference", "stats", "provenance", "cell", "records", "work", "plan"),
-    *("executor", "board", "checks", "picture", "submit", "cli", "__main__"),
+    *("walltime", "executor", "board", "site", "checks", "picture", "submit", "cli", "__main__"),
 )
 
 

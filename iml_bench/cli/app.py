@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from iml_bench import __version__
-from iml_bench.cli import check, compare, leaderboard, listing, run, show, submit, suite
+from iml_bench.cli import check, compare, export, leaderboard, listing, pages, run, show, submit, suite
 from iml_bench.errors import UsageError
 
 HELP = """Measure implicit meta-learning: which sources a model learns to believe by ordinary training.
@@ -26,9 +26,12 @@ app.command("run")(run.run)
 app.command("tasks")(listing.tasks)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
-app.command("leaderboard")(leaderboard.leaderboard)
 app.command("check")(check.check)
 app.command("submit")(submit.submit)
+leaderboard.app.command("build")(pages.build)
+leaderboard.app.command("serve")(pages.serve)
+leaderboard.app.command("export")(export.export)
+app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(listing.models_app, name="models")
 app.add_typer(suite.app, name="suite")
 

@@ -1,70 +1,142 @@
-"""``iml-bench leaderboard``: the rows of all records, in tiers."""
+"""``iml-bench leaderboard``: every model's scores by task, in tiers, and what they come to."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
 
 import typer
 
-from iml_bench.board import Row, build_rows
+from iml_bench.board import Absent, Board, Row, Slope, build_board, to_csv
 from iml_bench.cli.options import Json, Records, load_records, print_json
-from iml_bench.cli.tables import out_console, print_groups, print_rows
-from iml_bench.errors import unknown
+from iml_bench.cli.tables import out_console, print_families, print_groups, print_overall, print_rows
+from iml_bench.errors import UsageError, unknown
+from iml_bench.plan import leaderboard_tasks
+from iml_bench.records import Stored
+from iml_bench.registry import MODELS
 
-Task = Annotated[str | None, typer.Option("--task", help="Only this task.")]
+SORTS = {
+    "iml": "iml",
+    "nats": "iml_nats",
+    "normalised": "normalised",
+    "reliable": "lift_reliable",
+    "unreliable": "lift_unreliable",
+    "fresh": "lift_fresh",
+    "gap": "stage1_gap",
+    "parameters": "parameters",
+    "seeds": "n_seeds",
+    "model": "model",
+    "family": "family",
+}
+"""What ``--sort`` takes, and the field of a row behind it."""
+
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+Kind = TypeVar("Kind", Row, Slope, Absent)
 
 
-Groups = Annotated[bool, typer.Option("--groups", help="Exact match by what was shown, instead of the scores.")]
+def read_board(stored: Sequence[Stored]) -> Board:
+    """The board of some records, with the registered models and the tasks that make a row complete."""
+    entries = [listed.spec for listed in MODELS.list() if listed.spec is not None]
+    return build_board(stored, entries, leaderboard_tasks())
 
 
-def leaderboard(records: Records = None, task: Task = None, groups: Groups = False, as_json: Json = False) -> None:
+@app.callback()
+def leaderboard(
+    context: typer.Context,
+    records: Records = None,
+    task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None,
+    family: Annotated[str | None, typer.Option("--family", help="Only models of this family.")] = None,
+    sort: Annotated[str, typer.Option("--sort", help=f"By one of {', '.join(SORTS)}.")] = "iml",
+    groups: Annotated[bool, typer.Option("--groups", help="Exact match by what was shown, not the scores.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV on stdout.")] = False,
+    as_json: Json = False,
+) -> None:
     """Show every model's scores by task, in tiers of models that cannot be told apart.
 
     \b
     Examples:
       iml-bench leaderboard
-      iml-bench leaderboard --task vision --json
+      iml-bench leaderboard --task text --family neox --sort parameters
       iml-bench leaderboard --task text --groups
-      iml-bench leaderboard --records iml-results --records other-results
+      iml-bench leaderboard --records iml-results --records other-results --json
     """
+    if context.invoked_subcommand is not None:
+        return
+    if as_csv and as_json:
+        raise UsageError("--csv and --json are two forms; give one")
+    if sort not in SORTS:
+        raise unknown("column", sort, SORTS, "iml-bench leaderboard --help")
     stored, folders = load_records(records)
-    rows = [row for row in build_rows(stored) if not row.smoke]
-    if task is not None:
-        names = {row.task for row in rows}
-        if task not in names:
-            raise unknown("task among the records", task, names, "iml-bench leaderboard")
-        rows = [row for row in rows if row.task == task]
-    if as_json:
-        print_json(rows)
-        return
+    board = _chosen(read_board(stored), task, family, SORTS[sort])
     console = out_console()
-    if not rows:
+    if as_json:
+        print_json(board)
+    elif as_csv:
+        sys.stdout.write(to_csv(board.rows))
+    elif not board.rows:
         console.print(f"no results in {', '.join(map(str, folders))}; iml-bench run --task vision makes some")
-        return
-    if groups:
-        print_groups(rows, console)
-        return
-    print_rows(rows, console)
-    for line in _explanations(rows):
-        console.print(line, markup=False, soft_wrap=True)
+    elif groups:
+        print_groups(board.rows, console)
+    else:
+        print_rows(board.rows, console)
+        print_overall(board.overall, console)
+        print_families(board.families, console)
+        for line in _explanations(board):
+            console.print(line, markup=False, soft_wrap=True)
 
 
-def _explanations(rows: list[Row]) -> list[str]:
-    """Coverage of each task, and why a score is missing."""
-    lines = []
-    for label in dict.fromkeys((row.task, row.task_version, str(row.changes)) for row in rows):
-        group = [row for row in rows if (row.task, row.task_version, str(row.changes)) == label and not row.reference]
-        seeds = sorted({seed for row in group for seed in row.seeds})
-        for row in group:
-            missing = [seed for seed in seeds if seed not in row.seeds]
-            if missing:
-                failed = ", ".join(str(seed) for seed in missing if seed in row.failed_seeds)
-                why = f" (failed: {failed})" if failed else ""
-                lines.append(f"{row.task}: {row.model} has {row.n_seeds} of {len(seeds)} seeds; missing {missing}{why}")
-            lines += [
-                f"{row.task}: {row.model} has no {score}: {why}"
-                for score, why in row.reasons.items()
-                if score not in ("iml_low", "iml_high")
-            ]
+def _chosen(board: Board, task: str | None, family: str | None, field: str) -> Board:
+    """The part of the board that was asked for, in the order that was asked for."""
+    for kind, asked, names in (
+        ("task", task, {row.task for row in board.rows}),
+        ("family", family, {row.family for row in board.rows if not row.reference}),
+    ):
+        if asked is not None and asked not in names:
+            raise unknown(f"{kind} among the records", asked, names, "iml-bench leaderboard")
+
+    def keep(rows: Sequence[Kind]) -> tuple[Kind, ...]:
+        return tuple(
+            row
+            for row in rows
+            if task in (None, row.task, row.task.partition("@")[0])
+            and (family in (None, row.family) or getattr(row, "reference", False))
+        )
+
+    return Board(
+        rows=_sorted(keep(board.rows), field),
+        overall=tuple(row for row in board.overall if task is None and family in (None, row.family)),
+        families=keep(board.families),
+        absent=keep(board.absent),
+    )
+
+
+def _sorted(rows: Sequence[Row], field: str) -> tuple[Row, ...]:
+    """Within each task: texts from a, numbers from the largest, what is not measured and the references last."""
+    tasks = {label: place for place, label in enumerate(dict.fromkeys(row.label for row in rows))}
+
+    def place(row: Row) -> tuple[int, bool, bool, str, float]:
+        value = getattr(row, field)
+        text, number = (value, 0.0) if isinstance(value, str) else ("", -float(value or 0))
+        return tasks[row.label], row.reference, value is None, text, number
+
+    return tuple(sorted(rows, key=place))
+
+
+def _explanations(board: Board) -> list[str]:
+    """Why a score is missing, what is absent, and what a tier is."""
+    models: dict[str, list[str]] = {}
+    for row in board.rows:
+        for score, why in row.reasons.items():
+            if not row.reference and not score.endswith(("_low", "_high")):
+                models.setdefault(f"{row.label}: no {score}: {why}", []).append(row.model)
+    for absent in board.absent:
+        models.setdefault(f"{absent.task}: {absent.reason}", []).append(absent.model)
+    lines = [f"{reason}: {_some(names)}" for reason, names in models.items()]
     lines.append("tier: models that the paired test (Holm's correction) cannot separate from its best share one")
     return lines
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from iml_bench.errors import UsageError
 from iml_bench.paths import data_root
 from iml_bench.records import Store, Stored
 from iml_bench.runtime import Runtime
-from iml_bench.spec import Spec, parse_override
+from iml_bench.spec import Spec, parse_override, parse_seeds
 
 DEFAULT_OUT = Path("iml-results")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -38,22 +37,16 @@ MicroBatch = Annotated[
 Data = Annotated[Path | None, typer.Option("--data", help="The file that a task's entities are read from.")]
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """``5`` is seeds 0 to 4, ``3-7`` is 3 to 7, ``1,4,9`` is those.
+def seeds_of(text: str) -> tuple[int, ...]:
+    """What ``--seeds`` names.
 
     Raises:
-        UsageError: when it is none of these or names no seed.
+        UsageError: when it names no seed.
     """
-    seeds: list[int] = []
-    if re.fullmatch(r"\d+", text):
-        seeds = list(range(int(text)))
-    elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)+|\d+-\d+", text):
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            seeds += range(int(first), int(last or first) + 1)
-    if not seeds:
-        raise UsageError(f"--seeds {text!r} names no seed; give a number (5: seeds 0 to 4), 3-7 or 1,4,9")
-    return tuple(dict.fromkeys(seeds))
+    try:
+        return parse_seeds(text)
+    except ValueError as error:
+        raise UsageError(f"--seeds {error}") from error
 
 
 def parse_overrides(texts: Sequence[str], shorthands: dict[str, Any]) -> dict[str, Any]:
@@ -112,21 +105,37 @@ def load_records(folders: Sequence[Path] | None) -> tuple[list[Stored], list[Pat
     Raises:
         UsageError: when a folder that was asked for does not exist.
     """
+    stored, found, problems = scan_records(folders)
+    for problem in problems:
+        sys.stderr.write(f"left out: {problem}\n")
+    return stored, found
+
+
+def scan_records(folders: Sequence[Path] | None) -> tuple[list[Stored], list[Path], list[str]]:
+    """All records of some folders, the folders, and a sentence for every file that is no record.
+
+    Raises:
+        UsageError: when a folder that was asked for does not exist.
+    """
     if not folders:
         shipped = data_root() / "leaderboard" / "results"
         folders = [DEFAULT_OUT] if DEFAULT_OUT.is_dir() else [shipped]
     stored: list[Stored] = []
+    problems: list[str] = []
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"--records {str(folder)!r} is not a folder")
-        found, problems = Store(folder).scan()
+        found, left_out = Store(folder).scan()
         stored += found
-        for problem in problems:
-            sys.stderr.write(f"left out: {problem}\n")
-    return stored, list(folders)
+        problems += left_out
+    return stored, list(folders), problems
 
 
-def print_json(rows: Sequence[Spec] | Sequence[dict[str, Any]]) -> None:
-    """Print rows as a JSON list."""
-    plain = [row.model_dump(mode="json") if isinstance(row, Spec) else row for row in rows]
-    sys.stdout.write(json.dumps(plain, indent=1, allow_nan=False) + "\n")
+def print_json(value: Spec | dict[str, Any] | Sequence[Spec] | Sequence[dict[str, Any]]) -> None:
+    """Print one object, or a list of rows, as JSON."""
+
+    def plain(item: Any) -> Any:
+        return item.model_dump(mode="json") if isinstance(item, Spec) else item
+
+    shown = plain(value) if isinstance(value, Spec | dict) else [plain(row) for row in value]
+    sys.stdout.write(json.dumps(shown, indent=1, allow_nan=False) + "\n")

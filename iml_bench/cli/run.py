@@ -25,14 +25,14 @@ from iml_bench.cli.options import (
     Workers,
     make_runtime,
     parse_overrides,
-    parse_seeds,
     print_json,
+    seeds_of,
 )
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.errors import UsageError
 from iml_bench.paths import probe_writable
 from iml_bench.plan import Request, plan
-from iml_bench.records import Store, latest_by_key
+from iml_bench.records import Store, Stored, latest_by_key
 from iml_bench.runtime import Runtime
 from iml_bench.spec import cell_key
 from iml_bench.work import Job
@@ -96,7 +96,7 @@ def run(
     request = Request(
         task=task,
         models=tuple(model or ()),
-        seeds=parse_seeds(seeds),
+        seeds=seeds_of(seeds),
         overrides=parse_overrides(setting or [], shorthands),
         small=small,
         smoke=smoke,
@@ -125,10 +125,7 @@ def execute(jobs: Sequence[Job], runtime: Runtime, workers: int | None, *, as_js
     from iml_bench.executor import default_workers, run_jobs
 
     store = Store(jobs[0].out)
-    known = latest_by_key(store.scan()[0]) if store.root.is_dir() else {}
-    status = {
-        cell_key(job.cell): known[cell_key(job.cell)].record.status for job in jobs if cell_key(job.cell) in known
-    }
+    status = status_of(jobs, store.scan()[0])
     todo = [job for job in jobs if status.get(cell_key(job.cell)) != "done"]
     first = int(os.environ.get("RANK", "0")) == 0
     workers = workers or default_workers(runtime)
@@ -145,6 +142,12 @@ def execute(jobs: Sequence[Job], runtime: Runtime, workers: int | None, *, as_js
     if first:
         _report(jobs, todo, display.failures, as_json=as_json)
     return SOME_FAILED if display.failures else ALL_DONE
+
+
+def status_of(jobs: Sequence[Job], stored: Sequence[Stored]) -> dict[str, str]:
+    """``done`` or ``failed`` by cell key, for those of the jobs that have a record, whatever wrote it."""
+    known = latest_by_key(stored)
+    return {key: known[key].record.status for job in jobs if (key := cell_key(job.cell)) in known}
 
 
 def _announce(planned: int, todo: int, failed: int, workers: int, root: Path) -> None:

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from iml_bench.board import build_rows
+from iml_bench.board.words import signed
 from iml_bench.cli.options import Data, DataDir, Json, make_runtime, print_json
-from iml_bench.cli.tables import out_console, print_rows, signed
+from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.errors import UsageError
 from iml_bench.records import CurveReport, Record, Stored, read_record
 from iml_bench.registry import TASKS
@@ -20,7 +21,9 @@ from iml_bench.registry import TASKS
 
 def show(
     what: Annotated[str, typer.Argument(metavar="TASK|RECORD", help="A task's name or file, or a record's .json.")],
-    picture: Annotated[Path | None, typer.Option("--picture", help="Draw the task's examples into this PNG.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw the task's examples into this .png; texts into a .txt, too.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Whose examples are drawn.")] = 0,
     data_dir: DataDir = None,
     data: Data = None,

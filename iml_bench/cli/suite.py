@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
-from iml_bench.cli.options import DEFAULT_OUT, Data, DataDir, Device, Json, Out, Workers, make_runtime, print_json
+from iml_bench.board import task_label
+from iml_bench.cli.dryrun import dry_run, print_dry_run
+from iml_bench.cli.options import (
+    DEFAULT_OUT,
+    Data,
+    DataDir,
+    Device,
+    Json,
+    Out,
+    Workers,
+    make_runtime,
+    print_json,
+    seeds_of,
+)
 from iml_bench.cli.run import execute
 from iml_bench.cli.tables import out_console
 from iml_bench.plan import plan, suite_requests
-from iml_bench.registry import SUITES
+from iml_bench.registry import SUITES, TASKS
+from iml_bench.spec import SuiteSpec, show_seeds
 
 app = typer.Typer(help="Run named grids of cells (benchmarks/*.yaml).", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="A suite's name, or the path of a suite file.")]
@@ -32,9 +48,73 @@ def list_suites(as_json: Json = False) -> None:
         out_console().print(f"[bold]{escape(row.name)}[/bold]  {escape(text)}")
 
 
+@app.command("show")
+def show_suite(name: Name, as_json: Json = False) -> None:
+    """Show a suite's grids: the task, the models, what varies, the seeds and the number of cells.
+
+    \b
+    Examples:
+      iml-bench suite show leaderboard
+      iml-bench suite show my-suite.yaml --json
+    """
+    suite = SUITES.get(name)
+    cells, references = _count(suite)
+    grids = _grids(suite)
+    if as_json:
+        whole: dict[str, Any] = {"name": suite.name, "description": suite.description, "grids": grids}
+        print_json(whole | {"cells": cells, "reference_cells": references})
+        return
+    console = out_console()
+    console.print(f"[bold]{escape(suite.name)}[/bold]  {escape(suite.description)}")
+    for grid in grids:
+        preset = {"setting": "small"} if grid["small"] else {}
+        label = task_label(grid["task"], grid["task_version"], preset | grid["set"])
+        title = f"grid {grid['number']}" + (f" {grid['name']}" if grid["name"] else "")
+        console.print(f"\n[bold]{escape(title)}: {escape(label)}[/bold]", soft_wrap=True)
+        table = Table(box=None, show_header=False)
+        table.add_column(style="dim")
+        table.add_column(overflow="fold")
+        table.add_row("models", escape(", ".join(grid["models"])))
+        for path, values in grid["axes"].items():
+            table.add_row("varies", escape(f"{path}: {', '.join(map(str, values))}"))
+        if grid["zip"]:
+            points = " | ".join(", ".join(map(str, values)) for values in zip(*grid["zip"].values(), strict=True))
+            table.add_row("varies", escape(f"{', '.join(grid['zip'])}: {points}"))
+        table.add_row("seeds", show_seeds(grid["seeds"]))
+        table.add_row("cells", f"{grid['cells']} and {grid['reference_cells']} of reference learners")
+        console.print(table)
+    console.print(f"\n{cells} cells and {references} of reference learners in all, each counted once", markup=False)
+
+
+def _grids(suite: SuiteSpec) -> list[dict[str, Any]]:
+    rows = []
+    for number, grid in enumerate(suite.grids, 1):
+        cells, references = _count(suite.model_copy(update={"grids": (grid,)}))
+        row = {"number": number, "task_version": TASKS.get(grid.task).version, **grid.model_dump(mode="json")}
+        rows.append(row | {"cells": cells, "reference_cells": references})
+    return rows
+
+
+def _count(suite: SuiteSpec) -> tuple[int, int]:
+    """Distinct cells of trained models, and of reference learners."""
+    jobs = plan(suite_requests(suite), DEFAULT_OUT, with_source=False)
+    references = sum(job.cell.model.is_reference for job in jobs)
+    return len(jobs) - references, references
+
+
 @app.command("run")
 def run_suite(
     name: Name,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Put in place of the suite's models wherever it can read the task; repeatable."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="In place of the suite's: how many, a range 3-7, or a list 1,4.")
+    ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which cells are done and how long the others will take.")
+    ] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Shrink every task to a test.")] = False,
     out: Out = DEFAULT_OUT,
     workers: Workers = None,
@@ -43,14 +123,32 @@ def run_suite(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Run every cell of a suite that is not done yet.
+    """Run every cell of a suite that is not done yet, whatever command did it.
 
     \b
     Examples:
-      iml-bench suite run first-light
-      iml-bench suite run first-light --smoke --out /tmp/try
-      iml-bench suite run my-suite.yaml --workers 1
+      iml-bench suite run leaderboard --dry-run
+      iml-bench suite run leaderboard --model my-model.yaml
+      iml-bench suite run smoke --smoke --out smoke-results
     """
-    runtime = make_runtime(device, data_dir=data_dir, data=data, out=out)
-    jobs = plan(suite_requests(SUITES.get(name), smoke=smoke, data=data), out)
-    raise typer.Exit(execute(jobs, runtime, workers, as_json=as_json))
+    suite = SUITES.get(name)
+    chosen = seeds_of(seeds) if seeds is not None else ()
+    requests = suite_requests(suite, smoke=smoke, data=data, models=model or (), seeds=chosen)
+    jobs = plan(requests, out)
+    runtime = make_runtime(device, data_dir=data_dir, data=data.resolve() if data else None, out=out)
+    _say_left_out(suite, {request.where for request in requests})
+    if not dry:
+        raise typer.Exit(execute(jobs, runtime, workers, as_json=as_json))
+    from iml_bench.executor import default_workers
+
+    found = dry_run(jobs, workers or default_workers(runtime))
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_dry_run(found, out_console())
+
+
+def _say_left_out(suite: SuiteSpec, planned: set[str]) -> None:
+    for index, grid in enumerate(suite.grids):
+        if suite.where(index) not in planned:
+            sys.stderr.write(f"left out: {suite.where(index)}: none of the models reads task {grid.task!r}\n")

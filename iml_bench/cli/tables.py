@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import Interval, Row, Versus
+from iml_bench.board import Overall, Row, Slope, Versus
+from iml_bench.board.words import count, p_value, score, seeds, share, share_with_interval, signed, with_interval
 
 
 def out_console() -> Console:
@@ -20,41 +19,9 @@ def out_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=160)
 
 
-def signed(value: float | None, digits: int = 2) -> str:
-    """A difference with its sign, also where it rounds to nought; a dash where it was not measured."""
-    return "-" if value is None else f"{value + 0.0:+.{digits}f}"
-
-
-def with_interval(mean: float | None, low: float | None, high: float | None) -> str:
-    """``+0.50 [+0.44, +0.56]``; the interval is left blank where there is none."""
-    if mean is None:
-        return "-"
-    return signed(mean) if low is None or high is None else f"{signed(mean)} [{signed(low)}, {signed(high)}]"
-
-
-def task_label(task: str, version: int, changes: dict[str, Any]) -> str:
-    """``vision@1 alpha=0.5``: the task with the fields in which it was changed."""
-    changed = [
-        f"{path}={json.dumps(value) if not isinstance(value, str) else value}" for path, value in changes.items()
-    ]
-    return " ".join([f"{task}@{version}", *changed])
-
-
-def count(parameters: int | None) -> str:
-    """``153k``, ``1.2M``."""
-    if parameters is None:
-        return "-"
-    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
-        if parameters >= size:
-            return f"{parameters / size:.{1 if parameters < 10 * size else 0}f}{unit}"
-    return str(parameters)
-
-
 def print_rows(rows: Sequence[Row], console: Console) -> None:
     """One table per task (with its changes), reference rows under a line."""
-    for (label, smoke), group in groupby(
-        rows, key=lambda row: (task_label(row.task, row.task_version, row.changes), row.smoke)
-    ):
+    for (label, smoke), group in groupby(rows, key=lambda row: (row.label, row.smoke)):
         title = f"{label.split()[0]} smoke: a test, no result" if smoke else label
         console.print(_table(escape(title), list(group)))
         console.print()
@@ -82,32 +49,24 @@ def _table(title: str, rows: list[Row]) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    iml = with_interval(row.iml, row.iml_low, row.iml_high)
-    if not row.internalised and not row.reference and row.iml is not None:
-        iml = f"nothing internalised ({signed(row.iml)})"
-    if row.iml is None:
-        iml = "failed" if row.failed_seeds else row.reasons.get("iml", "not measured")
-    seeds = str(row.n_seeds) + (f" ({len(row.failed_seeds)} failed)" if row.failed_seeds else "")
     return [
         "" if row.tier is None else str(row.tier),
         escape(row.model),
         "" if row.reference else count(row.parameters),
-        seeds,
-        iml,
+        seeds(row),
+        escape(score(row)),
         signed(row.iml_nats),
         signed(row.lift_reliable),
         signed(row.lift_unreliable),
         signed(row.lift_fresh),
         signed(row.stage1_gap),
-        "-" if row.chance is None else f"{row.chance:.2f}",
+        share(row.chance),
     ]
 
 
 def print_groups(rows: Sequence[Row], console: Console) -> None:
     """One table per task: exact match by what was shown, a line per group and a column per trained model."""
-    for (label, smoke), group in groupby(
-        rows, key=lambda row: (task_label(row.task, row.task_version, row.changes), row.smoke)
-    ):
+    for (label, smoke), group in groupby(rows, key=lambda row: (row.label, row.smoke)):
         models = [row for row in group if not row.reference and row.exact_match]
         if not models:
             continue
@@ -117,30 +76,93 @@ def print_groups(rows: Sequence[Row], console: Console) -> None:
         for row in models:
             table.add_column(escape(row.model), no_wrap=True)
         for name in dict.fromkeys(name for row in models for name in row.exact_match):
-            table.add_row(name, *(_share(row.exact_match.get(name)) for row in models))
+            table.add_row(name, *(share_with_interval(row.exact_match.get(name)) for row in models))
         console.print(table)
         console.print()
 
 
-def _share(value: Interval | None) -> str:
-    """``0.42 [0.38, 0.46]``: exact match has no sign."""
-    return "-" if value is None else with_interval(value.mean, value.low, value.high).replace("+", "")
+PLOT = 31
+"""Characters of an interval plot; odd, so that zero has one of its own."""
+
+
+def interval_plot(mean: float, low: float | None, high: float | None, reach: float) -> str:
+    """``      |   ├──●──┤   ``: an interval on a line from ``-reach`` to ``reach`` with a mark at zero."""
+
+    def at(value: float) -> int:
+        return round((value / reach + 1) / 2 * (PLOT - 1)) if reach else PLOT // 2
+
+    line = [" "] * PLOT
+    line[PLOT // 2] = "|"
+    if low is not None and high is not None:
+        line[at(low) : at(high) + 1] = "─" * (at(high) - at(low) + 1)
+        line[at(low)], line[at(high)] = "├", "┤"
+    line[at(mean)] = "●"
+    return "".join(line)
 
 
 def print_versus(rows: Sequence[Versus], console: Console) -> None:
-    """A table of paired comparisons."""
-    first, second = escape(rows[0].first), escape(rows[0].second)
-    table = Table(title=f"{first} against {second}, paired on shared seeds", title_justify="left", box=None)
-    for name in ("task", "seeds", first, second, "difference in IML [95 %]", "p", "p (Holm)"):
-        table.add_column(name)
+    """A table of paired comparisons for each task, with a plot of the differences on one scale."""
+    reach = max(abs(end) for row in rows for end in (row.difference, row.low, row.high) if end is not None)
+    for label, group in groupby(rows, key=lambda row: row.label):
+        table = Table(title=f"{escape(label)}: IML, paired on shared seeds", title_justify="left", box=None)
+        for name in ("A", "B"):
+            table.add_column(name, overflow="fold")
+        for name in ("seeds", "IML of A", "of B"):
+            table.add_column(name, justify="right")
+        table.add_column("A - B [95 %]", no_wrap=True)
+        table.add_column(f"{f'{-reach:.2f}':<{PLOT // 2}}0{f'{reach:+.2f}':>{PLOT // 2}}", no_wrap=True)
+        for name in ("p", "p (Holm)"):
+            table.add_column(name, justify="right")
+        for row in group:
+            table.add_row(
+                escape(row.first),
+                escape(row.second),
+                str(row.n_seeds),
+                signed(row.iml_first),
+                signed(row.iml_second),
+                with_interval(row.difference, row.low, row.high),
+                interval_plot(row.difference, row.low, row.high, reach),
+                p_value(row.p),
+                p_value(row.p_holm),
+            )
+        console.print(table)
+        console.print()
+    console.print(f"p (Holm): corrected over the {len(rows)} comparisons above", markup=False)
+
+
+def print_overall(rows: Sequence[Overall], console: Console) -> None:
+    """One table per modality: the mean normalised score of complete rows, and what the others lack."""
+    for modality, group in groupby(rows, key=lambda row: row.modality):
+        table = Table(title=f"{modality}: overall", title_justify="left", title_style="bold", box=None)
+        for name in ("model", "family"):
+            table.add_column(name, overflow="fold")
+        table.add_column("normalised IML, mean over tasks [95 %]", no_wrap=True)
+        table.add_column("coverage", justify="right")
+        table.add_column("missing", overflow="fold")
+        for row in group:
+            table.add_row(
+                escape(row.model),
+                escape(row.family),
+                with_interval(row.normalised, row.normalised_low, row.normalised_high),
+                f"{len(row.done)} of {len(row.done) + len(row.missing)} tasks",
+                escape("; ".join(f"{task}: {why}" for task, why in row.missing.items())),
+            )
+        console.print(table)
+        console.print()
+
+
+def print_families(rows: Sequence[Slope], console: Console) -> None:
+    """How IML grows with size within each family of three sizes or more."""
+    if not rows:
+        return
+    table = Table(title="IML per tenfold parameters", title_justify="left", title_style="bold", box=None)
+    for name in ("task", "family", "sizes"):
+        table.add_column(name, overflow="fold")
+    table.add_column("seeds", justify="right")
+    table.add_column("slope [95 %]", no_wrap=True)
     for row in rows:
-        table.add_row(
-            escape(task_label(row.task, row.task_version, row.changes)),
-            str(row.n_seeds),
-            signed(row.iml_first),
-            signed(row.iml_second),
-            with_interval(row.difference, row.low, row.high),
-            "-" if row.p is None else f"{row.p:.3g}",
-            "-" if row.p_holm is None else f"{row.p_holm:.3g}",
-        )
+        slope = with_interval(row.slope, row.slope_low, row.slope_high)
+        sizes = f"{len(row.models)}, {count(row.parameters[0])} to {count(row.parameters[-1])}"
+        table.add_row(escape(row.label), escape(row.family), sizes, str(row.n_seeds), slope)
     console.print(table)
+    console.print()

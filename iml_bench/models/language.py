@@ -136,6 +136,10 @@ def _new_config(entry: ModelEntry, shape: TextShape) -> Any:
         **{key: value for key, value in source.options.items() if key not in LORA},
     }
     with _one_sentence(entry, "cannot be made"):
+        plain = AutoConfig.for_model(source.target)
+        for key in source.options.keys() - set(LORA):
+            if not hasattr(plain, key):  # transformers would keep it, and nothing would read it
+                raise unknown(f"option of {source.target}", key, plain.to_dict(), "the transformers documentation")
         return AutoConfig.for_model(source.target, **options)
 
 

@@ -1,12 +1,13 @@
 """What is asked for: typed, frozen and validated, without torch."""
 
 from iml_bench.spec.base import Spec, canonical_json, digest_of, parse
-from iml_bench.spec.cell import ADDED, OUTSIDE_KEY, PROTOCOL, CellSpec, cell_key, identity, task_key
+from iml_bench.spec.cell import ADDED, OUTSIDE_KEY, PROTOCOL, CellSpec, cell_key, identity, model_key, task_key
 from iml_bench.spec.model import SCHEMES, ModelEntry, Source, entry_from_source, parse_source
 from iml_bench.spec.overrides import apply_overrides, changes, parse_override
 from iml_bench.spec.recipe import Recipe, StageRecipe
 from iml_bench.spec.render import ORDERS, DigitGridRender, TextRender
-from iml_bench.spec.suite import Grid, SuiteSpec
+from iml_bench.spec.seeds import parse_seeds, show_seeds
+from iml_bench.spec.suite import MODEL, Grid, SuiteSpec, vary_model
 from iml_bench.spec.task import Groups, TaskSpec, n_false
 from iml_bench.spec.world import (
     FROM_FILE,
@@ -22,6 +23,7 @@ from iml_bench.spec.world import (
 __all__ = [
     "ADDED",
     "FROM_FILE",
+    "MODEL",
     "NAMED",
     "ORDERS",
     "OUTSIDE_KEY",
@@ -52,9 +54,13 @@ __all__ = [
     "digest_of",
     "entry_from_source",
     "identity",
+    "model_key",
     "n_false",
     "parse",
     "parse_override",
+    "parse_seeds",
     "parse_source",
+    "show_seeds",
     "task_key",
+    "vary_model",
 ]

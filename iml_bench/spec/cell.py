@@ -8,6 +8,7 @@ from pydantic import Field
 
 from iml_bench.spec.base import Spec, digest_of
 from iml_bench.spec.model import ModelEntry
+from iml_bench.spec.seeds import LIMIT
 from iml_bench.spec.task import TaskSpec
 
 PROTOCOL = 1
@@ -15,6 +16,7 @@ PROTOCOL = 1
 give another answer."""
 
 OUTSIDE_KEY = {
+    "task.history": "says what changed between versions; nothing reads it",
     "task.description": "says what the task is; nothing reads it",
     "task.model": "only the default of the command line; the model that runs stands in the cell",
     "task.small": "overrides that are not applied; applied ones stand in the fields they change",
@@ -51,7 +53,7 @@ class CellSpec(Spec):
 
     task: TaskSpec
     model: ModelEntry
-    seed: int = Field(ge=0, lt=2**32)
+    seed: int = Field(ge=0, lt=LIMIT)
     protocol: int = PROTOCOL
 
 
@@ -83,3 +85,8 @@ def task_key(cell: CellSpec) -> str:
     """
     data = identity(cell)
     return digest_of({"task": data["task"], "protocol": data["protocol"]})
+
+
+def model_key(cell: CellSpec) -> str:
+    """SHA-256 of what is loaded: the identity's model, which names and labels are no part of."""
+    return digest_of(identity(cell)["model"])

@@ -1,26 +1,82 @@
-"""What a suite is: a named grid of cells."""
+"""What a suite is: named grids of cells."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from iml_bench.spec.base import Spec
+from iml_bench.spec.base import Spec, first_problem, parse
+from iml_bench.spec.cell import OUTSIDE_KEY
+from iml_bench.spec.model import ModelEntry, entry_from_source, parse_source
+from iml_bench.spec.seeds import LIMIT, parse_seeds
 from iml_bench.spec.task import NAME_PATTERN
+
+MODEL = "model."
+"""Fields that begin with this are the model's; all others are the task's, its recipe's among them."""
+OWN_FIELDS = ("source", "tokenizer")
+"""Fields of a model entry that may vary; any other name is an option of its source."""
 
 
 class Grid(Spec):
-    """Cells of one task: every model with every combination of the axes, and every seed."""
+    """Cells of one task: every model with everything that varies, and every seed.
 
+    A field is given as ``--set`` takes it (``alpha``, ``recipe.batch_size``), or as ``model.OPTION`` for
+    an option of the model's source, or ``model.source`` and ``model.tokenizer``.
+    """
+
+    name: str | None = Field(default=None, pattern=NAME_PATTERN)
+    """What the grid is called where it is spoken of; no other of the suite has it."""
     task: str
     models: tuple[str, ...] = Field(min_length=1)
-    seeds: int = Field(ge=1)
-    """Seeds 0 to this, exclusive."""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=LIMIT)], ...] = Field(min_length=1)
+    """In the file a number (5: seeds 0 to 4), or text as ``--seeds`` takes it (``100-104``)."""
+    small: bool = False
+    """Whether it is the task's small setting that the fields are changed in."""
     set: dict[str, Any] = {}
-    """Overrides that hold for the whole grid, as ``--set`` takes them."""
+    """Fields that are the same in the whole grid."""
     axes: dict[str, tuple[Any, ...]] = {}
-    """Fields that vary; all combinations are run."""
+    """Fields that vary, each on its own: all combinations are run."""
+    zip: dict[str, tuple[Any, ...]] = {}
+    """Fields that vary together: all first values, all second ones, and so on, each crossed with the axes."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any) -> Any:
+        written = isinstance(value, int | str) and not isinstance(value, bool)
+        return parse_seeds(str(value)) if written else value
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        places: dict[str, str] = {}
+        for place, fields in (("set", self.set), ("axes", self.axes), ("zip", self.zip)):
+            for path in fields:
+                if path in places:
+                    raise ValueError(f"{path} stands in both {places[path]} and {place}; leave it in one")
+                if f"task.{path}" in OUTSIDE_KEY or path == MODEL:
+                    raise ValueError(f"{path} in {place} would change no cell; models stand in models")
+                places[path] = place
+        for place, varied in (("axes", self.axes), ("zip", self.zip)):
+            for path, values in varied.items():
+                if not values:
+                    raise ValueError(f"{path} in {place} has no values")
+        lengths = {path: len(values) for path, values in self.zip.items()}
+        if len({*lengths.values()}) > 1:
+            shown = ", ".join(f"{path} has {n}" for path, n in lengths.items())
+            raise ValueError(f"the fields of zip vary together, so they need as many values each: {shown}")
+        return self
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """The values of all fields that vary, once for every combination that is run."""
+        zipped: list[Sequence[Any]] = list(zip(*self.zip.values(), strict=True)) or [()]
+        return [
+            dict(zip((*self.axes, *self.zip), (*crossed, *together), strict=True))
+            for crossed in product(*self.axes.values())
+            for together in zipped
+        ]
 
 
 class SuiteSpec(Spec):
@@ -29,3 +85,60 @@ class SuiteSpec(Spec):
     name: str = Field(pattern=NAME_PATTERN)
     description: str
     grids: tuple[Grid, ...] = Field(min_length=1)
+
+    @field_validator("grids", mode="before")
+    @classmethod
+    def _each(cls, grids: Any, info: ValidationInfo) -> Any:
+        if not isinstance(grids, list | tuple):
+            return grids
+        return tuple(_grid(grid, number, info.data.get("name")) for number, grid in enumerate(grids))
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> Self:
+        names = [grid.name for grid in self.grids if grid.name is not None]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"suite {self.name!r} has two grids named {name!r}")
+        return self
+
+    def where(self, index: int) -> str:
+        """How a grid is spoken of: ``suite 'sizes', grid 2``, or with its name in place of the number."""
+        return _where(self.name, index, self.grids[index].name)
+
+
+def _where(suite: str | None, index: int, grid: str | None) -> str:
+    return f"suite {suite!r}, grid {index + 1 if grid is None else repr(grid)}"
+
+
+def _grid(data: Any, index: int, suite: str | None) -> Grid:
+    try:
+        return Grid.model_validate(data)
+    except ValidationError as error:
+        name = data.get("name") if isinstance(data, dict) else None
+        raise ValueError(f"{_where(suite, index, name)}: {first_problem(error)}") from error
+
+
+def vary_model(entry: ModelEntry, fields: Mapping[str, Any]) -> ModelEntry:
+    """The entry with options of its source, or its own fields, changed; the same entry where nothing changes.
+
+    It is named after the original and what was changed (``mlp-m?hidden=32``), and of the same family.
+
+    Args:
+        entry: what is changed.
+        fields: values by option, or by one of ``OWN_FIELDS``.
+
+    Raises:
+        UsageError: when it would be no valid entry. Whether the model has such options is known when it is built.
+    """
+    source = parse_source(str(fields.get("source", entry.source)))
+    options = {name: value for name, value in fields.items() if name not in OWN_FIELDS}
+    source = source._replace(options={**source.options, **options})
+    tokenizer = fields.get("tokenizer", entry.tokenizer)
+    if (str(source), tokenizer) == (entry.source, entry.tokenizer):
+        return entry
+    name = str(source)
+    if entry.name != entry_from_source(entry.source).name:
+        _, _, said = str(source._replace(options=dict(fields))).partition("?")
+        name = f"{entry.name}?{said}"
+    changed = {"name": name, "source": str(source), "tokenizer": tokenizer, "size": "", "notes": "", "digest": None}
+    return parse(ModelEntry, entry.model_dump() | changed, f"model {entry.name!r} with {dict(fields)}")

@@ -40,6 +40,8 @@ class TaskSpec(Spec):
     name: str = Field(pattern=NAME_PATTERN)
     version: int = Field(ge=1)
     """Raised whenever the generated data or the scoring changes; scores of two versions never mix."""
+    history: dict[int, str] = {}
+    """What each version brought; shown on the task's page."""
     description: str
     model: str
     """The model entry that is run when none is named."""
@@ -78,6 +80,8 @@ class TaskSpec(Spec):
     def _coherent(self) -> Self:
         if (self.world.kind == "label-grid") != (self.render.kind == "digit-grid"):
             raise ValueError(f"a {self.world.kind!r} world cannot be shown as {self.render.kind!r}")
+        if any(version > self.version for version in self.history):
+            raise ValueError(f"history: it names a version after {self.version}, the task's own")
         if self.heldout >= self.world.n_attributes:
             raise ValueError(f"heldout: {self.heldout} of {self.world.n_attributes} questions leaves none to train on")
         if (self.recipe.loss_on is None) != (self.modality == "vision"):

@@ -1,20 +1,19 @@
-"""Rows of the leaderboard and comparisons of models, from records alone.
+"""Rows of the leaderboard, from records alone: one model on one task, over its seeds.
 
-Cells are averaged over seeds, and models set against each other, only where everything but the model
-and the seed is the same (``task_key``).
+Cells are averaged over seeds only where everything but the seed is the same: ``task_key`` and ``model_key``.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from iml_bench.errors import UsageError, unknown
 from iml_bench.records import Record, Stored, iterate_done
-from iml_bench.spec import Spec, digest_of, identity, task_key
-from iml_bench.stats import SCORES, compare_paired, estimate, holm, internalised, tiers
+from iml_bench.spec import Spec, model_key, task_key
+from iml_bench.stats import SCORES, estimate, internalised, tiers
 
 CEILING = 1.0
 """Exact match of a learner that believes what is true."""
@@ -33,9 +32,15 @@ class Row(Spec):
 
     task: str
     task_version: int
+    modality: str
+    """Of the task: vision or text."""
     changes: dict[str, Any]
     """Fields in which the task was changed; empty for the task as it stands."""
+    task_key: str
+    """Hash of all that is asked of every model; rows are set against each other only where it is the same."""
     model: str
+    model_key: str
+    """Hash of what is loaded; names are labels, and two models may carry one."""
     source: str
     family: str
     architecture: str
@@ -57,9 +62,17 @@ class Row(Spec):
     iml_nats_low: float | None
     iml_nats_high: float | None
     lift_reliable: float | None
+    lift_reliable_low: float | None
+    lift_reliable_high: float | None
     lift_unreliable: float | None
+    lift_unreliable_low: float | None
+    lift_unreliable_high: float | None
     lift_fresh: float | None
+    lift_fresh_low: float | None
+    lift_fresh_high: float | None
     stage1_gap: float | None
+    stage1_gap_low: float | None
+    stage1_gap_high: float | None
     iml_attribution: float | None
     """IML of the questions which entity an alias stands for; null where the task does not ask them."""
     iml_attribution_low: float | None
@@ -68,12 +81,35 @@ class Row(Spec):
     """Exact match by what was shown, see ``Scores.exact_match``."""
     chance: float | None
     normalised: float | None
-    """``iml / (ceiling - chance)``; null for reference rows."""
+    """``normalise(iml, chance)``; null for reference rows."""
     iml_se_items: float | None
     """Standard error over entities within a cell, averaged over seeds: not the spread over training runs."""
     per_seed: tuple[dict[str, float | int | None], ...]
     reasons: dict[str, str]
     """Why a score is null."""
+
+    @property
+    def label(self) -> str:
+        """The task as it was run, see ``task_label``."""
+        return task_label(self.task, self.task_version, self.changes)
+
+    def by_seed(self, score: str = "iml") -> dict[int, float]:
+        """One score of every seed in which it was measured."""
+        return {int(seed["seed"]): seed[score] for seed in self.per_seed if seed[score] is not None}  # type: ignore[arg-type,misc]
+
+
+def task_label(task: str, version: int, changes: Mapping[str, Any]) -> str:
+    """``vision@1 alpha=0.5``: the task with the fields in which it was changed."""
+
+    def show(value: Any) -> str:
+        return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
+
+    return " ".join([f"{task}@{version}", *(f"{path}={show(value)}" for path, value in changes.items())])
+
+
+def normalise(iml: float, chance: float) -> float:
+    """``iml / (ceiling - chance)``, so that tasks with more and fewer answers are on one scale."""
+    return iml / (CEILING - chance)
 
 
 def build_rows(stored: Sequence[Stored]) -> list[Row]:
@@ -97,7 +133,7 @@ def build_rows(stored: Sequence[Stored]) -> list[Row]:
 
 
 def _group(record: Record) -> tuple[str, str]:
-    return task_key(record.cell), digest_of(identity(record.cell)["model"])
+    return task_key(record.cell), model_key(record.cell)
 
 
 def _order(row: Row) -> tuple[Any, ...]:
@@ -137,9 +173,12 @@ def _by_seed(records: Iterable[Record], score: str) -> dict[int, float]:
 
 def _row(sample: Record, records: list[Record], failed: list[int], tier: int | None) -> Row:
     cell = sample.cell
-    means = {score: estimate(list(_by_seed(records, score).values())) for score in (*SCORES, "iml_se_items")}
-    mean = {score: found.mean if found else None for score, found in means.items()}
-    iml, nats, attribution = means["iml"], means["iml_nats"], means["iml_attribution"]
+    measured: dict[str, float | None] = {}
+    for score in (*SCORES, "iml_se_items"):
+        found = estimate(list(_by_seed(records, score).values()))
+        measured[score] = found.mean if found else None
+        if score in SCORES:
+            measured |= {f"{score}_low": found.low if found else None, f"{score}_high": found.high if found else None}
     reasons = {} if records else {"iml": f"all cells failed: {sample.error.message if sample.error else ''}"}
     for record in records:
         reasons |= record.scores.reasons if record.scores else {}
@@ -147,13 +186,16 @@ def _row(sample: Record, records: list[Record], failed: list[int], tier: int | N
         reasons["iml_low"] = reasons["iml_high"] = "one seed has no interval"
     chance = records[0].chance if records else None
     scaled = None
-    if mean["iml"] is not None and chance is not None and not cell.model.is_reference:
-        scaled = mean["iml"] / (CEILING - chance)
+    if measured["iml"] is not None and chance is not None and not cell.model.is_reference:
+        scaled = normalise(measured["iml"], chance)
     return Row(
         task=cell.task.name,
         task_version=cell.task.version,
+        modality=cell.task.modality,
         changes=sample.changes,
+        task_key=task_key(cell),
         model=cell.model.name,
+        model_key=model_key(cell),
         source=cell.model.source,
         family=cell.model.family,
         architecture=cell.model.architecture,
@@ -165,12 +207,6 @@ def _row(sample: Record, records: list[Record], failed: list[int], tier: int | N
         smoke=sample.smoke,
         tier=tier,
         internalised=_took_in(records),
-        iml_low=iml.low if iml else None,
-        iml_high=iml.high if iml else None,
-        iml_nats_low=nats.low if nats else None,
-        iml_nats_high=nats.high if nats else None,
-        iml_attribution_low=attribution.low if attribution else None,
-        iml_attribution_high=attribution.high if attribution else None,
         exact_match=_exact_match(records),
         chance=chance,
         normalised=scaled,
@@ -179,7 +215,7 @@ def _row(sample: Record, records: list[Record], failed: list[int], tier: int | N
             for record in records
         ),
         reasons=reasons,
-        **mean,
+        **measured,
     )
 
 
@@ -190,109 +226,3 @@ def _exact_match(records: Sequence[Record]) -> dict[str, Interval]:
             values[name].append(value)
     found = ((name, estimate(column)) for name, column in values.items())
     return {name: Interval(mean=e.mean, low=e.low, high=e.high) for name, e in found if e is not None}
-
-
-class Versus(Spec):
-    """Two models on one task, paired on the seeds that both have."""
-
-    task: str
-    task_version: int
-    changes: dict[str, Any]
-    first: str
-    second: str
-    n_seeds: int
-    seeds: tuple[int, ...]
-    iml_first: float
-    """Mean over the shared seeds."""
-    iml_second: float
-    difference: float
-    """First minus second."""
-    low: float | None
-    high: float | None
-    p: float | None
-    """Two-sided paired t-test; null for one shared seed."""
-    p_holm: float | None
-    """The same with Holm's correction over all the tasks compared."""
-
-
-def compare_models(stored: Sequence[Stored], first: str, second: str) -> list[Versus]:
-    """Compare two models on every task that both have been put through.
-
-    Args:
-        stored: the records to compare from.
-        first: a model's name, as its records have it.
-        second: another's.
-
-    Raises:
-        UsageError: when a model has no records, they share no seed of one task, or only other versions of it.
-    """
-    records = [entry.record for entry in iterate_done(stored)]
-    names = {record.cell.model.name for record in records}
-    for name in (first, second):
-        if name not in names:
-            raise unknown("model among the records", name, names, "iml-bench leaderboard")
-    if first == second:
-        raise UsageError(f"{first!r} cannot be compared with itself; name two models")
-    sides: list[dict[str, list[Record]]] = []
-    for name in (first, second):
-        by_task: dict[str, list[Record]] = defaultdict(list)
-        for record in records:
-            if record.cell.model.name == name:
-                by_task[task_key(record.cell)].append(record)
-        sides.append(by_task)
-    found = [_versus(sides[0][key], sides[1][key], first, second) for key in sides[0] if key in sides[1]]
-    known = [row for row in found if row is not None]
-    if not known:
-        raise UsageError(_why_not_comparable(sides, first, second))
-    return _with_holm(sorted(known, key=lambda row: (row.task, str(row.changes))))
-
-
-def _versus(ours: list[Record], theirs: list[Record], first: str, second: str) -> Versus | None:
-    ours_by_seed, theirs_by_seed = _by_seed(ours, "iml"), _by_seed(theirs, "iml")
-    found = compare_paired(ours_by_seed, theirs_by_seed)
-    if found is None:
-        return None
-    means = [
-        math.fsum(side[seed] for seed in found.seeds) / len(found.seeds) for side in (ours_by_seed, theirs_by_seed)
-    ]
-    return Versus(
-        task=ours[0].cell.task.name,
-        task_version=ours[0].cell.task.version,
-        changes=ours[0].changes,
-        first=first,
-        second=second,
-        n_seeds=found.difference.n,
-        seeds=found.seeds,
-        iml_first=means[0],
-        iml_second=means[1],
-        difference=found.difference.mean,
-        low=found.difference.low,
-        high=found.difference.high,
-        p=found.p,
-        p_holm=None,
-    )
-
-
-def _with_holm(rows: list[Versus]) -> list[Versus]:
-    tested = [row for row in rows if row.p is not None]
-    adjusted = dict(zip(map(id, tested), holm([row.p for row in tested if row.p is not None]), strict=True))
-    return [row.model_copy(update={"p_holm": adjusted.get(id(row))}) for row in rows]
-
-
-def _why_not_comparable(sides: list[dict[str, list[Record]]], first: str, second: str) -> str:
-    labels = [
-        {record.cell.task.name: record.cell.task.label for rows in side.values() for record in rows} for side in sides
-    ]
-    shared = sorted(set(labels[0]) & set(labels[1]))
-    for name in shared:
-        if labels[0][name] != labels[1][name]:
-            return (
-                f"{first!r} was run on {labels[0][name]} and {second!r} on {labels[1][name]}; "
-                "scores of different task versions are not compared; run both on the same one"
-            )
-    if shared:
-        return (
-            f"{first!r} and {second!r} were both run on {', '.join(shared)}, but share no seed with the same "
-            "settings; run both with the same --seeds and --set"
-        )
-    return f"{first!r} and {second!r} have been run on no task in common; run both on one"

@@ -1,0 +1,27 @@
+"""What a set of records comes to: rows, tiers, comparisons, and the board that all of it stands on."""
+
+from iml_bench.board.compare import Versus, compare_models, versus, with_holm
+from iml_bench.board.export import data_files, model_index, to_csv, to_table
+from iml_bench.board.rows import CEILING, Interval, Row, build_rows, task_label
+from iml_bench.board.summary import Absent, Board, Overall, Slope, build_board
+
+__all__ = [
+    "CEILING",
+    "Absent",
+    "Board",
+    "Interval",
+    "Overall",
+    "Row",
+    "Slope",
+    "Versus",
+    "build_board",
+    "build_rows",
+    "compare_models",
+    "data_files",
+    "model_index",
+    "task_label",
+    "to_csv",
+    "to_table",
+    "versus",
+    "with_holm",
+]

@@ -1,0 +1,125 @@
+"""Models set against each other, paired on the seeds that they share, from rows alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+from iml_bench.board.rows import Row, task_label
+from iml_bench.errors import UsageError, unknown
+from iml_bench.spec import Spec
+from iml_bench.stats import compare_paired, holm
+
+
+class Versus(Spec):
+    """Two models on one task, paired on the seeds that both have."""
+
+    task: str
+    task_version: int
+    changes: dict[str, Any]
+    first: str
+    second: str
+    n_seeds: int
+    seeds: tuple[int, ...]
+    iml_first: float
+    """Mean over the shared seeds."""
+    iml_second: float
+    difference: float
+    """First minus second."""
+    low: float | None
+    high: float | None
+    p: float | None
+    """Two-sided paired t-test; null for one shared seed."""
+    p_holm: float | None = None
+    """The same with Holm's correction over everything that was compared together."""
+
+    @property
+    def label(self) -> str:
+        """The task as it was run, see ``task_label``."""
+        return task_label(self.task, self.task_version, self.changes)
+
+
+def versus(first: Row, second: Row) -> Versus | None:
+    """Two rows of one task as it was run; None where they share no seed."""
+    sides = first.by_seed(), second.by_seed()
+    found = compare_paired(*sides)
+    if found is None or first.task_key != second.task_key:
+        return None
+    means = [math.fsum(side[seed] for seed in found.seeds) / len(found.seeds) for side in sides]
+    return Versus(
+        task=first.task,
+        task_version=first.task_version,
+        changes=first.changes,
+        first=first.model,
+        second=second.model,
+        n_seeds=found.difference.n,
+        seeds=found.seeds,
+        iml_first=means[0],
+        iml_second=means[1],
+        difference=found.difference.mean,
+        low=found.difference.low,
+        high=found.difference.high,
+        p=found.p,
+    )
+
+
+def with_holm(rows: Sequence[Versus]) -> list[Versus]:
+    """The comparisons with Holm's correction over all of them."""
+    tested = [row for row in rows if row.p is not None]
+    adjusted = dict(zip(map(id, tested), holm([row.p for row in tested if row.p is not None]), strict=True))
+    return [row.model_copy(update={"p_holm": adjusted.get(id(row))}) for row in rows]
+
+
+def compare_models(rows: Sequence[Row], names: Sequence[str]) -> list[Versus]:
+    """Compare every two of some models on every task that both have been put through.
+
+    Args:
+        rows: the board's rows.
+        names: two or more models, as the rows have them. Pairs with nothing in common are left out.
+
+    Raises:
+        UsageError: when a model has no row, is named twice or is ambiguous, or no two of them can be compared.
+    """
+    known = {row.model for row in rows}
+    for position, name in enumerate(names):
+        if name not in known:
+            raise unknown("model among the records", name, known, "iml-bench leaderboard")
+        if name in names[:position]:
+            raise UsageError(f"{name!r} cannot be compared with itself; name two models")
+        sources = sorted({row.source for row in rows if row.model == name})
+        if len({row.model_key for row in rows if row.model == name}) > 1:
+            raise UsageError(f"several models among the records are named {name!r} ({', '.join(sources)})")
+    if len(names) < 2:
+        raise UsageError("name two models to compare (iml-bench leaderboard lists them)")
+    sides = {name: {row.task_key: row for row in rows if row.model == name} for name in names}
+    found = [
+        versus(row, sides[second][key])
+        for first, second in combinations(names, 2)
+        for key, row in sides[first].items()
+        if key in sides[second]
+    ]
+    compared = [row for row in found if row is not None]
+    if not compared:
+        first, second = names[:2]
+        raise UsageError(_why_not_comparable(list(sides[first].values()), list(sides[second].values())))
+    return with_holm(sorted(compared, key=lambda row: (row.task, row.task_version, str(row.changes))))
+
+
+def _why_not_comparable(ours: Sequence[Row], theirs: Sequence[Row]) -> str:
+    first, second = ours[0].model, theirs[0].model
+    versions = [{row.task: row.task_version for row in side} for side in (ours, theirs)]
+    shared = sorted(set(versions[0]) & set(versions[1]))
+    for name in shared:
+        if versions[0][name] != versions[1][name]:
+            return (
+                f"{first!r} was run on {name}@{versions[0][name]} and {second!r} on {name}@{versions[1][name]}; "
+                "scores of different task versions are not compared; run both on the same one"
+            )
+    if shared:
+        return (
+            f"{first!r} and {second!r} were both run on {', '.join(shared)}, but share no seed with the same "
+            "settings; run both with the same --seeds and --set"
+        )
+    return f"{first!r} and {second!r} have been run on no task in common; run both on one"

@@ -1,0 +1,208 @@
+"""The whole board: rows, what they come to over tasks and families, and what is absent, with the reason."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from iml_bench.board.rows import Row, build_rows, normalise, task_label
+from iml_bench.plan import LeaderboardTask
+from iml_bench.records import Stored
+from iml_bench.spec import ModelEntry, Spec
+from iml_bench.stats import estimate, slopes
+
+
+class Overall(Spec):
+    """One model over the board's tasks of a modality."""
+
+    modality: str
+    model: str
+    model_key: str
+    family: str
+    normalised: float | None
+    """Mean over the tasks of the normalised score, then over the seeds that all tasks have; null where incomplete."""
+    normalised_low: float | None
+    normalised_high: float | None
+    n_seeds: int
+    done: tuple[str, ...]
+    """The tasks on which it has every seed that the board asks for."""
+    missing: dict[str, str]
+    """The others, with the reason."""
+
+
+class Slope(Spec):
+    """How IML grows with size within a family, on one task."""
+
+    task: str
+    task_version: int
+    changes: dict[str, Any]
+    family: str
+    models: tuple[str, ...]
+    parameters: tuple[int, ...]
+    n_seeds: int
+    slope: float
+    """IML per tenfold parameters: the least-squares line over sizes within a seed, then the mean over seeds."""
+    slope_low: float | None
+    slope_high: float | None
+
+    @property
+    def label(self) -> str:
+        """The task as it was run, see ``task_label``."""
+        return task_label(self.task, self.task_version, self.changes)
+
+
+class Absent(Spec):
+    """A registered model that has no complete row on a task of the board."""
+
+    task: str
+    model: str
+    family: str
+    reason: str
+
+
+class Board(Spec):
+    """Everything that the leaderboard shows; the terminal and the page print it, and compute nothing."""
+
+    rows: tuple[Row, ...]
+    overall: tuple[Overall, ...]
+    families: tuple[Slope, ...]
+    absent: tuple[Absent, ...]
+
+
+def build_board(stored: Sequence[Stored], entries: Iterable[ModelEntry], required: Sequence[LeaderboardTask]) -> Board:
+    """The board of some records; those of smoke runs are no results and are left out.
+
+    Args:
+        stored: records, as read from folders.
+        entries: the registered models, of which the absent ones are named.
+        required: what a complete row has.
+    """
+    rows = build_rows([entry for entry in stored if not entry.record.smoke])
+    trained = [row for row in rows if not row.reference]
+    return Board(
+        rows=tuple(rows),
+        overall=tuple(_overall(trained, required)),
+        families=tuple(_families(trained)),
+        absent=tuple(_absent(trained, entries, required)),
+    )
+
+
+def _fits(row: Row, task: LeaderboardTask) -> bool:
+    if task.task_key is not None and row.task_key != task.task_key:
+        return False
+    return (row.task, row.task_version, row.changes) == (task.task, task.version, task.changes)
+
+
+def _label(task: LeaderboardTask) -> str:
+    return task_label(task.task, task.version, task.changes)
+
+
+def _lacks(row: Row | None, task: LeaderboardTask) -> str | None:
+    """Why a row is not complete; None where it is."""
+    if row is None:
+        return "not run yet"
+    missing = [seed for seed in task.seeds if seed not in row.seeds]
+    failed = [seed for seed in missing if seed in row.failed_seeds]
+    if not missing:
+        return None
+    if failed:
+        return f"failed on seed{'s' * (len(failed) > 1)} {', '.join(map(str, failed))}"
+    return f"{len(task.seeds) - len(missing)} of {len(task.seeds)} seeds"
+
+
+def _overall(rows: Sequence[Row], required: Sequence[LeaderboardTask]) -> list[Overall]:
+    by_model: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        by_model[row.modality, row.model_key].append(row)
+    found = []
+    for (modality, _), own in by_model.items():
+        tasks = [task for task in required if task.modality == modality]
+        rows_of = {_label(task): next((row for row in own if _fits(row, task)), None) for task in tasks}
+        lacks = {_label(task): _lacks(rows_of[_label(task)], task) for task in tasks}
+        missing = {label: why for label, why in lacks.items() if why is not None}
+        if len(missing) == len(tasks):
+            continue
+        means = {} if missing else _mean_by_seed([row for row in rows_of.values() if row is not None])
+        mean = estimate(list(means.values()))
+        found.append(
+            Overall(
+                modality=modality,
+                model=own[0].model,
+                model_key=own[0].model_key,
+                family=own[0].family,
+                normalised=mean.mean if mean else None,
+                normalised_low=mean.low if mean else None,
+                normalised_high=mean.high if mean else None,
+                n_seeds=len(means),
+                done=tuple(label for label in lacks if label not in missing),
+                missing=missing,
+            )
+        )
+    return sorted(
+        found, key=lambda row: (row.modality, -(-math.inf if row.normalised is None else row.normalised), row.model)
+    )
+
+
+def _mean_by_seed(rows: Sequence[Row]) -> dict[int, float]:
+    """Normalised IML of each seed that all rows have, mean over the rows."""
+    seeds = set.intersection(*(set(row.by_seed()) for row in rows))
+    return {
+        seed: math.fsum(normalise(row.by_seed()[seed], row.chance or 0.0) for row in rows) / len(rows)
+        for seed in sorted(seeds)
+    }
+
+
+def _families(rows: Sequence[Row]) -> list[Slope]:
+    by_family: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.parameters:
+            by_family[row.task_key, row.family].append(row)
+    found = []
+    for own in by_family.values():
+        sizes = sorted(own, key=lambda row: row.parameters or 0)
+        by_seed = slopes([(row.parameters or 0, row.by_seed()) for row in sizes])
+        mean = estimate(list(by_seed.values()))
+        if mean is None:
+            continue
+        found.append(
+            Slope(
+                task=own[0].task,
+                task_version=own[0].task_version,
+                changes=own[0].changes,
+                family=own[0].family,
+                models=tuple(row.model for row in sizes),
+                parameters=tuple(row.parameters or 0 for row in sizes),
+                n_seeds=mean.n,
+                slope=mean.mean,
+                slope_low=mean.low,
+                slope_high=mean.high,
+            )
+        )
+    return sorted(found, key=lambda row: (row.label, row.family))
+
+
+def _absent(rows: Sequence[Row], entries: Iterable[ModelEntry], required: Sequence[LeaderboardTask]) -> list[Absent]:
+    found = []
+    for entry in entries:
+        if entry.is_reference:
+            continue
+        own = [row for row in rows if row.source == entry.source]
+        for task in required:
+            if entry.modality not in ("any", task.modality):
+                continue
+            why = _lacks(next((row for row in own if _fits(row, task)), None), task)
+            if why is not None:
+                found.append(
+                    Absent(task=_label(task), model=entry.name, family=entry.family, reason=why + _needs(entry))
+                )
+    return found
+
+
+def _needs(entry: ModelEntry) -> str:
+    """What stands between an entry and its row, where that is more than the time it takes."""
+    scheme = entry.parsed.scheme
+    if scheme == "hf":
+        return "; its weights come from a hub"
+    return "; its weights come from a file" if scheme == "gguf" else ""

@@ -1,0 +1,146 @@
+"""``--dry-run``: which cells there are, how many are done, and how long the rest will take."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from iml_bench.board import task_label
+from iml_bench.cli.run import status_of
+from iml_bench.paths import data_root
+from iml_bench.records import Store
+from iml_bench.spec import Spec, cell_key, show_seeds, task_key
+from iml_bench.walltime import UNKNOWN, WallTimes, total_seconds
+from iml_bench.work import Job
+
+
+class DryRow(Spec):
+    """The cells of one task and model."""
+
+    task: str
+    task_version: int
+    changes: dict[str, Any]
+    model: str
+    reference: bool
+    seeds: tuple[int, ...]
+    done: int
+    failed: int
+    """Tried again, so they are among those to do."""
+    to_do: int
+    seconds: float | None
+    """Wall time of the cells to do, one after another; null where ``basis`` is unknown."""
+    basis: str | None
+    """What the time is told from (``Estimate.basis``); null where nothing is to do."""
+
+
+class DryRun(Spec):
+    """What a run would do."""
+
+    out: str
+    workers: int
+    cells: int
+    done: int
+    failed: int
+    to_do: int
+    seconds: float | None
+    """Wall time with these workers, without the cells of unknown time; null where all are."""
+    unknown: int
+    """Cells to do whose time is unknown: no record is of their task."""
+    rows: tuple[DryRow, ...]
+
+
+def dry_run(jobs: Sequence[Job], workers: int) -> DryRun:
+    """Count cells and estimate times from the records beside which the jobs would write and the shipped ones."""
+    out: Path = jobs[0].out
+    own = Store(out).scan()[0]
+    times = WallTimes(own, Store(data_root() / "leaderboard" / "results").scan()[0])
+    status = status_of(jobs, own)
+    groups: dict[tuple[str, str], list[Job]] = defaultdict(list)
+    for job in jobs:
+        groups[task_key(job.cell), job.cell.model.name].append(job)
+    rows, estimates = [], []
+    for group in groups.values():
+        cell = group[0].cell
+        found = [status.get(cell_key(job.cell)) for job in group]
+        to_do = len(found) - found.count("done")
+        estimate = times.estimate(cell)
+        estimates += [estimate] * to_do
+        seconds = None if estimate.seconds is None else round(estimate.seconds * to_do, 1)
+        rows.append(
+            DryRow(
+                task=cell.task.name,
+                task_version=cell.task.version,
+                changes=group[0].changes,
+                model=cell.model.name,
+                reference=cell.model.is_reference,
+                seeds=tuple(job.cell.seed for job in group),
+                done=found.count("done"),
+                failed=found.count("failed"),
+                to_do=to_do,
+                seconds=seconds if to_do else 0.0,
+                basis=estimate.basis if to_do else None,
+            )
+        )
+    total = total_seconds(estimates, workers) if estimates else 0.0
+    return DryRun(
+        out=str(out),
+        workers=workers,
+        cells=len(jobs),
+        done=sum(row.done for row in rows),
+        failed=sum(row.failed for row in rows),
+        to_do=len(estimates),
+        seconds=None if total is None else round(total, 1),
+        unknown=sum(estimate.seconds is None for estimate in estimates),
+        rows=tuple(rows),
+    )
+
+
+def print_dry_run(dry: DryRun, console: Console) -> None:
+    """A table of tasks and models, and a line on the whole."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("task", "model", "seeds"):
+        table.add_column(name, overflow="fold")
+    for name in ("done", "failed", "to do", "time, one after another"):
+        table.add_column(name, justify="right" if name != "time, one after another" else "left")
+    for row in dry.rows:
+        label = task_label(row.task, row.task_version, row.changes)
+        counts = (str(row.done), str(row.failed), str(row.to_do))
+        style = "dim" if row.reference else None
+        table.add_row(escape(label), escape(row.model), show_seeds(row.seeds), *counts, _time(row), style=style)
+    console.print(table)
+    failed = f", {dry.failed} of them failed before" if dry.failed else ""
+    console.print(
+        f"{dry.cells} cells: {dry.done} done already in {dry.out}, {dry.to_do} to run{failed}; {_whole(dry)}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _time(row: DryRow) -> str:
+    if row.basis is None:
+        return "-"
+    return UNKNOWN if row.seconds is None else f"{duration(row.seconds)} ({row.basis})"
+
+
+def _whole(dry: DryRun) -> str:
+    if not dry.to_do:
+        return "nothing to wait for"
+    if dry.seconds is None:
+        return "time unknown: no record is of these tasks"
+    workers = f"{dry.workers} worker{'s' if dry.workers > 1 else ''}"
+    unknown = f", without {dry.unknown} cells of unknown time" if dry.unknown else ""
+    return f"about {duration(dry.seconds)} with {workers}{unknown}, as long as recorded cells took"
+
+
+def duration(seconds: float) -> str:
+    """``3 s``, ``12 min``, ``2 h 05 min``; less than a second counts as one."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,313 @@
+"""The pages of a board: a pure function from what was measured to files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import yaml
+
+from iml_bench.board import CEILING, Board, Row, words
+from iml_bench.paths import data_root
+from iml_bench.plan import LeaderboardTask
+from iml_bench.records import ItemFile, Stored
+from iml_bench.site import assets, cells, charts
+from iml_bench.site.commands import reproduce
+from iml_bench.site.contents import Contents, Model, Setting, Task, collect, in_order, pairs, registered_as
+from iml_bench.spec import ModelEntry
+
+MARKER = "iml-bench-site.txt"
+"""A file that says that a folder is such a page, and may be replaced by a later one."""
+
+# Nothing is loaded from elsewhere and nothing is sent; a script that slipped in as text could not run.
+POLICY = (
+    "default-src 'none'; script-src 'self' file:; style-src 'self' file: 'unsafe-inline'; "
+    "img-src 'self' file: data: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+SIZES = (
+    (10**5, "under 100k"),
+    (10**6, "100k to 1M"),
+    (10**8, "1M to 100M"),
+    (10**9, "100M to 1B"),
+    (10**99, "over 1B"),
+)
+SCALE = (-0.25, 1.0)
+"""The range of IML that the intervals in the table are drawn on."""
+
+
+def build_site(
+    board: Board,
+    stored: Sequence[Stored],
+    entries: Sequence[ModelEntry],
+    required: Sequence[LeaderboardTask],
+    left_out: Sequence[str] = (),
+) -> dict[str, bytes]:
+    """All files of the page, by relative path; the same for the same board and records, wherever these are.
+
+    Args:
+        board: what is shown.
+        stored: the records that it was built from; they are shipped with it.
+        entries: the registered models.
+        required: what a complete row has.
+        left_out: a sentence for every file that is no record.
+    """
+    contents = collect(board, in_order(stored), entries, required)
+    files, places = _records(contents)
+    pages = _Pages(contents, entries, places)
+    files |= assets.shared({scheme: charts.theme(scheme) for scheme in charts.PALETTES})
+    files["index.html"] = pages.index(left_out)
+    files["guide.html"] = pages.render("guide.html", "")
+    for setting in contents.settings:
+        files |= _data(setting, contents)
+    for model in contents.models.values():
+        files |= pages.model(model)
+    for task in contents.tasks.values():
+        files |= pages.task(task)
+    files[MARKER] = b"Made by iml-bench leaderboard build; a later build replaces this folder.\n"
+    return files
+
+
+class _Place(NamedTuple):
+    """Where a record and its items are shipped."""
+
+    path: str
+    items: str | None
+
+
+def _records(contents: Contents) -> tuple[dict[str, bytes], dict[str, _Place]]:
+    """The records as they are, named as ``Store`` names them, so that their folder can be given to ``--records``."""
+    files: dict[str, bytes] = {}
+    places: dict[str, _Place] = {}
+    for (_, model), own in contents.cells.items():
+        folder = f"records/{contents.models[model].slug}"
+        for path, record in own:
+            task = record.cell.task
+            name = f"{folder}/{task.name[:60]}@{task.version}-{record.key[:12]}-seed{record.cell.seed}.json"
+            files[name] = path.read_bytes()
+            items = _items(path, record.items) if record.items else None
+            if items is not None and record.items is not None:
+                files[f"{folder}/{record.items.file}"] = items
+            places[record.key] = _Place(name, f"{folder}/{record.items.file}" if items and record.items else None)
+    return files, places
+
+
+def _items(record: Path, items: ItemFile) -> bytes | None:
+    """The per-item file beside a record, where it is a plain file with the recorded content."""
+    path = record.parent / items.file
+    if not re.fullmatch(r"\w[\w@.-]*\.parquet", items.file, re.ASCII) or path.is_symlink() or not path.is_file():
+        return None
+    content = path.read_bytes()
+    return content if hashlib.sha256(content).hexdigest() == items.sha256 else None
+
+
+def _data(setting: Setting, contents: Contents) -> dict[str, bytes]:
+    """A setting's charts and paired differences, which the page loads when they are asked for."""
+    rows = [*setting.ranked, *setting.references]
+    found = [
+        (
+            *(pair.first, pair.second, pair.versus.n_seeds),
+            *(pair.versus.difference, pair.versus.low, pair.versus.high, pair.versus.p, pair.versus.p_holm),
+            words.with_interval(pair.versus.difference, pair.versus.low, pair.versus.high),
+            *(words.p_value(pair.versus.p), words.p_value(pair.versus.p_holm)),
+        )
+        for pair in pairs(setting)
+    ]
+    models = [contents.models[row.model_key].slug for row in setting.ranked]
+    drawn = {"size": charts.iml_by_parameters(rows, setting.label), "lifts": charts.lifts(rows, setting.label)}
+    compared = {"label": setting.label, "models": models, "pairs": found}
+    return {
+        f"assets/charts-{setting.slug}.js": assets.data_script("charts", setting.slug, drawn),
+        f"assets/pairs-{setting.slug}.js": assets.data_script("pairs", setting.slug, compared),
+    }
+
+
+class _Pages:
+    """The templates, with what all of them need."""
+
+    def __init__(self, contents: Contents, entries: Sequence[ModelEntry], places: Mapping[str, _Place]) -> None:
+        self.contents, self.entries, self.places = contents, entries, places
+        self.environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(assets.HERE / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.globals |= {
+            "cells": cells,
+            "contents": contents,
+            "policy": POLICY,
+            "n_records": len(places),
+        }
+
+    def render(self, template: str, root: str, **more: Any) -> bytes:
+        """A page.
+
+        Args:
+            template: its file.
+            root: the way from its folder to the page's root, ``""`` or ``"../"``.
+            more: what the template asks for.
+        """
+        return self.environment.get_template(template).render(root=root, **more).encode()
+
+    def index(self, left_out: Sequence[str]) -> bytes:
+        """The table of all settings and what belongs to it."""
+        board = self.contents.board
+        trained = [row for row in board.rows if not row.reference]
+        sizes = [name for _, name in SIZES]
+        by_reason = sorted(board.absent, key=lambda row: row.reason)
+        return self.render(
+            "index.html",
+            "",
+            modalities=sorted({row.modality for row in trained}),
+            families=sorted({row.family for row in trained}),
+            sizes=[name for name in sizes if name in {_size(row) for row in trained}],
+            size_of=_size,
+            drawn=_drawn,
+            ticks=[{"x": _x(value), "text": f"{value:g}"} for value in (0.0, 0.5, 1.0)],
+            attribution=any(row.iml_attribution is not None for row in trained),
+            overall=[(name, list(rows)) for name, rows in groupby(board.overall, key=lambda row: row.modality)],
+            absent=[(reason, list(rows)) for reason, rows in groupby(by_reason, key=lambda row: row.reason)],
+            left_out=left_out,
+        )
+
+    def model(self, model: Model) -> dict[str, bytes]:
+        """A model's page, and its learning curves."""
+        files: dict[str, bytes] = {}
+        settings = {setting.key: setting for setting in self.contents.settings}
+        order = list(settings)
+        sections, curves = [], b""
+        for row in sorted(model.rows, key=lambda row: order.index(row.task_key)):
+            setting = settings[row.task_key]
+            own = self.contents.cells[row.task_key, model.key]
+            section = self._section(model, row, setting, own)
+            if any(stored.record.curve for stored in own):
+                section["curve"] = f"{setting.slug}-{model.slug}"
+                spec = charts.learning_curve([stored.record for stored in own], setting.label)
+                curves += assets.data_script("curve", section["curve"], spec)
+            sections.append(section)
+        name = f"curves-{model.slug}.js" if curves else None
+        if name:
+            files[f"assets/{name}"] = curves
+        facts = [
+            (field, value)
+            for field, value in model.entry.model_dump(mode="json").items()
+            if field != "name" and value not in ("", None, False)
+        ]
+        parameters = sorted({row.parameters for row in model.rows if row.parameters})
+        if parameters:
+            facts.append(("parameters", ", ".join(f"{n:,}" for n in parameters) + " (measured, trainable)"))
+        page = self.render("model.html", "../", model=model, facts=facts, sections=sections, curves=name)
+        return {f"models/{model.slug}.html": page, **files}
+
+    def _section(self, model: Model, row: Row, setting: Setting, own: Sequence[Stored]) -> dict[str, Any]:
+        task = self.contents.tasks[row.task]
+        named = next((entry for entry in self.entries if registered_as(entry, model.entry)), None)
+        warning = None
+        if not task.registered:
+            warning = f"The task {row.task} is not registered in this installation; --task takes its file, too."
+        elif task.spec.version != row.task_version:
+            warning = f"This is version {row.task_version}, and the registered task is version {task.spec.version}."
+        return {
+            "row": row,
+            "setting": setting,
+            "task": task,
+            "wanted": None if row.reference else len(setting.wanted),
+            "cells": [
+                {
+                    "record": record,
+                    "steps": sum(stage.steps for stage in record.stages),
+                    "seconds": f"{sum(record.timing.seconds.values()):.1f}",
+                    "commit": (record.provenance.commit or "unknown")[:12],
+                    **self.places[record.key]._asdict(),
+                }
+                for _, record in own
+            ],
+            "curve": None,
+            "command": reproduce(row, named or model.entry, own[0].record.cell.task, registered=named is not None),
+            "warning": warning,
+            "made": _made(own),
+        }
+
+    def task(self, task: Task) -> dict[str, bytes]:
+        """A task's page, and its picture where one is shipped."""
+        spec = task.spec
+        plain, given = spec.model_dump(mode="json"), spec.model_dump(mode="json", exclude_unset=True)
+        history: Mapping[int, str] = getattr(spec, "history", {})
+        shipped = data_root() / "tasks" / "pictures"
+        picture, examples = shipped / f"{spec.name}.png", shipped / f"{spec.name}.txt"
+        files = {f"tasks/{task.slug}.png": picture.read_bytes()} if task.registered and picture.is_file() else {}
+        facts = [
+            ("version", spec.version),
+            ("modality", spec.modality),
+            ("world", _in_words(plain["world"])),
+            ("shown as", _in_words(plain["render"])),
+            ("batch", spec.recipe.batch_size),
+            ("optimiser", f"{spec.recipe.optimizer}, learning rate {spec.recipe.lr:g}, {spec.recipe.schedule}"),
+            *((stage, _in_words(plain["recipe"][stage])) for stage in ("stage1", "stage2")),
+            ("default model", spec.model),
+        ]
+        page = self.render(
+            "task.html",
+            "../",
+            task=task,
+            picture=f"{task.slug}.png" if files else None,
+            examples=examples.read_text(encoding="utf-8") if task.registered and examples.is_file() else None,
+            facts=facts,
+            groups=[(name, size) for name, size in spec.groups.model_dump().items() if size],
+            history=sorted(history.items()),
+            command=f"iml-bench run --task {spec.name} --model {spec.model} --seeds 5",
+            specification=yaml.safe_dump(given, sort_keys=False, width=100, allow_unicode=True),
+            chances={setting.key: _chance(setting) for setting in task.settings},
+            ceiling=words.share(CEILING),
+        )
+        return {f"tasks/{task.slug}.html": page, **files}
+
+
+def _in_words(fields: Mapping[str, Any]) -> str:
+    known = {name: value for name, value in fields.items() if value is not None}
+    return ", ".join(str(value) if name == "kind" else f"{name} {value}" for name, value in known.items())
+
+
+def _chance(setting: Setting) -> str:
+    found = sorted(
+        {words.share(row.chance) for row in (*setting.ranked, *setting.references) if row.chance is not None}
+    )
+    return " to ".join(found) or words.NOT_MEASURED
+
+
+def _size(row: Row) -> str:
+    if row.parameters is None:
+        return ""
+    return next(name for bound, name in SIZES if row.parameters < bound)
+
+
+def _drawn(row: Row) -> dict[str, float | None] | None:
+    """Where the mean and the interval of a score that can be read stand in the drawing."""
+    if row.iml is None or not row.internalised:
+        return None
+    low, high = (None if bound is None else _x(bound) for bound in (row.iml_low, row.iml_high))
+    return {"zero": _x(0.0), "mean": _x(row.iml), "low": low, "high": high}
+
+
+def _x(value: float) -> float:
+    low, high = SCALE
+    return round(4 + 92 * (min(max(value, low), high) - low) / (high - low), 1)
+
+
+def _made(own: Iterable[Stored]) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """The code and machines that made some cells, each with the seeds it made."""
+    by_made: dict[str, tuple[list[int], list[tuple[str, Any]]]] = {}
+    for _, record in own:
+        made = record.provenance.model_dump(mode="json")
+        made["libraries"] = ", ".join(f"{name} {version}" for name, version in sorted(made["libraries"].items()))
+        facts = [(name.replace("_", "-"), value) for name, value in made.items() if value is not None]
+        by_made.setdefault(str(facts), ([], facts))[0].append(record.cell.seed)
+    return [(", ".join(map(str, sorted(seeds))), facts) for seeds, facts in by_made.values()]

@@ -1,0 +1,58 @@
+"""The command that runs a row's cells again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from iml_bench.board import Row
+from iml_bench.spec import FROM_FILE, ModelEntry, TaskSpec
+from iml_bench.spec.base import read_value
+
+
+def reproduce(row: Row, entry: ModelEntry, task: TaskSpec, *, registered: bool) -> str:
+    """``iml-bench run ...``, quoted for a shell.
+
+    Args:
+        row: the row, of which the seeds that failed are run too.
+        entry: the model's entry.
+        task: the task's specification, of which only what its world is read from is looked at.
+        registered: whether the entry can be named; its source is given otherwise.
+    """
+    changes = dict(row.changes)
+    words = ["iml-bench", "run", "--task", row.task]
+    if changes.pop("setting", None) == "small":
+        words.append("--small")
+    words += _settings(changes)
+    if task.world.kind in FROM_FILE:
+        words += ["--data", "FILE"]
+    words += ["--model", entry.name if registered else entry.source]
+    if entry.trust_remote_code and not registered:
+        words.append("--trust-remote-code")
+    words += ["--seeds", seeds(sorted({*row.seeds, *row.failed_seeds}))]
+    return shlex.join(words)
+
+
+def seeds(wanted: Sequence[int]) -> str:
+    """What ``--seeds`` takes for these, as short as it gets: ``5``, ``3-7``, ``1,4``."""
+    if list(wanted) == list(range(len(wanted))):
+        return str(len(wanted))
+    if list(wanted) == list(range(wanted[0], wanted[-1] + 1)):
+        return f"{wanted[0]}-{wanted[-1]}"
+    return ",".join(map(str, wanted))
+
+
+def _settings(changes: Mapping[str, Any]) -> list[str]:
+    return [word for path, value in changes.items() for word in ("--set", f"{path}={_as_typed(value)}")]
+
+
+def _as_typed(value: Any) -> str:
+    """A value as a person would type it, where that is read as the same."""
+    try:
+        if isinstance(value, str) and read_value(value) == value:
+            return value
+    except Exception:  # whatever YAML makes of a word that is none
+        return json.dumps(value)
+    return json.dumps(value)

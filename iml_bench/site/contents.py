@@ -1,0 +1,195 @@
+"""What the pages are about: settings of tasks, models and their cells, in the order they are shown."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from iml_bench.board import Board, Row, Versus, versus, with_holm
+from iml_bench.plan import LeaderboardTask
+from iml_bench.records import Stored, latest_by_key
+from iml_bench.registry import TASKS
+from iml_bench.site.names import unique_slugs
+from iml_bench.spec import ModelEntry, TaskSpec, model_key, task_key
+
+
+class Setting(NamedTuple):
+    """One task as it was run, with its rows as the board orders them."""
+
+    key: str
+    slug: str
+    label: str
+    task: str
+    ranked: tuple[Row, ...]
+    """Trained models: those whose score can be read first, then where nothing was internalised or measured."""
+    references: tuple[Row, ...]
+    wanted: tuple[int, ...]
+    """The seeds of a complete row: those that the board asks for, else all that any trained model has."""
+    required: bool
+
+
+class Model(NamedTuple):
+    """One model, over all it was run on; two models may carry one name."""
+
+    key: str
+    slug: str
+    entry: ModelEntry
+    rows: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """As the board's rows have it."""
+        return self.rows[0].model
+
+
+class Task(NamedTuple):
+    """One task, registered or only among the records."""
+
+    slug: str
+    spec: TaskSpec
+    registered: bool
+    settings: tuple[Setting, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name, without the version."""
+        return self.spec.name
+
+
+class Pair(NamedTuple):
+    """Two rows of a setting, by position among its trained models."""
+
+    first: int
+    second: int
+    versus: Versus
+
+
+class Contents(NamedTuple):
+    """All of it."""
+
+    board: Board
+    settings: tuple[Setting, ...]
+    models: Mapping[str, Model]
+    """By model key."""
+    tasks: Mapping[str, Task]
+    """By name."""
+    cells: Mapping[tuple[str, str], tuple[Stored, ...]]
+    """One record per cell, by task key and model key, in order of seed."""
+
+
+def collect(
+    board: Board, stored: Sequence[Stored], entries: Sequence[ModelEntry], required: Sequence[LeaderboardTask]
+) -> Contents:
+    """Everything that is shown, from what the board was built from."""
+    cells = _cells(stored)
+    settings = _settings(board.rows, required)
+    return Contents(
+        board=board,
+        settings=settings,
+        models=_models(board.rows, cells, entries),
+        tasks=_tasks(settings, cells),
+        cells=cells,
+    )
+
+
+def pairs(setting: Setting) -> list[Pair]:
+    """Every two trained models of a setting that share a seed.
+
+    Holm's correction is over the pairs of ranked models, which is what the tiers are made of; a pair with a
+    model that is not ranked has its own p and none that is corrected.
+    """
+    found = []
+    for (i, first), (j, second) in combinations(enumerate(setting.ranked), 2):
+        compared = versus(first, second)
+        if compared is not None:
+            found.append(Pair(i, j, compared))
+    tiered = [pair for pair in found if None not in (setting.ranked[pair.first].tier, setting.ranked[pair.second].tier)]
+    corrected = with_holm([pair.versus for pair in tiered])
+    by_position = {(pair.first, pair.second): row for pair, row in zip(tiered, corrected, strict=True)}
+    return [pair._replace(versus=by_position.get((pair.first, pair.second), pair.versus)) for pair in found]
+
+
+def _cells(stored: Sequence[Stored]) -> dict[tuple[str, str], tuple[Stored, ...]]:
+    found: dict[tuple[str, str], list[Stored]] = defaultdict(list)
+    for entry in latest_by_key([entry for entry in stored if not entry.record.smoke]).values():
+        found[task_key(entry.record.cell), model_key(entry.record.cell)].append(entry)
+    return {key: tuple(sorted(own, key=lambda entry: entry.record.cell.seed)) for key, own in found.items()}
+
+
+def _settings(rows: Iterable[Row], required: Sequence[LeaderboardTask]) -> tuple[Setting, ...]:
+    by_task: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_task[row.task_key].append(row)
+    slugs = unique_slugs({key: own[0].label for key, own in by_task.items()})
+    order = {(task.task, task.version, str(dict(task.changes))): i for i, task in enumerate(required)}
+    asked = [tuple(task.seeds) for task in required]
+    found = []
+    for key, own in by_task.items():
+        sample = own[0]
+        place = order.get((sample.task, sample.task_version, str(sample.changes)))
+        trained = [row for row in own if not row.reference]
+        readable = [row for row in trained if row.internalised and row.iml is not None]
+        setting = Setting(
+            key=key,
+            slug=slugs[key],
+            label=sample.label,
+            task=sample.task,
+            ranked=(*readable, *(row for row in trained if row not in readable)),
+            references=tuple(row for row in own if row.reference),
+            wanted=asked[place] if place is not None else tuple(sorted({s for row in trained for s in row.seeds})),
+            required=place is not None,
+        )
+        # The board's own tasks first, then tasks as they stand, then what was changed in them.
+        found.append(((place is None, place or 0, len(sample.changes), -len(trained), setting.label, key), setting))
+    return tuple(setting for _, setting in sorted(found, key=lambda pair: pair[0]))
+
+
+def _models(
+    rows: Iterable[Row], cells: Mapping[tuple[str, str], tuple[Stored, ...]], entries: Sequence[ModelEntry]
+) -> dict[str, Model]:
+    by_model: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_model[row.model_key].append(row)
+    slugs = unique_slugs({key: own[0].model for key, own in by_model.items()})
+    found = {}
+    for key, own in by_model.items():
+        recorded = cells[own[0].task_key, key][0].record.cell.model
+        # The registered entry says more (licence, notes) than one that was recorded long ago.
+        same = [entry for entry in entries if registered_as(entry, recorded)]
+        entry = next((entry for entry in same if entry.name == own[0].model), same[0] if same else recorded)
+        found[key] = Model(key=key, slug=slugs[key], entry=entry, rows=tuple(own))
+    return found
+
+
+def registered_as(entry: ModelEntry, recorded: ModelEntry) -> bool:
+    """Whether naming the entry loads what was recorded."""
+    same = ("source", "tokenizer", "trust_remote_code")
+    return all(getattr(entry, field) == getattr(recorded, field) for field in same)
+
+
+def _tasks(settings: Sequence[Setting], cells: Mapping[tuple[str, str], tuple[Stored, ...]]) -> dict[str, Task]:
+    specs: dict[str, TaskSpec] = {}
+    for own in cells.values():
+        spec = own[0].record.cell.task
+        if spec.name not in specs or spec.version > specs[spec.name].version:
+            specs[spec.name] = spec
+    registered = {listed.name: listed.spec for listed in TASKS.list() if listed.spec is not None}
+    known = {**specs, **registered}
+    slugs = unique_slugs({name: name for name in known})
+    names = dict.fromkeys([*(setting.task for setting in settings), *sorted(known)])
+    return {
+        name: Task(
+            slug=slugs[name],
+            spec=known[name],
+            registered=name in registered,
+            settings=tuple(setting for setting in settings if setting.task == name),
+        )
+        for name in names
+    }
+
+
+def in_order(stored: Iterable[Stored]) -> list[Stored]:
+    """Records in an order that no path and no order of folders has a part in."""
+    return sorted(stored, key=lambda entry: (entry.record.key, entry.record.status, entry.record.timing.started))
