@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,20 @@ import numpy as np
 import polars as pl
 
 from iml_bench.cell import ITEM_SCHEMA
-from iml_bench.plan import find_model
+from iml_bench.paths import data_root
+from iml_bench.plan import changes_of, find_model
 from iml_bench.provenance import collect
-from iml_bench.records import Store, Timing
+from iml_bench.records import Record, Store, Stored, Timing, read_record
 from iml_bench.registry import TASKS
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides, cell_key, changes
 from iml_bench.streams import Streams
+from iml_bench.work import Job, run_job
 
 CPU = Runtime(device="cpu")
+RESULTS = data_root() / "leaderboard" / "results"
+SHORT = {"recipe.stage1.steps": 12, "recipe.stage2.steps": 6}
+"""Real cells of the whole task in a second: what they read means nothing, and they say how they were changed."""
 
 
 def small_task(name: str = "vision", **overrides: Any) -> TaskSpec:
@@ -110,3 +116,38 @@ def command(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
 def log_likelihoods(table: pl.DataFrame) -> np.ndarray[Any, Any]:
     """The column as an array."""
     return table["log_likelihood"].to_numpy()
+
+
+def shipped(model: str, pattern: str = "vision@1-*") -> list[Stored]:
+    """A model's records among the shipped results."""
+    return [Stored(path, read_record(path)) for path in sorted((RESULTS / model).glob(f"{pattern}.json"))]
+
+
+def copy_records(stored: list[Stored], root: Path, model: ModelEntry | None = None) -> list[Path]:
+    """Records in another folder, run under another label where ``model`` is given."""
+    paths = []
+    for path, record in stored:
+        cell = record.cell.model_copy(update={"model": model}) if model else record.cell
+        place = Store(root).path_of(cell)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path.with_suffix(".parquet"), place.with_suffix(".parquet"))
+        assert record.items is not None
+        items = record.items.model_copy(update={"file": place.with_suffix(".parquet").name})
+        changed = record.model_copy(update={"cell": cell, "items": items})
+        place.write_text(changed.model_dump_json(indent=1) + "\n")
+        paths.append(place)
+    return paths
+
+
+def short_records(out: Path) -> Path:
+    """Records of two seeds of a real, short run of ``mlp-xs``, in ``out``."""
+    task = apply_overrides(TASKS.get("vision"), SHORT)
+    for seed in (0, 1):
+        cell = CellSpec(task=task, model=find_model("mlp-xs"), seed=seed)
+        assert run_job(Job(cell, changes_of(task), smoke=False, out=out), CPU) is None
+    return out
+
+
+def draft_of(record: Record) -> dict[str, Any]:
+    """What ``Store.write`` needs to write a record once more."""
+    return {name: getattr(record, name) for name in Record.model_fields if name not in ("status", "items", "scores")}

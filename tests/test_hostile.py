@@ -1,6 +1,7 @@
 """Hostile records and entries: refused in a sentence each, and nothing they meet breaks on them.
 
-Hypothesis makes 300 cases: 240 of them must be refused, of 60 it is only asked that nothing breaks.
+Hypothesis makes 285 cases here and 40 entries in ``test_hostile_entries``. Of 60 it is only asked that nothing breaks;
+all others must be refused.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from typing import Any
 
 import polars as pl
 import pytest
-import yaml
+from hostile import MEANING, leaves, refusals
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import command
+from making import command, write_result
 
 from iml_bench.board import build_rows
 from iml_bench.cli.tables import print_rows
 from iml_bench.paths import data_root
+from iml_bench.plan import changes_of
 from iml_bench.records import SCHEMA_VERSION, Store
-from iml_bench.registry import MODELS
+from iml_bench.registry import MODELS, TASKS
 from iml_bench.runtime import Runtime
-from iml_bench.spec import CellSpec, cell_key
+from iml_bench.spec import CellSpec, apply_overrides, cell_key
 from iml_bench.streams import Streams
 from iml_bench.submit import check_submission, find_submission
 
@@ -36,26 +38,6 @@ RESULTS = data_root() / "leaderboard" / "results"
 GOOD = sorted((RESULTS / "mlp-m").glob("vision@1-*-seed0.json"))[0]
 PLAIN: dict[str, Any] = json.loads(GOOD.read_text())
 Json = dict[str, Any]
-
-MEANING = (
-    *("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "mlp-m</td><b>", "&lt;x&gt;<i>", "javascript:<x>"),
-    *("=HYPERLINK('http://x')", "+1+1", "-2+3", "@SUM(A1)", "=cmd|' /C calc'!A0"),
-    *("../../etc/passwd", "/etc/passwd", "..\\..\\x", "a/../../b", "~root", ".", "..", "CON", "x\u0000y"),
-    *("two\nlines", "bell\x07", "\x1b[31mred", "\u202egnp.exe", "\ud800", "x" * 300, "x" * 200_000, " ", ""),
-)
-"""Texts that a browser, a spreadsheet, a shell or a terminal would take for more than a text."""
-
-
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every value of plain data that holds no other, with where it stands."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    found = False
-    for key, part in inside:
-        found = True
-        yield from leaves(part, (*path, key))
-    if not found:
-        yield path, value
-
 
 LEAVES = list(leaves(PLAIN))
 TEXTS = [path for path, value in LEAVES if isinstance(value, str)]
@@ -115,18 +97,6 @@ def good_items() -> pl.DataFrame:
     return pl.read_parquet(GOOD.with_suffix(".parquet"))
 
 
-def refusals(path: Path) -> list[str]:
-    """The sentences of everything that does not pass; each is one line of moderate length that can be printed."""
-    before = sorted(part for part in path.parent.rglob("*"))
-    checks = check_submission(find_submission(path), [], Runtime(device="cpu"))
-    assert sorted(part for part in path.parent.rglob("*")) == before, "a check writes nothing"
-    sentences = [failure.problem for check in checks for failure in check.failures]
-    for text in sentences:
-        assert text.isprintable() and 10 < len(text) < 1200 and "Traceback" not in text, text[:2000]
-    assert all(check.passed != bool(check.failures) for check in checks)
-    return sentences
-
-
 def _survives(folder: Path) -> None:
     """What everybody does with a folder of records can be done with this one."""
     stored, problems = Store(folder).scan()
@@ -161,7 +131,7 @@ LABELS = ("name", "family", "architecture", "notes", "licence", "size", "source"
 def test_labels_that_mean_something_elsewhere(label: str, text: str) -> None:
     if text == PLAIN["cell"]["model"].get(label, ""):
         return
-    refused(record_writer(changed(("cell", "model", label), text)))
+    assert len(refused(record_writer(changed(("cell", "model", label), text)))) == 1
 
 
 MADE = [path for path in TEXTS if path[0] == "provenance"] + [("timing", "started"), ("items", "file")]
@@ -170,38 +140,38 @@ MADE = [path for path in TEXTS if path[0] == "provenance"] + [("timing", "starte
 @settings(max_examples=40)
 @given(st.sampled_from(MADE), st.sampled_from([text for text in MEANING if set("<=+@\n\x07\x1b\ud800") & set(text)]))
 def test_texts_about_the_run_that_mean_something_elsewhere(path: tuple[Any, ...], text: str) -> None:
-    refused(record_writer(changed(path, text)))
+    assert len(refused(record_writer(changed(path, text)))) == 1
 
 
 @settings(max_examples=15)
 @given(st.sampled_from(TEXTS), st.integers(100_001, 10_000_000))
 def test_texts_without_end(path: tuple[Any, ...], length: int) -> None:
-    refused(record_writer(changed(path, "a" * length)))
+    assert len(refused(record_writer(changed(path, "a" * length)))) == 1
 
 
 @settings(max_examples=25)
 @given(st.sampled_from(NUMBERS), st.sampled_from(["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 30]))
 def test_numbers_that_are_none(path: tuple[Any, ...], number: str) -> None:
     text = json.dumps(changed(path, "@number@")).replace('"@number@"', number)
-    refused(record_writer(text))
+    assert len(refused(record_writer(text))) == 1
 
 
 @settings(max_examples=25)
 @given(st.sampled_from(COUNTS), st.integers(-(2**63), -1))
 def test_negative_counts(path: tuple[Any, ...], count: int) -> None:
-    refused(record_writer(changed(path, count)))
+    assert len(refused(record_writer(changed(path, count)))) == 1
 
 
 @settings(max_examples=15)
 @given(st.text("0123456789abcdef", min_size=64, max_size=64) | st.text(max_size=70))
 def test_wrong_keys(key: str) -> None:
-    refused(record_writer(changed(("key",), key)))
+    assert len(refused(record_writer(changed(("key",), key)))) == 1
 
 
 @settings(max_examples=10)
 @given(st.integers(SCHEMA_VERSION + 1, 2**70) | st.sampled_from(["3", 3.0, True, None, 0, -1, [2]]))
 def test_schemas_of_the_future(version: Any) -> None:
-    refused(record_writer(changed(("schema_version",), version)))
+    assert len(refused(record_writer(changed(("schema_version",), version)))) == 1
 
 
 @settings(max_examples=20)
@@ -328,6 +298,19 @@ def test_a_giant_world_is_not_generated() -> None:
     assert "is not generated for a check" in " ".join(refused(record_writer(record)))
 
 
+def test_a_change_that_is_said_may_still_be_hostile(tmp_path: Path) -> None:
+    task = apply_overrides(TASKS.get("text"), {"render.question": "<script>{attribute} {alias}"})
+    path = write_result(tmp_path, "neox-m", task=task, changes=changes_of(task))
+    assert "changes.render.question: '<script>{attribute} {alias}' holds < or >" in " ".join(refusals(path))
+    _survives(tmp_path)
+
+
+def test_every_library_is_looked_at() -> None:
+    libraries = {"<b>": "1", **PLAIN["provenance"]["libraries"]}
+    (sentence,) = refused(record_writer(changed(("provenance", "libraries"), libraries)))
+    assert sentence.startswith("provenance.libraries: '<b>' holds < or >")
+
+
 def test_links_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside" / GOOD.name
     outside.parent.mkdir()
@@ -362,52 +345,6 @@ def test_anything_anywhere_breaks_nothing(path: tuple[Any, ...], value: Any) -> 
     with folder_with(record_writer(changed(path, value))) as folder:
         refusals(folder)
         _survives(folder)
-
-
-ENTRY: Json = {"source": "ref:mlp?hidden=77", "modality": "vision", "family": "mlp", "architecture": "perceptron"}
-BOMB = "a: &a [x,x,x]\n" + "".join(f"{b}: &{b} [*{a},*{a},*{a}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True))
-
-
-def entry_refusals(text: str | bytes, name: str = "fine") -> list[str]:
-    with tempfile.TemporaryDirectory() as root:
-        path = Path(root) / f"{name}.yaml"
-        path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
-        return refusals(path)
-
-
-def test_the_good_entry_passes() -> None:
-    assert entry_refusals(yaml.safe_dump({"name": "fine", **ENTRY})) == []
-
-
-@settings(max_examples=40)
-@given(
-    st.sampled_from(["family", "architecture", "notes", "licence", "size"]),
-    st.sampled_from([text for text in MEANING if set("<=+@\n\x07\x1b\ud800\u202e") & set(text) or len(text) > 1000]),
-)
-def test_entries_that_mean_something_elsewhere(field: str, text: str) -> None:
-    assert entry_refusals(json.dumps({"name": "fine", **ENTRY, field: text}))
-
-
-@pytest.mark.parametrize("name", ["A", "-x", ".x", "a b", "a<b>", "=1+1", "x" * 80, "mlp-m", "\u202egnp"])
-def test_names_that_are_not_plain_or_taken(name: str) -> None:
-    assert entry_refusals(yaml.safe_dump({"name": name, **ENTRY}, allow_unicode=True), name)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "[]", "{", "- " * 5000, "[" * 5000, "\x00", BOMB, "x" * 10_000_000, b"\xff\xfe\x00", "a: !!python/none"),
-        "!!python/object/apply:os.system ['true']",
-        *(f"{{name: fine, source: '{source}'}}" for source in ("x:y", "timm:", "ref:mlp?a=[[[", "hf:a?b=2020-99-99")),
-        *(yaml.safe_dump({"name": "fine", **ENTRY, "size": value}) for value in (float("nan"), -1, ["x"], None)),
-        yaml.safe_dump({"name": "fine", **ENTRY, "more": 1}),
-        yaml.safe_dump({"name": "other", **ENTRY}),
-        yaml.safe_dump({"name": "fine", **ENTRY, "source": "ref:mlp?hidden=128"}),
-        yaml.safe_dump({"name": "fine", **ENTRY, "source": "ref:mlp?hidden=" + "1" * 2000}),
-    ],
-)
-def test_files_that_are_no_entry(text: str | bytes) -> None:
-    assert len(entry_refusals(text)) == 1
 
 
 def test_the_command_line_says_the_same_and_writes_nothing(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ def _one_line(text: str) -> str:
     return text
 
 
-OneLine = Annotated[str, AfterValidator(_one_line)]
-Line = Annotated[OneLine, Field(max_length=200)]
+Line = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
 """A label: one printable line of moderate length. It may still hold HTML or a formula, and is escaped where it is
 shown."""
+LongLine = Annotated[str, Field(max_length=1000), AfterValidator(_one_line)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """A SHA-256 in hexadecimal."""
 Share = Annotated[float, Field(ge=0, le=1)]

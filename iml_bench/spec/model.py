@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import quote, unquote
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from iml_bench.errors import UsageError, shown, unknown
-from iml_bench.spec.base import Digest, Line, OneLine, Spec, parse, read_value
+from iml_bench.spec.base import Digest, Line, LongLine, Spec, parse, read_value
 
 SCHEMES = {
     "reference": "a reference learner that is not trained: oracle, gullible or random",
@@ -74,7 +74,7 @@ class ModelEntry(Spec):
     """One model that can be put through a task; a YAML file in ``leaderboard/models/``."""
 
     name: Line = Field(min_length=1)
-    source: Annotated[OneLine, Field(max_length=1000)]
+    source: LongLine
     """``scheme:target?option=value``; the schemes are listed by ``iml-bench models --help``."""
     modality: Literal["vision", "text", "any"]
     family: Line
@@ -89,7 +89,7 @@ class ModelEntry(Spec):
     size: Line = ""
     """What its makers call its size, e.g. ``160M``; the parameter count is measured."""
     licence: Line = ""
-    notes: Annotated[OneLine, Field(max_length=1000)] = ""
+    notes: LongLine = ""
 
     @field_validator("source")
     @classmethod

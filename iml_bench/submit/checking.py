@@ -18,6 +18,7 @@ from iml_bench.submit.single import (
     form_problems,
     item_problems,
     outcome_problems,
+    place_problems,
     safely,
     score_problems,
     stream_problems,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 READ = "records can be read and have the keys of their cells"
-ENTRY = "models are registered, under these labels"
+ENTRY = "models are registered, under these labels; files are named after them"
 FORM = "no smoke tests; names and texts are plain"
 TASK = "tasks are registered, in this version, with these changes"
 FILES = "per-item files are the records' own"
@@ -136,7 +137,8 @@ def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.D
     if record.status != "done":
         findings.add(READ, path, ["it is the record of a failed cell and no result"])
         return None
-    findings.add(ENTRY, path, safely(label_problems(record.cell.model)))
+    unknown_model = safely(label_problems(record.cell.model))
+    findings.add(ENTRY, path, unknown_model or safely(place_problems(stored)))
     findings.add(FORM, path, safely(form_problems(stored)))
     wrong_task = safely(task_problems(record))
     findings.add(TASK, path, wrong_task)

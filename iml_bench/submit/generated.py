@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 KEYS: Final = ("stage", "fold", "set", "entity", "group", "tag", "attribute")
 """Columns of a per-item file that no model can change, but the right answer."""
-LARGEST_WORLD: Final = 20_000_000
-"""Answers (and listed numbers) of a world that is generated for a check; the largest task has a fifteenth."""
+LARGEST_WORLD: Final = 1_000_000
+"""Answers of a world that is generated for a check; the largest task has a fifth."""
+LARGEST_LISTS: Final = 10 * LARGEST_WORLD
+"""Numbers in the lists of all questions about sets."""
 LARGEST_CANVAS: Final = 2**20
 """Pixels."""
 
@@ -83,8 +85,9 @@ class Generator:
 
 def _refuse_giants(task: TaskSpec) -> None:
     world = task.world
-    size = task.groups.total * world.n_attributes * (world.listed if isinstance(world, SetsWorld) else 1)
-    if size > LARGEST_WORLD or (isinstance(world, SetsWorld) and world.largest > LARGEST_WORLD):
+    size = task.groups.total * world.n_attributes
+    listed = max(size * world.listed, world.largest) if isinstance(world, SetsWorld) else 0
+    if size > LARGEST_WORLD or listed > LARGEST_LISTS:
         raise UsageError(f"a world of this size is not generated for a check ({size:,} answers)")
     if isinstance(task.render, DigitGridRender) and task.render.canvas[0] * task.render.canvas[1] > LARGEST_CANVAS:
         raise UsageError(f"pictures of {task.render.canvas[0]}x{task.render.canvas[1]} are not drawn for a check")

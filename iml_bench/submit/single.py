@@ -32,24 +32,39 @@ LARGEST_VOCABULARY: Final = 10**6
 
 
 def form_problems(stored: Stored) -> Iterator[str]:
-    """Smoke, place, and texts that would mean something to a browser or a spreadsheet."""
-    record, path = stored.record, stored.path
+    """Smoke, and texts that would mean something to a browser or a spreadsheet."""
+    record = stored.record
     if record.smoke:
         yield "it is a smoke test and no result; run it without --smoke"
-    wanted = Store(path.parent.parent).path_of(record.cell)
+    for field, text in _texts(record):
+        if not is_plain_text(text):
+            yield f"{shown(field)}: {shown(repr(text))} holds < or >, or begins like a formula"
+    yield from _time_problems(record)
+
+
+def _texts(record: Record) -> Iterator[tuple[str, str]]:
+    """Texts of a record that may be shown, beside its model's labels; with the field that each stands in."""
+    made = record.provenance
+    for field in ("iml_bench", "commit", "python", "platform", "processor", "device"):
+        yield f"provenance.{field}", getattr(made, field) or ""
+    for library, version in made.libraries.items():
+        yield "provenance.libraries", library
+        yield f"provenance.libraries.{library}", version
+    yield "cell.task.description", " ".join(record.cell.task.description.split())
+    for field, value in record.changes.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                yield f"changes.{field}", " ".join(text.split())
+
+
+def place_problems(stored: Stored) -> Iterator[str]:
+    """The file must be named after its cell, and lie in its model's folder."""
+    path = stored.path
+    wanted = Store(path.parent.parent).path_of(stored.record.cell)
     if path.name != wanted.name:
         yield f"a record of this cell is named {wanted.name!r}"
     elif path.absolute().parent.name != wanted.parent.name:
         yield f"a record of this model lies in a folder {wanted.parent.name!r}"
-    made = record.provenance.model_dump(exclude={"libraries", "cores", "processes", "threads", "dirty"})
-    texts = {f"provenance.{name}": text for name, text in made.items() if text is not None}
-    for library, version in record.provenance.libraries.items():
-        texts |= {"provenance.libraries": library, f"provenance.libraries.{library}": version}
-    texts["cell.task.description"] = " ".join(record.cell.task.description.split())
-    for name, text in texts.items():
-        if not is_plain_text(text):
-            yield f"{shown(name)}: {shown(repr(text))} holds < or >, or begins like a formula"
-    yield from _time_problems(record)
 
 
 def _time_problems(record: Record) -> Iterator[str]:
