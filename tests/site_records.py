@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from making import item_rows, write_failure, write_result
 
 from iml_bench.board import Board, build_board
+from iml_bench.plan import LeaderboardTask
 from iml_bench.records import CurveReport, Store, Stored
 from iml_bench.registry import MODELS, TASKS
 from iml_bench.site.contents import in_order
@@ -22,17 +22,10 @@ HOSTILE = (
 )
 
 
-class Wanted(NamedTuple):
-    """A task of the board."""
-
-    task: str
-    version: int
-    modality: str
-    changes: dict[str, object]
-    seeds: tuple[int, ...]
-
-
-REQUIRED = (Wanted("vision", 1, "vision", {}, (0, 1, 2)), Wanted("vision", 1, "vision", {"alpha": 0.5}, (0, 1)))
+REQUIRED = (
+    LeaderboardTask("vision", 1, "vision", {}, None, (0, 1, 2)),
+    LeaderboardTask("vision", 1, "vision", {"alpha": 0.5}, None, (0, 1)),
+)
 
 
 def write_records(root: Path) -> None:
