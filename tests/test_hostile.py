@@ -22,14 +22,16 @@ from hostile import MEANING, leaves, refusals
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import command, write_result
+from rich.console import Console
 
-from iml_bench.board import build_rows
+from iml_bench.board import build_board
 from iml_bench.cli.tables import print_rows
 from iml_bench.paths import data_root
-from iml_bench.plan import changes_of
+from iml_bench.plan import changes_of, leaderboard_tasks
 from iml_bench.records import SCHEMA_VERSION, Store
 from iml_bench.registry import MODELS, TASKS
 from iml_bench.runtime import Runtime
+from iml_bench.site.build import build_site
 from iml_bench.spec import CellSpec, apply_overrides, cell_key
 from iml_bench.streams import Streams
 from iml_bench.submit import check_submission, find_submission
@@ -38,6 +40,8 @@ RESULTS = data_root() / "leaderboard" / "results"
 GOOD = sorted((RESULTS / "mlp-m").glob("vision@1-*-seed0.json"))[0]
 PLAIN: dict[str, Any] = json.loads(GOOD.read_text())
 Json = dict[str, Any]
+ENTRIES = [row.spec for row in MODELS.list() if row.spec is not None]
+REQUIRED = leaderboard_tasks()
 
 LEAVES = list(leaves(PLAIN))
 TEXTS = [path for path, value in LEAVES if isinstance(value, str)]
@@ -49,6 +53,10 @@ COUNTS = [
     for path in NUMBERS
     if isinstance(dict(LEAVES)[path], int) and path[:3] != PRESETS and path[:1] not in (("changes",), ("scores",))
 ]
+
+
+MARKUP = ("<script>alert", "<img src=x", "</td><b>", "<i>", "javascript:<x>")
+"""Of ``MEANING``, what a browser would act on if it stood in a page as it is."""
 
 
 def changed(path: tuple[Any, ...], value: Any) -> Json:
@@ -98,14 +106,19 @@ def good_items() -> pl.DataFrame:
 
 
 def _survives(folder: Path) -> None:
-    """What everybody does with a folder of records can be done with this one."""
+    """What everybody does with a folder of records can be done with this one: tables, files of data, the page."""
     stored, problems = Store(folder).scan()
     assert all(text.isprintable() for text in problems)
-    rows = build_rows(stored)
-    json.dumps([row.model_dump(mode="json") for row in rows], allow_nan=False)
-    from rich.console import Console
-
-    print_rows(rows, Console(file=io.StringIO(), width=160))
+    board = build_board(stored, ENTRIES, REQUIRED)
+    json.dumps(board.model_dump(mode="json"), allow_nan=False)
+    print_rows(board.rows, Console(file=io.StringIO(), width=160))
+    files = build_site(board, stored, ENTRIES, REQUIRED, problems)
+    for name, content in files.items():
+        if name.endswith(".html"):
+            found = [markup for markup in MARKUP if markup in content.decode()]
+            assert not found, f"{name} holds {found[0]!r} unescaped"
+    shown = [name for name in files if ".." in Path(name).parts or name.startswith("/") or not name.isprintable()]
+    assert not shown, "a file outside the page's folder"
 
 
 def refused(write: Callable[[Path], None]) -> list[str]:
