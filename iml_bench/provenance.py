@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -107,9 +108,15 @@ def _library_versions() -> dict[str, str]:
 
 @cache
 def _processor() -> str:
+    """The processor's name with the numbers that tell its generations apart, for these round differently."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+            first = dict(line.split(":", 1) for line in itertools.takewhile(str.strip, lines) if ":" in line)
     except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+        first = {}
+    found = {name.strip(): value.strip() for name, value in first.items()}
+    numbers = [
+        f"{name.removeprefix('cpu ')} {found[name]}" for name in ("cpu family", "model", "stepping") if name in found
+    ]
+    name = found.get("model name") or platform.processor() or platform.machine()
+    return ", ".join([name, *numbers])

@@ -32,7 +32,7 @@ class Rerun(Spec):
     task: str
     seed: int
     same_machine: bool
-    """Whether commit, versions, platform and device are the same, so that every bit must be."""
+    """Whether commit, versions, platform, processor and device are the same, so that every bit must be."""
     identical: bool
     """Whether every outcome is the same, bit for bit."""
     largest_gap: float | None
@@ -48,7 +48,7 @@ class Rerun(Spec):
 def rerun(submitted: Sequence[Stored], number: int, seed: int, runtime: Runtime, listen: Listener) -> list[Rerun]:
     """Run some trained cells, chosen at random, again and compare the outcomes.
 
-    On the same commit, versions, platform and device they must be equal bit for bit. Elsewhere rounding differs, and
+    On the same commit, versions, platform, processor and device they must be equal bit for bit. Elsewhere rounding differs, and
     training makes much of it; then the two IMLs must lie within ``ERRORS`` standard errors of their difference.
 
     Args:

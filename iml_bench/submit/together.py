@@ -6,19 +6,17 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from iml_bench.errors import shown
+from iml_bench.plan import leaderboard_tasks
 from iml_bench.records import Record, Stored
 from iml_bench.spec import NAMED, digest_of, identity, task_key
 
 if TYPE_CHECKING:
     import polars as pl
-
-SEEDS: Final = (0, 1, 2, 3, 4)
-"""The seeds of the leaderboard."""
 
 
 def fingerprint(items: pl.DataFrame) -> str:
@@ -84,6 +82,7 @@ def _vocabulary_varies(record: Record) -> bool:
 
 def coverage(new: Sequence[Stored], others: Sequence[Stored]) -> Iterator[tuple[Path | None, str]]:
     """Rows with seeds missing; with the file where none of the leaderboard's seeds is there, which is a failure."""
+    wanted = sorted({seed for task in leaderboard_tasks() for seed in task.seeds})
     seeds: dict[tuple[str, str], set[int]] = defaultdict(set)
     sample: dict[tuple[str, str], Stored] = {}
     for stored in (*new, *others):
@@ -94,13 +93,13 @@ def coverage(new: Sequence[Stored], others: Sequence[Stored]) -> Iterator[tuple[
         record = stored.record
         if record.cell.model.is_reference:
             continue
-        missing = [seed for seed in SEEDS if seed not in seeds[row]]
+        missing = [seed for seed in wanted if seed not in seeds[row]]
         changed = f" {record.changes}" if record.changes else ""
         what = f"{shown(record.cell.model.name)} on {record.cell.task.label}{shown(changed)}"
-        if len(missing) == len(SEEDS):
-            yield stored.path, f"{what} has none of the leaderboard's seeds 0 to {SEEDS[-1]}"
+        if len(missing) == len(wanted):
+            yield stored.path, f"{what} has none of the leaderboard's seeds {wanted[0]} to {wanted[-1]}"
         elif missing:
-            yield None, f"{what}: seed {', '.join(map(str, missing))} of 0 to {SEEDS[-1]} is missing"
+            yield None, f"{what}: seed {', '.join(map(str, missing))} of {wanted[0]} to {wanted[-1]} is missing"
 
 
 def _row(record: Record) -> tuple[str, str]:
