@@ -48,8 +48,9 @@ class Rerun(Spec):
 def rerun(submitted: Sequence[Stored], number: int, seed: int, runtime: Runtime, listen: Listener) -> list[Rerun]:
     """Run some trained cells, chosen at random, again and compare the outcomes.
 
-    On the same commit, versions, platform, processor and device they must be equal bit for bit. Elsewhere rounding differs, and
-    training makes much of it; then the two IMLs must lie within ``ERRORS`` standard errors of their difference.
+    On the same commit, versions, platform, processor and device they must be equal bit for bit. Elsewhere rounding
+    differs, and training makes much of it; then the two IMLs must lie within ``ERRORS`` standard errors of their
+    difference.
 
     Args:
         submitted: the records to choose from.
