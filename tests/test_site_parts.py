@@ -90,7 +90,8 @@ def test_charts_hold_the_rows_and_nothing_else(tmp_path: Path) -> None:
     assert [(point["label"], point["value"]) for point in lifts if point["lift"] == "unreliable"] == [
         (row.model, row.lift_unreliable) for row in shown
     ]
-    assert not [point for point in lifts if point["lift"] == "fresh"], "these records have no fresh tag"
+    fresh = {point["label"]: point["value"] for point in lifts if point["lift"] == "fresh"}
+    assert fresh == {row.model: row.lift_fresh for row in shown if row.lift_fresh is not None} and len(fresh) == 4
 
 
 def test_families_never_look_alike() -> None:
