@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 from making import item_rows, write_failure, write_result
 
 from iml_bench.board import Board, build_board
@@ -39,7 +40,7 @@ def write_records(root: Path) -> None:
         ("random", (0.0, 0.1, 0.0), None),
     ):
         for seed, iml in enumerate(scores):
-            write_result(root, model, seed, iml, parameters=size)
+            write_result(root, model, seed, table=_with_fresh(item_rows(iml), seed), parameters=size)
     write_failure(root, "convnet-s", 2)
     write_failure(root, "convnet-m", 0)
     for seed in (0, 1, 2):
@@ -57,6 +58,13 @@ def write_records(root: Path) -> None:
         for seed in (0, 1, 2):
             write_result(root, seed=seed, iml=0.2, entry=hostile, parameters=500 + index)
     (root / "<img src=x onerror=alert(1)>.json").write_text("{", encoding="utf-8")
+
+
+def _with_fresh(table: pl.DataFrame, right: int) -> pl.DataFrame:
+    """The table with four questions about what was defined under the fresh tag, some answered right."""
+    some = table.filter(pl.col("group") == "new_undefined").head(4)
+    answered = pl.Series("exact_match", [index < right for index in range(4)])
+    return pl.concat([table, some.with_columns(answered, group=pl.lit("new_fresh"), tag=pl.lit("fresh"))])
 
 
 def read(root: Path) -> tuple[list[Stored], Board, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import shlex
 import signal
@@ -89,7 +90,8 @@ def test_charts_hold_the_rows_and_nothing_else(tmp_path: Path) -> None:
     assert [(point["label"], point["value"]) for point in lifts if point["lift"] == "unreliable"] == [
         (row.model, row.lift_unreliable) for row in shown
     ]
-    assert not [point for point in lifts if point["lift"] == "fresh"], "these records have no fresh tag"
+    fresh = {point["label"]: point["value"] for point in lifts if point["lift"] == "fresh"}
+    assert fresh == {row.model: row.lift_fresh for row in shown if row.lift_fresh is not None} and len(fresh) == 4
 
 
 def test_families_never_look_alike() -> None:
@@ -203,3 +205,14 @@ def test_served_until_interrupted(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_the_speed_script_makes_records_of_which_a_page_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks" / "speed"))
+    importlib.import_module("pages").write_records(tmp_path, 6, 3)
+    stored, board, left_out = read(tmp_path)
+    assert (len(stored), left_out) == (18, [])
+    assert [(row.n_seeds, len(row.seeds)) for row in board.rows] == [(3, 3)] * 6
+    assert len({row.family for row in board.rows}) == 2 and len(board.families) == 1

@@ -30,6 +30,10 @@ def test_the_wheel_holds_the_declarations_and_its_commit(wheel: Path) -> None:
         info = json.loads(archive.read("iml_bench/_build_info.json"))
     for path in ("tasks/vision.yaml", "leaderboard/models/mlp-m.yaml", "benchmarks/smoke.yaml"):
         assert f"iml_bench/_data/{path}" in names
+    for folder in ("site/templates", "site/static"):
+        shipped = {f"iml_bench/{folder}/{file.name}" for file in (ROOT / "iml_bench" / folder).iterdir()}
+        assert shipped <= names and len(shipped) > 4
+    assert "iml_bench/_data/tasks/pictures/vision.png" in names
     head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     assert info["commit"] == (head.stdout.strip() or None)
 

@@ -73,10 +73,10 @@ def iml_by_parameters(rows: Sequence[Row], label: str) -> Spec:
     base = alt.Chart(alt.NamedData("models")).encode(x=x, color=color)
     seeds = alt.Chart(alt.NamedData("seeds")).encode(x=x, color=color)
     tooltip = ["model:N", "family:N", alt.Tooltip("parameters:Q", format=","), alt.Tooltip("score:N", title="IML")]
+    guess = next((row for row in rows if row.source == "reference:random" and row.iml_low is not None), None)
+    band = alt.Chart(alt.NamedData("random")).mark_rect(opacity=0.15, color="gray", aria=False)
     layers = [
-        alt.Chart(alt.NamedData("random"))
-        .mark_rect(opacity=0.15, color="gray", aria=False)
-        .encode(y="low:Q", y2="high:Q"),
+        *([band.encode(y="low:Q", y2="high:Q")] if guess else []),
         alt.Chart(alt.NamedData("zero")).mark_rule(strokeDash=[4, 3], aria=False).encode(y="iml:Q"),
         seeds.mark_point(filled=True, size=16, opacity=0.45, aria=False).encode(y="iml:Q"),
         base.mark_line(strokeWidth=1.25, opacity=0.7, aria=False).encode(y="iml:Q"),
@@ -96,11 +96,7 @@ def iml_by_parameters(rows: Sequence[Row], label: str) -> Spec:
             for row in models
             for value in row.by_seed().values()
         ],
-        random=[
-            {"low": row.iml_low, "high": row.iml_high}
-            for row in rows
-            if row.reference and row.source == "reference:random" and row.iml_low is not None
-        ],
+        random=[{"low": guess.iml_low, "high": guess.iml_high}] if guess else [],
         zero=[{"iml": 0}],
     )
 
