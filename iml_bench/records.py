@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
 
@@ -323,10 +323,15 @@ def _clear_leftovers(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def in_order(stored: Iterable[Stored]) -> list[Stored]:
+    """Records in an order that no path and no order of folders has a part in."""
+    return sorted(stored, key=lambda entry: (entry.record.key, entry.record.status, entry.record.timing.started))
+
+
 def latest_by_key(stored: Sequence[Stored]) -> dict[str, Stored]:
     """Records by cell key; where a key has several, a done one goes before a failed one."""
     result: dict[str, Stored] = {}
-    for entry in sorted(stored, key=lambda entry: entry.record.status == "done"):
+    for entry in sorted(in_order(stored), key=lambda entry: entry.record.status == "done"):
         result[entry.record.key] = entry
     return result
 

@@ -9,9 +9,8 @@ from making import item_rows, write_failure, write_result
 
 from iml_bench.board import Board, build_board
 from iml_bench.plan import LeaderboardTask
-from iml_bench.records import CurveReport, Store, Stored
+from iml_bench.records import CurveReport, Store, Stored, in_order
 from iml_bench.registry import MODELS, TASKS
-from iml_bench.site.contents import in_order
 from iml_bench.spec import ModelEntry, TaskSpec
 
 HOSTILE = (

@@ -147,9 +147,9 @@ def test_an_earlier_page_is_replaced_whole(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_failed_write_leaves_the_earlier_page(tmp_path: Path) -> None:
-    write_site({"iml-bench-site.txt": b"", "index.html": b"earlier"}, tmp_path / "page")
+    write_site({"index.html": b"earlier"}, tmp_path / "page")
     with pytest.raises(UsageError, match="cannot write"):
-        write_site({"iml-bench-site.txt": b"", "a": b"", "a/b": b""}, tmp_path / "page")
+        write_site({"a": b"", "a/b": b""}, tmp_path / "page")
     assert (tmp_path / "page" / "index.html").read_bytes() == b"earlier"
     assert [path.name for path in tmp_path.iterdir()] == ["page"]
 

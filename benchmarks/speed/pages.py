@@ -23,11 +23,11 @@ from iml_bench.board import build_board
 from iml_bench.board.words import NOT_MEASURED
 from iml_bench.design import STAGE1_GROUPS
 from iml_bench.provenance import collect as provenance
-from iml_bench.records import ItemFile, Record, Store, Timing
+from iml_bench.records import ItemFile, Record, Store, Timing, in_order
 from iml_bench.registry import TASKS
 from iml_bench.site.assets import vega
 from iml_bench.site.build import build_site
-from iml_bench.site.contents import collect, in_order, pairs
+from iml_bench.site.contents import collect, pairs
 from iml_bench.site.write import write_site
 from iml_bench.spec import CellSpec, ModelEntry, cell_key
 from iml_bench.stats import Scores

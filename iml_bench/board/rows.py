@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from iml_bench.records import Record, Stored, iterate_done
+from iml_bench.records import Record, Stored, in_order, iterate_done
 from iml_bench.spec import Spec, model_key, task_key
 from iml_bench.stats import SCORES, estimate, internalised, tiers
 
@@ -114,6 +114,7 @@ def normalise(iml: float, chance: float) -> float:
 
 def build_rows(stored: Sequence[Stored]) -> list[Row]:
     """One row for every model and task among the records, trained models by score, references last."""
+    stored = in_order(stored)
     cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
     failed: dict[tuple[str, str], list[int]] = defaultdict(list)
     for entry in iterate_done(stored):

@@ -26,7 +26,6 @@ def export(out: Out, records: Records = None) -> None:
     from iml_bench.site.assets import check_installed
 
     check_installed()
-    from iml_bench.site.build import MARKER
     from iml_bench.site.figures import draw
     from iml_bench.site.write import check_out, write_site
 
@@ -35,7 +34,6 @@ def export(out: Out, records: Records = None) -> None:
     board = read_board(stored)
     figures = {f"figures/{name}": content for name, content in draw(board.rows).items()}
     files = {**data_files(board), **figures, **_cards(board)}
-    files[MARKER] = b"Made by iml-bench leaderboard export; a later export replaces this folder.\n"
     write_site(files, out)
     sys.stdout.write(f"{len(files)} files in {out}\n")
 

@@ -78,7 +78,6 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 def _files(records: Sequence[Path] | None) -> dict[str, bytes]:
     from iml_bench.site.build import build_site
-    from iml_bench.site.contents import in_order
 
     stored, folders, problems = scan_records(records)
     for problem in problems:
@@ -86,7 +85,6 @@ def _files(records: Sequence[Path] | None) -> dict[str, bytes]:
     # On the page a file is named as it lies in its folder; where that lies on this machine is nobody's business.
     left_out = [_within(problem, folders) for problem in problems]
     entries = [listed.spec for listed in MODELS.list() if listed.spec is not None]
-    stored = in_order(stored)
     return build_site(read_board(stored), stored, entries, leaderboard_tasks(), left_out)
 
 

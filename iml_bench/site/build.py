@@ -12,17 +12,14 @@ from typing import Any, NamedTuple
 import jinja2
 import yaml
 
-from iml_bench.board import CEILING, Board, Row, words
+from iml_bench.board import CEILING, Board, Row, data_files, words
 from iml_bench.paths import data_root
 from iml_bench.plan import LeaderboardTask
-from iml_bench.records import ItemFile, Stored
+from iml_bench.records import ItemFile, Stored, in_order
 from iml_bench.site import assets, cells, charts
 from iml_bench.site.commands import reproduce
-from iml_bench.site.contents import Contents, Model, Setting, Task, collect, in_order, pairs, registered_as
+from iml_bench.site.contents import Contents, Model, Setting, Task, collect, pairs, registered_as
 from iml_bench.spec import ModelEntry
-
-MARKER = "iml-bench-site.txt"
-"""A file that says that a folder is such a page, and may be replaced by a later one."""
 
 # Nothing is loaded from elsewhere and nothing is sent; a script that slipped in as text could not run.
 POLICY = (
@@ -70,7 +67,7 @@ def build_site(
         files |= pages.model(model)
     for task in contents.tasks.values():
         files |= pages.task(task)
-    files[MARKER] = b"Made by iml-bench leaderboard build; a later build replaces this folder.\n"
+    files |= {f"data/{name}": content for name, content in data_files(board).items()}
     return files
 
 
@@ -240,7 +237,6 @@ class _Pages:
         """A task's page, and its picture where one is shipped."""
         spec = task.spec
         plain, given = spec.model_dump(mode="json"), spec.model_dump(mode="json", exclude_unset=True)
-        history: Mapping[int, str] = getattr(spec, "history", {})
         shipped = data_root() / "tasks" / "pictures"
         picture, examples = shipped / f"{spec.name}.png", shipped / f"{spec.name}.txt"
         files = {f"tasks/{task.slug}.png": picture.read_bytes()} if task.registered and picture.is_file() else {}
@@ -262,7 +258,7 @@ class _Pages:
             examples=examples.read_text(encoding="utf-8") if task.registered and examples.is_file() else None,
             facts=facts,
             groups=[(name, size) for name, size in spec.groups.model_dump().items() if size],
-            history=sorted(history.items()),
+            history=sorted(spec.history.items()),
             command=f"iml-bench run --task {spec.name} --model {spec.model} --seeds 5",
             specification=yaml.safe_dump(given, sort_keys=False, width=100, allow_unicode=True),
             chances={setting.key: _chance(setting) for setting in task.settings},

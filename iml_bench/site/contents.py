@@ -188,8 +188,3 @@ def _tasks(settings: Sequence[Setting], cells: Mapping[tuple[str, str], tuple[St
         )
         for name in names
     }
-
-
-def in_order(stored: Iterable[Stored]) -> list[Stored]:
-    """Records in an order that no path and no order of folders has a part in."""
-    return sorted(stored, key=lambda entry: (entry.record.key, entry.record.status, entry.record.timing.started))

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from iml_bench.errors import UsageError
-from iml_bench.site.build import MARKER
+
+MARKER = "iml-bench-site.txt"
+"""A file that says that a folder was written here, and may be replaced by a later one."""
 
 
 def check_out(out: Path) -> None:
@@ -22,7 +24,7 @@ def check_out(out: Path) -> None:
     if not out.is_dir() or out.is_symlink():
         raise UsageError(f"--out {str(out)!r} is not a folder; give one that is new or empty")
     if any(out.iterdir()) and not (out / MARKER).is_file():
-        raise UsageError(f"--out {str(out)!r} holds something else than an earlier page; give one that is new or empty")
+        raise UsageError(f"--out {str(out)!r} holds something else than an earlier one; give one that is new or empty")
 
 
 def write_site(files: Mapping[str, bytes], out: Path) -> None:
@@ -44,6 +46,7 @@ def write_site(files: Mapping[str, bytes], out: Path) -> None:
     new, old = made / "new", made / "old"
     try:
         new.mkdir()
+        (new / MARKER).write_text("Made by iml-bench leaderboard; a later build or export replaces this folder.\n")
         for name, content in files.items():
             path = new / name
             path.parent.mkdir(parents=True, exist_ok=True)
