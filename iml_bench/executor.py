@@ -89,14 +89,17 @@ def _in_workers(jobs: Sequence[Job], runtime: Runtime, workers: int, listen: Lis
     with context.Manager() as manager:
         events: Any = manager.Queue()
         pool = ProcessPool(max_workers=workers, context=context, initializer=_start_worker, initargs=(events,))
+        # Not "with pool": that would let every scheduled cell run to its end before an interrupt is heard.
         try:
-            with pool:
-                _check_all(pool, _distinct(jobs), runtime)
-                _schedule_all(pool, jobs, runtime, events, listen)
+            _check_all(pool, _distinct(jobs), runtime)
+            _schedule_all(pool, jobs, runtime, events, listen)
         except BaseException:
             pool.stop()
-            pool.join()
             raise
+        else:
+            pool.close()
+        finally:
+            pool.join()
 
 
 def _check_all(pool: ProcessPool, jobs: Sequence[Job], runtime: Runtime) -> None:

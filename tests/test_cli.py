@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -119,17 +120,23 @@ def test_a_killed_run_continues_to_the_same_records(
     assert _contents(tmp_path) == _contents(out)
 
 
-def test_an_interrupt_exits_130_with_the_command_to_continue(tmp_path: Path) -> None:
-    arguments = ["run", "--task", "vision", "--model", "mlp-xs", "--seeds", "2", "--out", str(tmp_path)]
-    arguments += ["--set", "recipe.stage1.steps=1000000"]  # so that it cannot have ended before the interrupt
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_interrupt_exits_130_with_the_command_to_continue(tmp_path: Path, workers: str) -> None:
+    arguments = ["run", "--task", "vision", "--model", "mlp-xs", "--seeds", "2", "--workers", workers]
+    arguments += ["--set", "recipe.stage1.steps=1000000"]  # hours: it cannot have ended before the interrupt
+    arguments += ["--out", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "iml_bench", *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    time.sleep(12)  # somewhere in the imports or the first cells; the answer is the same
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        time.sleep(12)  # somewhere in the imports or in stage 1; the answer is the same
+        os.killpg(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
-    assert f"--seeds 2 --out {tmp_path}" in stderr.splitlines()[-1]
+    assert f"--out {tmp_path}" in stderr.splitlines()[-1]
     assert "Traceback" not in stderr
 
 
