@@ -13,7 +13,10 @@ class BuildInfoHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
             return  # a checkout is asked itself
-        info = {"commit": self._git("rev-parse", "HEAD"), "dirty": self._git("status", "--porcelain") not in ("", None)}
+        info = {
+            "commit": self._git("rev-parse", "HEAD"),
+            "dirty": self._git("status", "--porcelain", "--", "iml_bench") not in ("", None),
+        }
         self._folder = tempfile.TemporaryDirectory()
         path = Path(self._folder.name) / "_build_info.json"
         path.write_text(json.dumps(info), encoding="utf-8")

@@ -43,7 +43,8 @@ class Provenance(Spec):
     commit: Line | None
     """Commit of this package's own checkout, or of the checkout its wheel was built from."""
     dirty: bool | None
-    """Whether that checkout had uncommitted changes, other than in its results; null where there is no commit."""
+    """Whether the package's own files had uncommitted changes; null where there is no commit. Tasks and entries stand
+    in the record themselves."""
     python: Line
     libraries: dict[Line, Line] = Field(max_length=100)
     platform: Line
@@ -84,8 +85,7 @@ def _revision() -> tuple[str | None, bool | None]:
         return None, None  # the package lies inside somebody else's checkout, or in none
     try:
         commit = _git("rev-parse", "HEAD")
-        # Records that are being written into the checkout change no answer.
-        return commit, bool(_git("status", "--porcelain", "--", ".", ":(exclude)leaderboard/results"))
+        return commit, bool(_git("status", "--porcelain", "--", "iml_bench"))
     except (OSError, subprocess.CalledProcessError):
         return None, None
 
