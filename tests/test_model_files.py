@@ -98,6 +98,7 @@ def test_a_type_that_does_not_exist_is_one_sentence() -> None:
     assert refusal("hf-config:gpt-neox").startswith(message)
     wrong = refusal("hf-config:llama?hiden_size=8")
     assert wrong.startswith("unknown option of llama 'hiden_size': did you mean 'hidden_size'?")
+    load("hf-config:gpt_neox?hidden_size=8&num_attention_heads=2&rotary_pct=0.5")  # known by another name
     assert refusal("hf-config:clip").startswith("model 'small' (hf-config:clip) cannot be made:")
     source = "hf-config:gpt_neox?hidden_size=15&num_attention_heads=4"
     assert refusal(source).startswith(f"model 'small' ({source}) cannot be made:")

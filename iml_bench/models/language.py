@@ -136,11 +136,12 @@ def _new_config(entry: ModelEntry, shape: TextShape) -> Any:
         **{key: value for key, value in source.options.items() if key not in LORA},
     }
     with _one_sentence(entry, "cannot be made"):
-        plain = AutoConfig.for_model(source.target)
-        for key in source.options.keys() - set(LORA):
-            if not hasattr(plain, key):  # transformers would keep it, and nothing would read it
-                raise unknown(f"option of {source.target}", key, plain.to_dict(), "the transformers documentation")
-        return AutoConfig.for_model(source.target, **options)
+        config, plain = AutoConfig.for_model(source.target, **options), AutoConfig.for_model(source.target)
+    for key in source.options.keys() - set(LORA):
+        # What it knows, under a new name or an old one, does not end as a field that the plain one lacks.
+        if key in config.to_dict() and not hasattr(plain, key):
+            raise unknown(f"option of {source.target}", key, plain.to_dict(), "the transformers documentation")
+    return config
 
 
 def _is_encoder_decoder(entry: ModelEntry) -> bool:
