@@ -9,7 +9,7 @@ from statistics import median
 from typing import NamedTuple
 
 from iml_bench.records import Record, Stored, iterate_done
-from iml_bench.spec import CellSpec, digest_of, identity, task_key
+from iml_bench.spec import CellSpec, model_key, task_key
 
 MEASURED, OTHERS, UNKNOWN = "measured", "from other models", "unknown"
 
@@ -43,7 +43,7 @@ class WallTimes:
         for stored in sources:
             cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
             for entry in iterate_done(list(stored)):
-                record, model = entry.record, _model_key(entry.record.cell)
+                record, model = entry.record, model_key(entry.record.cell)
                 if record.timing.seconds:
                     cells[task_key(record.cell), model].append(record)
                 if record.parameters is not None:
@@ -58,7 +58,7 @@ class WallTimes:
         all that are trained (or all reference learners, for one of those): the one with the most alike number
         of parameters where the model's is known from another task, else the median over models.
         """
-        known, model = self._known.get(task_key(cell), {}), _model_key(cell)
+        known, model = self._known.get(task_key(cell), {}), model_key(cell)
         if model in known:
             return Estimate(known[model].seconds, MEASURED)
         others = [other for other in known.values() if other.reference == cell.model.is_reference]
@@ -80,10 +80,6 @@ def total_seconds(estimates: Iterable[Estimate], workers: int) -> float | None:
     """
     seconds = [estimate.seconds for estimate in estimates if estimate.seconds is not None]
     return max(sum(seconds) / workers, *seconds) if seconds else None
-
-
-def _model_key(cell: CellSpec) -> str:
-    return digest_of(identity(cell)["model"])
 
 
 def _timed(records: list[Record]) -> _Timed:

@@ -3,7 +3,7 @@
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
 from iml_bench.board.rows import CEILING, Interval, Row, build_rows, task_label
-from iml_bench.board.summary import Absent, Board, Overall, Slope, build_board
+from iml_bench.board.summary import Absent, Board, Overall, Slope, build_board, fits
 
 __all__ = [
     "CEILING",
@@ -18,6 +18,7 @@ __all__ = [
     "build_rows",
     "compare_models",
     "data_files",
+    "fits",
     "model_index",
     "task_label",
     "to_csv",

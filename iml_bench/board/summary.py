@@ -89,7 +89,8 @@ def build_board(stored: Sequence[Stored], entries: Iterable[ModelEntry], require
     )
 
 
-def _fits(row: Row, task: LeaderboardTask) -> bool:
+def fits(row: Row, task: LeaderboardTask) -> bool:
+    """Whether a row is of a task that the board asks for, as it asks for it."""
     if task.task_key is not None and row.task_key != task.task_key:
         return False
     return (row.task, row.task_version, row.changes) == (task.task, task.version, task.changes)
@@ -119,7 +120,7 @@ def _overall(rows: Sequence[Row], required: Sequence[LeaderboardTask]) -> list[O
     found = []
     for (modality, _), own in by_model.items():
         tasks = [task for task in required if task.modality == modality]
-        rows_of = {_label(task): next((row for row in own if _fits(row, task)), None) for task in tasks}
+        rows_of = {_label(task): next((row for row in own if fits(row, task)), None) for task in tasks}
         lacks = {_label(task): _lacks(rows_of[_label(task)], task) for task in tasks}
         missing = {label: why for label, why in lacks.items() if why is not None}
         if len(missing) == len(tasks):
@@ -192,7 +193,7 @@ def _absent(rows: Sequence[Row], entries: Iterable[ModelEntry], required: Sequen
         for task in required:
             if entry.modality not in ("any", task.modality):
                 continue
-            why = _lacks(next((row for row in own if _fits(row, task)), None), task)
+            why = _lacks(next((row for row in own if fits(row, task)), None), task)
             if why is not None:
                 found.append(
                     Absent(task=_label(task), model=entry.name, family=entry.family, reason=why + _needs(entry))

@@ -84,9 +84,9 @@ def group(name: str, value: Interval) -> Cell:
     return Cell(f"exact_match.{name}", words.share(value.mean), value.mean, after, value.low, value.high)
 
 
-def plain(column: str, value: float | None, digits: int = 2) -> Cell:
+def plain(column: str, value: float | None) -> Cell:
     """A single number of a record or a comparison, with its sign."""
-    return Cell(column, words.signed(value, digits), value, order=_order(value))
+    return Cell(column, words.signed(value), value, order=_order(value))
 
 
 def _order(value: float | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from iml_bench.board import Row
-from iml_bench.spec import FROM_FILE, ModelEntry, TaskSpec
+from iml_bench.spec import FROM_FILE, ModelEntry, TaskSpec, show_seeds
 from iml_bench.spec.base import read_value
 
 
@@ -39,9 +39,8 @@ def seeds(wanted: Sequence[int]) -> str:
     """What ``--seeds`` takes for these, as short as it gets: ``5``, ``3-7``, ``1,4``."""
     if list(wanted) == list(range(len(wanted))):
         return str(len(wanted))
-    if list(wanted) == list(range(wanted[0], wanted[-1] + 1)):
-        return f"{wanted[0]}-{wanted[-1]}"
-    return ",".join(map(str, wanted))
+    shown = show_seeds(wanted)
+    return f"{shown}-{shown}" if shown.isdigit() else shown  # a number alone would say how many
 
 
 def _settings(changes: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from iml_bench.board import Board, Row, Versus, versus, with_holm
+from iml_bench.board import Board, Row, Versus, fits, versus, with_holm
 from iml_bench.plan import LeaderboardTask
 from iml_bench.records import Stored, latest_by_key
 from iml_bench.registry import TASKS
@@ -27,7 +27,6 @@ class Setting(NamedTuple):
     references: tuple[Row, ...]
     wanted: tuple[int, ...]
     """The seeds of a complete row: those that the board asks for, else all that any trained model has."""
-    required: bool
 
 
 class Model(NamedTuple):
@@ -123,12 +122,10 @@ def _settings(rows: Iterable[Row], required: Sequence[LeaderboardTask]) -> tuple
     for row in rows:
         by_task[row.task_key].append(row)
     slugs = unique_slugs({key: own[0].label for key, own in by_task.items()})
-    order = {(task.task, task.version, str(dict(task.changes))): i for i, task in enumerate(required)}
-    asked = [tuple(task.seeds) for task in required]
     found = []
     for key, own in by_task.items():
         sample = own[0]
-        place = order.get((sample.task, sample.task_version, str(sample.changes)))
+        place = next((index for index, task in enumerate(required) if fits(sample, task)), None)
         trained = [row for row in own if not row.reference]
         readable = [row for row in trained if row.internalised and row.iml is not None]
         setting = Setting(
@@ -138,8 +135,9 @@ def _settings(rows: Iterable[Row], required: Sequence[LeaderboardTask]) -> tuple
             task=sample.task,
             ranked=(*readable, *(row for row in trained if row not in readable)),
             references=tuple(row for row in own if row.reference),
-            wanted=asked[place] if place is not None else tuple(sorted({s for row in trained for s in row.seeds})),
-            required=place is not None,
+            wanted=required[place].seeds
+            if place is not None
+            else tuple(sorted({s for row in trained for s in row.seeds})),
         )
         # The board's own tasks first, then tasks as they stand, then what was changed in them.
         found.append(((place is None, place or 0, len(sample.changes), -len(trained), setting.label, key), setting))

@@ -13,7 +13,7 @@ import numpy as np
 from iml_bench.errors import shown
 from iml_bench.plan import leaderboard_tasks
 from iml_bench.records import Record, Stored
-from iml_bench.spec import NAMED, digest_of, identity, task_key
+from iml_bench.spec import NAMED, model_key, task_key
 
 if TYPE_CHECKING:
     import polars as pl
@@ -103,4 +103,4 @@ def coverage(new: Sequence[Stored], others: Sequence[Stored]) -> Iterator[tuple[
 
 
 def _row(record: Record) -> tuple[str, str]:
-    return task_key(record.cell), digest_of(identity(record.cell)["model"])
+    return task_key(record.cell), model_key(record.cell)
