@@ -16,8 +16,8 @@ import yaml
 
 from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.paths import data_root
-from iml_bench.reading import read_bytes
-from iml_bench.spec import ModelEntry, Spec, SuiteSpec, TaskSpec, parse
+from iml_bench.spec import OUTSIDE_KEY, ModelEntry, Spec, SuiteSpec, TaskSpec, apply_overrides, changes, parse
+from iml_bench.untrusted import read_bytes
 
 S = TypeVar("S", bound=Spec)
 
@@ -133,3 +133,31 @@ def _package(point: EntryPoint) -> str:
 TASKS = Registry("task", TaskSpec, "tasks", "iml-bench tasks")
 MODELS = Registry("model", ModelEntry, "leaderboard/models", "iml-bench models")
 SUITES = Registry("suite", SuiteSpec, "benchmarks", "iml-bench suite list")
+
+
+def changes_of(task: TaskSpec, registered: TaskSpec | None = None) -> dict[str, Any]:
+    """How a task differs from the registered one, as ``Record.changes`` and every table say it.
+
+    ``{"setting": "small", ...}`` with what differs from the small setting, where that is less than what
+    differs from the task itself; so that the same task is always called the same, however it was asked for.
+    Where the data come from (``world.source``) and what is no part of the identity is no change.
+
+    Args:
+        task: as it is run, or as a record has it.
+        registered: what it is compared with; by default the task that is registered under its name.
+
+    Raises:
+        UsageError: when no task is registered under that name.
+    """
+    registered = registered or TASKS.get(task.name)
+    full = _difference(task, registered)
+    if registered.small:
+        from_small = _difference(task, apply_overrides(registered, registered.small))
+        if len(from_small) < len(full):
+            return {"setting": "small", **from_small}
+    return full
+
+
+def _difference(task: TaskSpec, other: TaskSpec) -> dict[str, Any]:
+    outside = {path.removeprefix("task.") for path in OUTSIDE_KEY} | {"world.source"}
+    return {path: value for path, value in changes(task, other).items() if path not in outside}

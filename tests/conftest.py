@@ -11,7 +11,7 @@ from hypothesis import settings
 from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides
 
 if TYPE_CHECKING:
-    from iml_bench.cell import Setting
+    from iml_bench.run.cell import Setting
 
 settings.register_profile("iml", max_examples=30, deadline=None, derandomize=True, database=None)
 settings.load_profile("iml")
@@ -97,8 +97,8 @@ def make_setting() -> Callable[..., Setting]:
     """The data side of a cell on the CPU; keyword arguments are overrides with ``__`` for the dots."""
     import torch
 
-    from iml_bench.cell import Setting
-    from iml_bench.render import Form
+    from iml_bench.modalities import Form
+    from iml_bench.run.cell import Setting
     from iml_bench.runtime import Runtime
 
     torch.set_num_threads(1)

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from iml_bench.cell import ITEM_SCHEMA
 from iml_bench.paths import data_root
-from iml_bench.plan import changes_of, find_model
-from iml_bench.provenance import collect
-from iml_bench.records import Record, Store, Stored, Timing, read_record
-from iml_bench.registry import TASKS
+from iml_bench.records import Record, Store, Stored, Timing, read_record, this_provenance
+from iml_bench.registry import TASKS, changes_of
+from iml_bench.run.cell import ITEM_SCHEMA
+from iml_bench.run.job import Job, run_job
 from iml_bench.runtime import Runtime
+from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides, cell_key, changes
 from iml_bench.streams import Streams
-from iml_bench.work import Job, run_job
 
 CPU = Runtime(device="cpu")
 RESULTS = data_root() / "leaderboard" / "results"
@@ -90,7 +89,7 @@ def _draft(cell: CellSpec) -> dict[str, Any]:
         "changes": changes(cell.task, registered),
         "smoke": False,
         "streams": Streams(cell.seed).as_dict(),
-        "provenance": collect("cpu", 1, 1),
+        "provenance": this_provenance("cpu", 1, 1),
         "timing": Timing(started="2026-01-01T00:00:00+00:00", ended="2026-01-01T00:01:00+00:00", seconds={}),
     }
 

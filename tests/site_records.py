@@ -7,8 +7,7 @@ from pathlib import Path
 import polars as pl
 from making import item_rows, write_failure, write_result
 
-from iml_bench.board import Board, build_board
-from iml_bench.plan import LeaderboardTask
+from iml_bench.board import Board, LeaderboardTask, build_board
 from iml_bench.records import CurveReport, Store, Stored, in_order
 from iml_bench.registry import MODELS, TASKS
 from iml_bench.spec import ModelEntry, TaskSpec

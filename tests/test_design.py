@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
-from iml_bench.design import GROUPS, NEW_GROUPS, NONE, STAGE1_GROUPS, TAGS, Design, build_design, derangement
 from iml_bench.errors import UsageError
+from iml_bench.protocols.two_stage.design import (
+    GROUPS,
+    NEW_GROUPS,
+    NONE,
+    STAGE1_GROUPS,
+    TAGS,
+    Design,
+    build_design,
+    derangement,
+)
 from iml_bench.spec import TaskSpec, n_false
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, build_world

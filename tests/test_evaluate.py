@@ -10,9 +10,9 @@ import pytest
 import torch
 from making import CPU, small_cell
 
-from iml_bench import evaluate
-from iml_bench.cell import prepare
-from iml_bench.evaluate import answer_questions
+from iml_bench.learners import answers
+from iml_bench.learners.answers import answer_questions
+from iml_bench.run.cell import prepare
 from iml_bench.spec import CellSpec
 
 
@@ -23,7 +23,7 @@ def _trained(model: str, steps: int, **overrides: Any) -> tuple[Any, Any]:
     return setting, learner
 
 
-def _ask(setting: Any, learner: Any, feed: Any) -> evaluate.Answers:
+def _ask(setting: Any, learner: Any, feed: Any) -> answers.Answers:
     return answer_questions(learner, feed, setting.renderer, np.random.default_rng(0), torch.device("cpu"))
 
 
@@ -36,7 +36,7 @@ def test_one_teacher_forced_pass_equals_greedy_generation(model: str, spelling: 
     feed = setting.renderer.feed(type(feed.examples)(*(column[questions] for column in feed.examples)), evaluation=True)
     answers = _ask(setting, learner, feed)
 
-    tokenizer, body = setting.renderer.reading.tokenizer, learner.model.body
+    tokenizer, body = setting.renderer.codec.tokenizer, learner.model.body
     generated = []
     for given, rest in feed.texts:
         prompt = tokenizer(given, add_special_tokens=False, return_tensors="pt")
@@ -58,7 +58,7 @@ def test_log_likelihood_is_the_sum_over_the_answers_tokens() -> None:
     setting, learner = _trained("neox-xs", 20)
     feed = setting.question_feed(1)
     answers = _ask(setting, learner, feed)
-    tokenizer = setting.renderer.reading.tokenizer
+    tokenizer = setting.renderer.codec.tokenizer
     for row, (given, rest) in enumerate(feed.texts[:5]):
         ids = tokenizer(given + rest, add_special_tokens=False, return_tensors="pt")["input_ids"]
         start = len(tokenizer(given, add_special_tokens=False)["input_ids"])
@@ -71,7 +71,7 @@ def test_log_likelihood_is_the_sum_over_the_answers_tokens() -> None:
 def test_questions_are_answered_alike_in_any_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     setting, learner = _trained("neox-xs", 20)
     whole = _ask(setting, learner, setting.question_feed(1))
-    monkeypatch.setattr(evaluate, "LARGEST_BATCH", 3)
+    monkeypatch.setattr(answers, "LARGEST_BATCH", 3)
     pieces = _ask(setting, learner, setting.question_feed(1))
     assert whole.exact_match.tolist() == pieces.exact_match.tolist()
     assert np.allclose(whole.log_likelihood, pieces.log_likelihood, atol=1e-5)

@@ -13,10 +13,10 @@ import torch
 from making import small_task
 from sources import people_file, works_file
 
-from iml_bench.cell import Setting
-from iml_bench.design import FOLDS, GROUPS, NEW_GROUPS, NONE, STAGE1_GROUPS, TAGS, phases
+from iml_bench.modalities import TextRenderer
+from iml_bench.protocols.two_stage.design import FOLDS, GROUPS, NEW_GROUPS, NONE, STAGE1_GROUPS, TAGS, phases
 from iml_bench.registry import TASKS
-from iml_bench.render import TextRenderer
+from iml_bench.run.cell import Setting
 from iml_bench.runtime import Runtime
 from iml_bench.spec import ORDERS, TaskSpec
 
@@ -379,10 +379,10 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "overrides"), VARIANTS, ids=lambda value: str(value))
 def test_the_tasks_own_tokenizer_knows_every_word_of_every_text(name: str, overrides: dict[str, Any]) -> None:
     setting = put_together(small_task(name, **overrides), seed=3)
-    reading = renderer_of(setting).reading
+    codec = renderer_of(setting).codec
     texts = sorted(set(everything(setting)))
-    for (given, rest), encoded in zip(texts, reading.encode(texts), strict=True):
-        words = reading.tokenizer.convert_ids_to_tokens([*encoded.given, *encoded.rest])
+    for (given, rest), encoded in zip(texts, codec.encode(texts), strict=True):
+        words = codec.tokenizer.convert_ids_to_tokens([*encoded.given, *encoded.rest])
         assert "<unk>" not in words
         assert "".join(words).split("\n") == "".join((given + rest).split(" ")).split("\n")
 
@@ -392,5 +392,5 @@ def test_the_tasks_own_tokenizer_knows_every_word_of_every_text(name: str, overr
 def test_a_model_is_made_for_the_longest_text_of_either_fold(tags: str, in_context: bool) -> None:
     for seed in range(20):
         setting = people(seed, render__tags=tags, render__in_context=in_context, stages=1)
-        encoded = renderer_of(setting).reading.encode(everything(setting))
+        encoded = renderer_of(setting).codec.encode(everything(setting))
         assert setting.shape().max_length == max(len(given) + len(rest) - 1 for given, rest in encoded)  # type: ignore[union-attr]

@@ -13,13 +13,12 @@ import torch
 from making import CPU, small_cell, small_task
 from sources import people_file
 
-from iml_bench import evaluate
-from iml_bench.cell import Setting, prepare, run_cell
-from iml_bench.design import Examples
-from iml_bench.evaluate import Answers, answer_questions, generate_answers, normalised
+from iml_bench.learners.answers import Answers, answer_questions, generate_answers, normalised
+from iml_bench.modalities import TextRenderer
+from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.models import generate
-from iml_bench.render import TextRenderer
-from iml_bench.render.text_feed import TextFeed
+from iml_bench.protocols.two_stage.design import Examples
+from iml_bench.run.cell import Setting, prepare, run_cell
 from iml_bench.runtime import Runtime
 
 T5 = "hf-config:t5?d_ff=64&d_kv=16&d_model=32&num_heads=2&num_layers=2"
@@ -100,15 +99,15 @@ def test_one_pass_finds_the_same_answers_right_as_generation(
 def test_what_is_generated_is_the_greedy_choice_token_by_token(trained: Callable[..., Trained]) -> None:
     for model, steps in ((NEOX, 150), (T5, 200)):
         setting, learner, feed = trained("text", model, 0, steps)
-        reading, body = renderer_of(setting).reading, learner.model.body
+        codec, body = renderer_of(setting).codec, learner.model.body
         prompts = feed.prompts()[:40]
-        said = learner.generate(prompts, reading, 3)
+        said = learner.generate(prompts, codec, 3)
         for prompt, ids in zip(prompts, said, strict=True):
             expected: list[int] = []
-            while len(expected) < 3 and expected[-1:] != [reading.line_end]:
-                shown = {"input_ids": torch.tensor([prompt if reading.encoder_decoder else prompt + expected])}
-                if reading.encoder_decoder:
-                    shown["decoder_input_ids"] = torch.tensor([[reading.start, *expected]])
+            while len(expected) < 3 and expected[-1:] != [codec.line_end]:
+                shown = {"input_ids": torch.tensor([prompt if codec.encoder_decoder else prompt + expected])}
+                if codec.encoder_decoder:
+                    shown["decoder_input_ids"] = torch.tensor([[codec.start, *expected]])
                 with torch.no_grad():
                     expected.append(int(body(**shown).logits[0, -1].argmax()))
             assert ids == expected
@@ -117,27 +116,27 @@ def test_what_is_generated_is_the_greedy_choice_token_by_token(trained: Callable
 @pytest.mark.parametrize("model", [NEOX, T5], ids=["causal", "encoder-decoder"])
 def test_generation_stops_at_the_line_end_however_long_it_may_be(model: str, trained: Callable[..., Trained]) -> None:
     setting, learner, feed = trained("text", model, 0, 150 if model == NEOX else 200)
-    reading = renderer_of(setting).reading
-    short, long = (learner.generate(feed.prompts()[:200], reading, longest) for longest in (3, 9))
-    ended = [ids for ids in long if ids[-1] == reading.line_end]
+    codec = renderer_of(setting).codec
+    short, long = (learner.generate(feed.prompts()[:200], codec, longest) for longest in (3, 9))
+    ended = [ids for ids in long if ids[-1] == codec.line_end]
     assert len(ended) > 100
-    assert all(reading.line_end not in ids[:-1] for ids in long)
-    assert all(len(ids) == 9 for ids in long if ids[-1] != reading.line_end)
+    assert all(codec.line_end not in ids[:-1] for ids in long)
+    assert all(len(ids) == 9 for ids in long if ids[-1] != codec.line_end)
     assert [ids[:3] for ids in long] == short
 
 
 def test_what_stands_after_the_end_of_a_line_is_cut() -> None:
     """In one batch answers end at different places; a model of its own makes up what follows."""
-    reading = renderer_of(Setting(small_task("text"), 0, DEVICE, CPU)).reading
-    end = reading.line_end
+    codec = renderer_of(Setting(small_task("text"), 0, DEVICE, CPU)).codec
+    end = codec.line_end
     seen: list[Any] = []
 
     def body(**given: Any) -> torch.Tensor:
         seen.append(given)
-        rest = torch.tensor([[7, end, 8, 9], [7, 8, end, reading.pad], [7, 8, 9, 10], [end, end, 7, 8]])
+        rest = torch.tensor([[7, end, 8, 9], [7, 8, end, codec.pad], [7, 8, 9, 10], [end, end, 7, 8]])
         return torch.cat([given["input_ids"], rest], dim=1)
 
-    said = generate(SimpleNamespace(generate=body), [[4, 5], [4, 6], [5, 5], [6, 6]], reading, 4, DEVICE)
+    said = generate(SimpleNamespace(generate=body), [[4, 5], [4, 6], [5, 5], [6, 6]], codec, 4, DEVICE)
     assert said == [[7, end], [7, 8, end], [7, 8, 9, 10], [end]]
     (given,) = seen
     assert given["attention_mask"].tolist() == [[1, 1]] * 4
@@ -155,9 +154,9 @@ def test_prompts_of_different_lengths_are_each_answered_as_alone(
     longest = int((feed.tokens.decoded - feed.tokens.first).max()) + 1
     whole = generate_answers(learner, feed, renderer, answers)
     for row in range(0, len(prompts), 17):
-        (alone,) = learner.generate([prompts[row]], renderer.reading, longest)
+        (alone,) = learner.generate([prompts[row]], renderer.codec, longest)
         assert whole.predicted[row] == renderer.spell(alone)
-    monkeypatch.setattr(evaluate, "LARGEST_BATCH", 5)
+    monkeypatch.setattr(answers, "LARGEST_BATCH", 5)
     batches: list[list[list[int]]] = []
 
     def noting(batch: list[list[int]], *more: Any) -> list[list[int]]:
@@ -215,9 +214,9 @@ class Parrot:
 
     @staticmethod
     def ids(renderer: TextRenderer, text: str) -> list[int]:
-        return renderer.reading.encode([("x", f" {text}\n")])[0].rest
+        return renderer.codec.encode([("x", f" {text}\n")])[0].rest
 
-    def generate(self, prompts: list[list[int]], reading: Any, longest: int) -> list[list[int]]:
+    def generate(self, prompts: list[list[int]], codec: Any, longest: int) -> list[list[int]]:
         return [self.said[tuple(prompt)][:longest] for prompt in prompts]
 
 
@@ -288,10 +287,10 @@ def test_an_answer_that_does_not_end_is_wrong() -> None:
 
 
 def test_an_answer_is_spelled_up_to_the_end_of_its_line() -> None:
-    reading = renderer_of(Setting(small_task("text"), 0, DEVICE, CPU)).reading
-    (_, one), (_, two) = reading.encode([("", " red\n"), ("", " Oslo\n")])
-    assert reading.spell(one) == "red"
-    assert reading.spell([*one, *two]) == "red"
+    codec = renderer_of(Setting(small_task("text"), 0, DEVICE, CPU)).codec
+    (_, one), (_, two) = codec.encode([("", " red\n"), ("", " Oslo\n")])
+    assert codec.spell(one) == "red"
+    assert codec.spell([*one, *two]) == "red"
 
 
 def test_reference_learners_are_not_asked_to_write() -> None:

@@ -24,12 +24,11 @@ from hypothesis import strategies as st
 from making import command, write_result
 from rich.console import Console
 
-from iml_bench.board import build_board
+from iml_bench.board import build_board, leaderboard_tasks
 from iml_bench.cli.tables import print_rows
 from iml_bench.paths import data_root
-from iml_bench.plan import changes_of, leaderboard_tasks
 from iml_bench.records import SCHEMA_VERSION, Store
-from iml_bench.registry import MODELS, TASKS
+from iml_bench.registry import MODELS, TASKS, changes_of
 from iml_bench.runtime import Runtime
 from iml_bench.site.build import build_site
 from iml_bench.spec import CellSpec, apply_overrides, cell_key

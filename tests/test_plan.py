@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from iml_bench.errors import UsageError
-from iml_bench.plan import REFERENCES, Request, find_model, plan
 from iml_bench.registry import TASKS
+from iml_bench.run.job import Job
+from iml_bench.run.plan import REFERENCES, Request, plan
+from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, ModelEntry, apply_overrides, cell_key
-from iml_bench.work import Job
 
 OUT = Path("results")
 

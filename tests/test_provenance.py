@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from iml_bench import provenance
+from iml_bench.records import provenance
 
 
 @pytest.fixture

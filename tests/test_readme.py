@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from iml_bench.board import build_board
+from iml_bench.board import build_board, leaderboard_tasks
 from iml_bench.board.words import count, score, signed, with_interval
 from iml_bench.paths import data_root
-from iml_bench.plan import leaderboard_tasks
 from iml_bench.records import Store
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

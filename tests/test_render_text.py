@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from iml_bench.cell import Setting
-from iml_bench.design import NONE
-from iml_bench.render import Rows, TextRenderer
-from iml_bench.render.tokens import PAD, isolate_random_strings, word_tokenizer
+from iml_bench.modalities import Indices, TextRenderer
+from iml_bench.modalities.text.tokens import PAD, isolate_random_strings, word_tokenizer
+from iml_bench.protocols.two_stage.design import NONE
+from iml_bench.run.cell import Setting
 from iml_bench.spec import TaskSpec
 
 Make = Callable[..., Setting]
@@ -27,11 +27,11 @@ def renderer_of(setting: Setting) -> TextRenderer:
 def shown(feed: Any, *rows: int) -> Any:
     """A batch of these rows, or of all."""
     host = np.array(rows or range(len(feed.examples)), dtype=np.int64)
-    return feed.batch(Rows.of(host, torch.device("cpu")), torch.zeros(len(host), 0))
+    return feed.batch(Indices.of(host, torch.device("cpu")), torch.zeros(len(host), 0))
 
 
 def tokenizer_of(setting: Setting) -> Any:
-    return renderer_of(setting).reading.tokenizer
+    return renderer_of(setting).codec.tokenizer
 
 
 def tokens(setting: Setting, ids: torch.Tensor) -> list[str]:
@@ -168,7 +168,7 @@ def test_a_kept_position_predicts_its_target(text_task: TaskSpec, make_setting: 
     row, position = batch.inputs["keep"] // ids.shape[1], batch.inputs["keep"] % ids.shape[1]
     inside = position + 1 < torch.from_numpy(feed.lengths)[row]
     assert (ids[row[inside], position[inside] + 1] == batch.targets[inside]).all()
-    assert (batch.targets[~inside] == feed.reading.line_end).all(), "only the last token of a text is not shown"
+    assert (batch.targets[~inside] == feed.codec.line_end).all(), "only the last token of a text is not shown"
 
 
 def test_an_answer_is_the_value_and_its_line_end(text_task: TaskSpec, make_setting: Make) -> None:
@@ -191,7 +191,7 @@ def test_padding_is_on_the_right_and_is_never_scored(text_task: TaskSpec, make_s
     assert not padded.all(dim=0).any(), "a column that is padding everywhere"
     assert (padded[:, 1:] | ~padded[:, :-1]).all(), "a token after padding"
     assert not padded.flatten()[batch.inputs["keep"]].any()
-    assert feed.reading.pad not in batch.targets
+    assert feed.codec.pad not in batch.targets
 
 
 @pytest.mark.parametrize("padding", ["<pad>", None])

@@ -16,13 +16,13 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from iml_bench.cell import Setting
-from iml_bench.design import NONE
 from iml_bench.errors import UsageError
+from iml_bench.modalities import Indices, VisionRenderer, draw_noise
+from iml_bench.modalities.vision.digits import DigitBank, load_banks
+from iml_bench.modalities.vision.renderer import VisionFeed
+from iml_bench.protocols.two_stage.design import NONE
 from iml_bench.registry import TASKS
-from iml_bench.render import Rows, VisionRenderer, draw_noise
-from iml_bench.render.digits import DigitBank, load_banks
-from iml_bench.render.vision import VisionFeed
+from iml_bench.run.cell import Setting
 from iml_bench.runtime import Runtime
 from iml_bench.spec import DigitGridRender, TaskSpec, apply_overrides
 from iml_bench.streams import Streams
@@ -119,8 +119,8 @@ def test_the_three_tags_differ(vision_task: TaskSpec, make_setting: Make) -> Non
         assert len(np.unique(strips.reshape(3, -1), axis=0)) == 3
 
 
-def rows_of(rows: Iterable[int]) -> Rows:
-    return Rows.of(np.array(list(rows), dtype=np.int64), torch.device("cpu"))
+def rows_of(rows: Iterable[int]) -> Indices:
+    return Indices.of(np.array(list(rows), dtype=np.int64), torch.device("cpu"))
 
 
 def test_a_batch_has_the_documented_shapes_types_and_range(vision_task: TaskSpec, make_setting: Make) -> None:
@@ -251,7 +251,7 @@ def test_both_folds_show_the_same_digits_under_exchanged_tags(vision_task: TaskS
 def test_the_bank_is_the_same_whatever_the_processor_can_do() -> None:
     program = (
         "import hashlib\n"
-        "from iml_bench.render.digits import load_banks\n"
+        "from iml_bench.modalities.vision.digits import load_banks\n"
         "from iml_bench.spec import DigitGridRender\n"
         "from iml_bench.streams import Streams\n"
         "banks = load_banks(DigitGridRender(), Streams(0), None)\n"

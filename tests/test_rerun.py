@@ -47,7 +47,7 @@ def test_a_cell_that_gives_another_score_is_refused(tmp_path: Path, short_run: P
 def test_every_bit_counts_on_the_same_code_and_machine(
     tmp_path: Path, short_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iml_bench import provenance
+    from iml_bench.records import provenance
 
     monkeypatch.setattr(provenance, "_revision", lambda: ("a" * 40, False))
     one = sorted(Store(short_run).scan()[0])[0]

@@ -11,9 +11,20 @@ import iml_bench
 
 PACKAGE = Path(iml_bench.__file__).parent
 ROOMS = (
-    *("errors", "paths", "reading", "gguf", "spec", "registry", "streams", "worlds", "design", "runtime", "render"),
-    *("models", "order", "train", "evaluate", "reference", "stats", "provenance", "cell", "records", "work", "plan"),
-    *("walltime", "executor", "board", "site", "checks", "picture", "submit", "cli", "__main__"),
+    *(
+        "errors",
+        "paths",
+        "untrusted",
+        "streams",
+        "runtime",
+        "extensions",
+        "spec",
+        "registry",
+        "sources",
+        "worlds",
+        "protocols",
+    ),
+    *("modalities", "models", "stats", "learners", "records", "run", "board", "site", "submit", "cli", "__main__"),
 )
 
 

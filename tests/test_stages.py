@@ -17,14 +17,14 @@ import pytest
 import torch
 from making import CPU, item_rows, small_cell, write_result
 
-from iml_bench import cell as protocol
 from iml_bench.board import build_rows
-from iml_bench.cell import CellOutcome, Setting, run_cell
 from iml_bench.records import Store, columns_of, read_record
 from iml_bench.registry import TASKS
+from iml_bench.run import cell as protocol
+from iml_bench.run.cell import CellOutcome, Setting, run_cell
+from iml_bench.run.job import Job, run_job
 from iml_bench.spec import CellSpec
 from iml_bench.stats import exact_matches, score_items
-from iml_bench.work import Job, run_job
 
 Asked = dict[tuple[int, int, str], int]
 IN_CONTEXT = {"stages": 1, "render__in_context": True}

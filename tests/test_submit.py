@@ -29,9 +29,8 @@ from making import (
 import iml_bench
 from iml_bench.errors import UsageError
 from iml_bench.paths import PACKAGE, data_root
-from iml_bench.plan import changes_of
 from iml_bench.records import Store, Stored, read_items, read_record
-from iml_bench.registry import MODELS, TASKS
+from iml_bench.registry import MODELS, TASKS, changes_of
 from iml_bench.spec import entry_from_source
 from iml_bench.submit import (
     Check,

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from making import command, write_failure, write_result
 
-from iml_bench.plan import REFERENCES
 from iml_bench.records import Timing
 from iml_bench.registry import SUITES, TASKS
+from iml_bench.run.plan import REFERENCES
+from iml_bench.run.walltime import MEASURED, UNKNOWN
 from iml_bench.spec import apply_overrides
-from iml_bench.walltime import MEASURED, UNKNOWN
 
 
 def suite_file(folder: Path, *grids: dict[str, Any]) -> str:
@@ -175,7 +175,7 @@ def test_showing_and_planning_import_no_torch(tmp_path: Path) -> None:
             "from iml_bench.cli.app import main\n"
             "try: main()\n"
             "except SystemExit as end: assert not end.code\n"
-            "from iml_bench.plan import leaderboard_tasks\n"
+            "from iml_bench.run.plan import leaderboard_tasks\n"
             "assert leaderboard_tasks()\n"
             "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
         )

@@ -9,11 +9,15 @@ import pytest
 from making import small_task
 from pydantic import ValidationError
 
+from iml_bench.board import leaderboard_tasks
 from iml_bench.errors import UsageError
 from iml_bench.paths import data_root
-from iml_bench.plan import REFERENCES, Request, changes_of, find_model, leaderboard_tasks, plan, suite_requests
 from iml_bench.records import Store
-from iml_bench.registry import SUITES, TASKS
+from iml_bench.registry import SUITES, TASKS, changes_of
+from iml_bench.run.job import Job
+from iml_bench.run.plan import REFERENCES, Request, plan
+from iml_bench.run.suites import suite_requests
+from iml_bench.sources import find_model
 from iml_bench.spec import (
     Grid,
     ModelEntry,
@@ -26,7 +30,6 @@ from iml_bench.spec import (
     task_key,
     vary_model,
 )
-from iml_bench.work import Job
 
 OUT = Path("results")
 

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import entry, write_failure, write_result
 
-from iml_bench.board import Board, build_board, model_index, to_csv, to_table
-from iml_bench.plan import LeaderboardTask
+from iml_bench.board import Board, LeaderboardTask, build_board, model_index, to_csv, to_table
 from iml_bench.records import Store
 from iml_bench.registry import MODELS, TASKS
 from iml_bench.spec import ModelEntry, TaskSpec

@@ -9,8 +9,8 @@ import pytest
 import torch
 from making import CPU, log_likelihoods, small_cell
 
-from iml_bench.cell import prepare, run_cell
 from iml_bench.errors import CellError, UsageError
+from iml_bench.run.cell import prepare, run_cell
 from iml_bench.runtime import Progress
 
 MODELS = "python:models_for_tests:"

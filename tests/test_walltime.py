@@ -7,11 +7,11 @@ from typing import Any
 
 from making import write_failure, write_result
 
-from iml_bench.plan import Request, plan
 from iml_bench.records import Store, Timing
 from iml_bench.registry import TASKS
+from iml_bench.run.plan import Request, plan
+from iml_bench.run.walltime import MEASURED, OTHERS, UNKNOWN, Estimate, WallTimes, total_seconds
 from iml_bench.spec import apply_overrides
-from iml_bench.walltime import MEASURED, OTHERS, UNKNOWN, Estimate, WallTimes, total_seconds
 
 OUT = Path("results")
 

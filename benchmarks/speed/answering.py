@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from measure import Bench, Comparison, DifferenceError, seconds_of
 
-from iml_bench.design import Examples
-from iml_bench.evaluate import Answers, answer_questions, generate_answers
-from iml_bench.render import Feed, TextRenderer
-from iml_bench.render.text_feed import TextFeed
+from iml_bench.learners.answers import Answers, answer_questions, generate_answers
+from iml_bench.modalities import Feed, TextRenderer
+from iml_bench.modalities.text.feed import TextFeed
+from iml_bench.protocols.two_stage.design import Examples
 
 FEWEST = 1000
 """Answers on which the two sides must agree."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from iml_bench.executor import Event, run_jobs
-from iml_bench.plan import find_model
 from iml_bench.registry import TASKS
+from iml_bench.run.executors.processes import Event, run_jobs
+from iml_bench.run.job import Job
 from iml_bench.runtime import Runtime
+from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, apply_overrides, changes
-from iml_bench.work import Job
 
 TASK, MODEL = "vision", "mlp-xs"
 CELLS = 4

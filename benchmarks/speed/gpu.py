@@ -39,8 +39,8 @@ from rich.console import Console
 from rich.table import Table
 from utilisation import SHAPES, TINY, peak_of
 
-from iml_bench.cell import run_cell
 from iml_bench.errors import CellError, UsageError
+from iml_bench.run.cell import run_cell
 from iml_bench.runtime import DeviceName, Runtime
 from iml_bench.spec import CellSpec
 

@@ -12,13 +12,13 @@ from measure import Bench, seconds_of
 from utilisation import Shape, model_operations
 from waits import watched_steps
 
-from iml_bench.cell import prepare
-from iml_bench.design import Ints
-from iml_bench.order import global_batches
-from iml_bench.render.text_feed import TextFeed
+from iml_bench.learners.network import NetworkLearner
+from iml_bench.learners.order import global_batches
+from iml_bench.modalities.text.feed import TextFeed
+from iml_bench.protocols.two_stage.design import Ints
+from iml_bench.run.cell import prepare
 from iml_bench.runtime import DeviceName, Runtime
 from iml_bench.spec import CellSpec
-from iml_bench.train import NetworkLearner
 
 WATCHED = 3
 """Steps that are watched for waits; not those that are timed."""

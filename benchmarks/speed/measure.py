@@ -12,14 +12,14 @@ from typing import Any, Literal
 import torch
 from cells import FIRST_SEED
 
-from iml_bench.cell import Setting, prepare
-from iml_bench.plan import find_model
-from iml_bench.provenance import collect
+from iml_bench.learners.network import NetworkLearner
+from iml_bench.modalities import Feed
+from iml_bench.records import this_provenance
 from iml_bench.registry import TASKS
-from iml_bench.render import Feed
+from iml_bench.run.cell import Setting, prepare
 from iml_bench.runtime import DeviceName, Runtime
+from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, Recipe, StageRecipe, apply_overrides
-from iml_bench.train import NetworkLearner
 
 Measured = Callable[[], float]
 """Does something once and returns the seconds that counted."""
@@ -145,7 +145,7 @@ def make_bench(cell: CellSpec, device: DeviceName) -> Bench:
 
 def header(device: str) -> dict[str, str | int]:
     """What was measured on."""
-    machine = collect(device, 1, torch.get_num_threads())
+    machine = this_provenance(device, 1, torch.get_num_threads())
     keys = ("processor", "cores", "python", "device", "threads", "commit")
     data = machine.model_dump(include=set(keys))
     return {key: data[key] for key in keys} | {"torch": torch.__version__}

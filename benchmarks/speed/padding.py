@@ -8,10 +8,10 @@ from typing import NamedTuple
 from measure import SAME_LOSS, Bench, Comparison, DifferenceError, require_same_weights, time_training
 from torch import Tensor, nn
 
-from iml_bench.render import Batch, Feed, Rows
-from iml_bench.render.text_feed import TextFeed
+from iml_bench.learners.network import Watch
+from iml_bench.modalities import Batch, Feed, Indices
+from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.runtime import Progress
-from iml_bench.train import Watch
 
 ROUNDING = "query_key_value.bias"
 """Weights of GPT-NeoX that are not compared: a key's bias adds the same to all scores of a query where it is
@@ -29,12 +29,12 @@ class PaddedFeed:
         self.width, decoded = feed.longest
         assert not decoded, "an encoder-decoder model has two widths"
 
-    def batch(self, rows: Rows, noise: Tensor) -> Batch:
+    def batch(self, rows: Indices, noise: Tensor) -> Batch:
         """See ``Feed.batch``."""
         batch = self.feed.batch(rows, noise)
         ids, keep = batch.inputs["input_ids"], batch.inputs["keep"]
         more = self.width - ids.shape[1]
-        wide = nn.functional.pad(ids, (0, more), value=self.feed.reading.pad)
+        wide = nn.functional.pad(ids, (0, more), value=self.feed.codec.pad)
         moved = keep + keep.div(ids.shape[1], rounding_mode="floor") * more
         return batch._replace(inputs={"keep": moved, "input_ids": wide})
 

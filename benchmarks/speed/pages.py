@@ -21,9 +21,9 @@ import numpy as np
 
 from iml_bench.board import build_board
 from iml_bench.board.words import NOT_MEASURED
-from iml_bench.design import STAGE1_GROUPS
-from iml_bench.provenance import collect as provenance
+from iml_bench.protocols.two_stage.design import STAGE1_GROUPS
 from iml_bench.records import ItemFile, Record, Store, Timing, in_order
+from iml_bench.records import this_provenance as provenance
 from iml_bench.registry import TASKS
 from iml_bench.site.assets import vega
 from iml_bench.site.build import build_site

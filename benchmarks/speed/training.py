@@ -11,10 +11,10 @@ import torch
 from measure import SAME_LOSS, Bench, Comparison, DifferenceError, require_same_weights, seconds_of, time_training
 from torch import Tensor, nn
 
+from iml_bench.learners.order import global_batches
+from iml_bench.modalities import Batch, Feed, Indices, draw_noise
+from iml_bench.modalities.text.renderer import TextFeed
 from iml_bench.models import load_model
-from iml_bench.order import global_batches
-from iml_bench.render import Batch, Feed, Rows, draw_noise
-from iml_bench.render.text import TextFeed
 
 IGNORED = -100
 """The label that a loss of ``transformers`` leaves out."""
@@ -48,7 +48,7 @@ def bare_loop(bench: Bench, model: nn.Module, feed: Feed) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     model.train()
     for step in range(bench.steps):
-        loss = summed_loss(model, feed.batch(Rows(host[step], rows[step]), noise[step])) / totals[step]
+        loss = summed_loss(model, feed.batch(Indices(host[step], rows[step]), noise[step])) / totals[step]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -66,7 +66,7 @@ class TokenisedTexts(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __init__(self, feed: TextFeed) -> None:
         """Args: feed: what to train on."""
         self.rows = []
-        for given, rest in feed.reading.encode(feed.texts):
+        for given, rest in feed.codec.encode(feed.texts):
             ids = torch.tensor(given + rest)
             labels = ids.clone()
             if feed.counted == "answer":
@@ -107,7 +107,7 @@ def trainer_and_runner(bench: Bench) -> Comparison:
     model = _own_model(bench)
     feed = bench.setting.train_feed("stage1")
     assert isinstance(feed, TextFeed)
-    data, collate = TokenisedTexts(feed), Collator(feed.reading.pad)
+    data, collate = TokenisedTexts(feed), Collator(feed.codec.pad)
     check = require_same_loss(bench, model, feed, collate([data[row] for row in range(bench.recipe.batch_size)]))
 
     def trainer() -> float:
@@ -139,7 +139,7 @@ def require_same_loss(bench: Bench, model: Any, feed: TextFeed, collated: dict[s
         DifferenceError: when the two are not the same up to rounding.
     """
     n = len(collated["input_ids"])
-    rows = Rows.of(np.arange(n), bench.device)
+    rows = Indices.of(np.arange(n), bench.device)
     with torch.no_grad():
         batch = feed.batch(rows, torch.zeros(n, 0, device=bench.device))
         ours = (summed_loss(model, batch) / feed.mass[rows.device].sum()).item()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iml_bench.design import Ints
+from iml_bench.protocols.two_stage.design import Ints
 
 VOCABULARY = 50304
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iml_bench.train import NetworkLearner
+from iml_bench.learners.network import NetworkLearner
 
 READS = (
     torch.ops.aten._local_scalar_dense.default,

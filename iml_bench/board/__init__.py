@@ -2,6 +2,7 @@
 
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
+from iml_bench.board.required import LeaderboardTask, leaderboard_tasks
 from iml_bench.board.rows import CEILING, Interval, Row, build_rows, task_label
 from iml_bench.board.summary import Absent, Board, Overall, Slope, build_board, fits
 
@@ -10,6 +11,7 @@ __all__ = [
     "Absent",
     "Board",
     "Interval",
+    "LeaderboardTask",
     "Overall",
     "Row",
     "Slope",
@@ -19,6 +21,7 @@ __all__ = [
     "compare_models",
     "data_files",
     "fits",
+    "leaderboard_tasks",
     "model_index",
     "task_label",
     "to_csv",

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from iml_bench.board.required import LeaderboardTask
 from iml_bench.board.rows import Row, build_rows, normalise, task_label
-from iml_bench.plan import LeaderboardTask
 from iml_bench.records import Stored
 from iml_bench.spec import ModelEntry, Spec
 from iml_bench.stats import estimate, slopes

@@ -32,7 +32,7 @@ def check(
     """
     runtime = make_runtime(device, data_dir=data_dir, data=data)
     kind = _kind(name)
-    from iml_bench import checks
+    from iml_bench.run import checks
 
     steps = checks.check_task(name, runtime) if kind == "task" else checks.check_model(name, task, runtime)
     results = []

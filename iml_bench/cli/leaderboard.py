@@ -8,11 +8,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from iml_bench.board import Absent, Board, Row, Slope, build_board, to_csv
+from iml_bench.board import Absent, Board, Row, Slope, build_board, leaderboard_tasks, to_csv
 from iml_bench.cli.options import Json, Records, load_records, print_json
 from iml_bench.cli.tables import out_console, print_families, print_groups, print_overall, print_rows
 from iml_bench.errors import UsageError, unknown
-from iml_bench.plan import leaderboard_tasks
 from iml_bench.records import Stored
 from iml_bench.registry import MODELS
 

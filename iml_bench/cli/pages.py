@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 
+from iml_bench.board import leaderboard_tasks
 from iml_bench.cli.leaderboard import read_board
 from iml_bench.cli.options import Records, scan_records
 from iml_bench.errors import UsageError
-from iml_bench.plan import leaderboard_tasks
 from iml_bench.registry import MODELS
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the page: new, empty, or an earlier page to replace.")]

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from iml_bench.executor import Event
-from iml_bench.work import Job
+from iml_bench.run.executors.processes import Event
+from iml_bench.run.job import Job
 
 
 class RunDisplay:

@@ -31,11 +31,11 @@ from iml_bench.cli.options import (
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.errors import UsageError
 from iml_bench.paths import probe_writable
-from iml_bench.plan import Request, plan
 from iml_bench.records import Store, Stored, latest_by_key
+from iml_bench.run.job import Job
+from iml_bench.run.plan import Request, plan
 from iml_bench.runtime import Runtime
 from iml_bench.spec import cell_key
-from iml_bench.work import Job
 
 ALL_DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -122,7 +122,7 @@ def run(
 def execute(jobs: Sequence[Job], runtime: Runtime, workers: int | None, *, as_json: bool) -> int:
     """Run the jobs that are not done, then print the rows of all of them; returns the exit status."""
     from iml_bench.cli.progress import RunDisplay
-    from iml_bench.executor import default_workers, run_jobs
+    from iml_bench.run.executors.processes import default_workers, run_jobs
 
     store = Store(jobs[0].out)
     status = status_of(jobs, store.scan()[0])

@@ -45,7 +45,7 @@ def show(
         return
     task = TASKS.get(what)
     if picture is not None:
-        from iml_bench.picture import draw_task
+        from iml_bench.run.picture import draw_task
 
         draw_task(task, seed, picture, make_runtime("cpu", data_dir=data_dir, data=data))
         if not as_json:

@@ -25,8 +25,9 @@ from iml_bench.cli.options import (
 )
 from iml_bench.cli.run import execute
 from iml_bench.cli.tables import out_console
-from iml_bench.plan import plan, suite_requests
 from iml_bench.registry import SUITES, TASKS
+from iml_bench.run.plan import plan
+from iml_bench.run.suites import suite_requests
 from iml_bench.spec import SuiteSpec, show_seeds
 
 app = typer.Typer(help="Run named grids of cells (benchmarks/*.yaml).", no_args_is_help=True, rich_markup_mode=None)
@@ -139,7 +140,7 @@ def run_suite(
     _say_left_out(suite, {request.where for request in requests})
     if not dry:
         raise typer.Exit(execute(jobs, runtime, workers, as_json=as_json))
-    from iml_bench.executor import default_workers
+    from iml_bench.run.executors.processes import default_workers
 
     found = dry_run(jobs, workers or default_workers(runtime))
     if as_json:

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import jinja2
 import yaml
 
-from iml_bench.board import CEILING, Board, Row, data_files, words
+from iml_bench.board import CEILING, Board, LeaderboardTask, Row, data_files, words
 from iml_bench.paths import data_root
-from iml_bench.plan import LeaderboardTask
 from iml_bench.records import ItemFile, Stored, in_order
 from iml_bench.site import assets, cells, charts
 from iml_bench.site.commands import reproduce

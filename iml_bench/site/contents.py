@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from iml_bench.board import Board, Row, Versus, fits, versus, with_holm
-from iml_bench.plan import LeaderboardTask
+from iml_bench.board import Board, LeaderboardTask, Row, Versus, fits, versus, with_holm
 from iml_bench.records import Stored, latest_by_key
 from iml_bench.registry import TASKS
 from iml_bench.site.names import unique_slugs

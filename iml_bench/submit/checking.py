@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from iml_bench.errors import UsageError, shown
 from iml_bench.records import Store, Stored, iterate_done, read_items, read_record
 from iml_bench.registry import TASKS
+from iml_bench.run.job import first_line
 from iml_bench.runtime import Runtime
 from iml_bench.submit.entries import entry_problems, label_problems
 from iml_bench.submit.findings import Check, Findings
@@ -26,7 +27,6 @@ from iml_bench.submit.single import (
     training_problems,
 )
 from iml_bench.submit.together import copied, coverage, fingerprint, uneven
-from iml_bench.work import first_line
 
 if TYPE_CHECKING:
     import polars as pl

@@ -97,8 +97,8 @@ def _generate(task: TaskSpec, seed: int, runtime: Runtime) -> Generated:
     import polars as pl
     import torch
 
-    from iml_bench.cell import Setting, item_table
-    from iml_bench.design import FOLDS, phases
+    from iml_bench.protocols.two_stage.design import FOLDS, phases
+    from iml_bench.run.cell import Setting, item_table
 
     setting = Setting(task, seed, torch.device("cpu"), runtime)
     shared, _ = phases(task)

@@ -11,14 +11,14 @@ from typing import Final
 import numpy as np
 
 from iml_bench.errors import UsageError, shown
-from iml_bench.executor import Listener, run_jobs
-from iml_bench.plan import find_model
 from iml_bench.records import Record, Store, Stored, iterate_done, read_items
+from iml_bench.run.executors.processes import Listener, run_jobs
+from iml_bench.run.job import Job
 from iml_bench.runtime import Runtime
+from iml_bench.sources import find_model
 from iml_bench.spec import Spec
 from iml_bench.submit.generated import what_is_missing
 from iml_bench.submit.single import sorted_items
-from iml_bench.work import Job
 
 ERRORS: Final = 4.0
 """Standard errors over items, of the difference, by which the IML of another machine may differ."""

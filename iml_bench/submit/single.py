@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from iml_bench.design import phases
 from iml_bench.errors import UsageError, shown, unknown
-from iml_bench.plan import changes_of
+from iml_bench.protocols.two_stage.design import phases
 from iml_bench.records import Record, Store, Stored, columns_of
-from iml_bench.registry import TASKS
+from iml_bench.registry import TASKS, changes_of
+from iml_bench.run.job import first_line
 from iml_bench.spec import PROTOCOL, DigitGridRender, LabelGridWorld, TaskSpec, canonical_json
 from iml_bench.stats import score_items
 from iml_bench.streams import STREAMS, Streams
 from iml_bench.submit.entries import is_plain_text
 from iml_bench.submit.generated import KEYS, Generated, letters, unspaced
-from iml_bench.work import first_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -259,7 +258,7 @@ def _longest_log(task: TaskSpec, items: pl.DataFrame) -> np.ndarray[Any, Any]:
 
 def _among_right(record: Record, items: pl.DataFrame, generated: Generated) -> np.ndarray[Any, Any]:
     """Which predicted answers are a right one when normalised."""
-    from iml_bench.evaluate import normalised
+    from iml_bench.learners.answers import normalised
 
     own = record.cell.model.tokenizer == "own"
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from iml_bench.board import leaderboard_tasks
 from iml_bench.errors import shown
-from iml_bench.plan import leaderboard_tasks
 from iml_bench.records import Record, Stored
 from iml_bench.spec import NAMED, model_key, task_key
 

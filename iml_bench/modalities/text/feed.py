@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iml_bench.design import Examples, Ints
-from iml_bench.render.base import Batch, Rows, to_device
-from iml_bench.render.tokens import Reading
+from iml_bench.modalities.base import Batch, Indices, to_device
+from iml_bench.modalities.text.tokens import Codec
+from iml_bench.protocols.two_stage.design import Examples, Ints
 
 
 class _Tokens(NamedTuple):
@@ -36,31 +36,31 @@ class TextFeed:
     noise = 0
 
     def __init__(
-        self, reading: Reading, examples: Examples, texts: list[tuple[str, str]], counted: str, device: torch.device
+        self, codec: Codec, examples: Examples, texts: list[tuple[str, str]], counted: str, device: torch.device
     ) -> None:
         """Args:
-        reading: turns texts into token ids.
+        codec: turns texts into token ids.
         examples: what the texts show.
         texts: what is given and what follows, for each example.
         counted: ``text``: every token is scored; ``answer``: only what follows.
         device: where token ids are kept.
         """
-        self.reading, self.examples, self.texts = reading, examples, texts
+        self.codec, self.examples, self.texts = codec, examples, texts
         self.counted, self.device = counted, device
 
     @cached_property
     def tokens(self) -> _Tokens:
         """Tokenised when it is first needed: a digest needs the texts alone."""
-        encoded = self.reading.encode(self.texts)
-        if self.reading.encoder_decoder:
-            ids = _padded([given for given, _ in encoded], self.reading.pad)
-            targets = _padded([rest for _, rest in encoded], self.reading.pad)
+        encoded = self.codec.encode(self.texts)
+        if self.codec.encoder_decoder:
+            ids = _padded([given for given, _ in encoded], self.codec.pad)
+            targets = _padded([rest for _, rest in encoded], self.codec.pad)
             length = np.array([len(given) for given, _ in encoded], dtype=np.int64)
             decoded = np.array([len(rest) for _, rest in encoded], dtype=np.int64)
             first = np.zeros_like(decoded)
         else:
             # Position p predicts token p + 1; the last token predicts nothing and is never shown.
-            whole = _padded([given + rest for given, rest in encoded], self.reading.pad)
+            whole = _padded([given + rest for given, rest in encoded], self.codec.pad)
             ids, targets = whole[:, :-1], whole[:, 1:]
             length = np.array([len(given) + len(rest) - 1 for given, rest in encoded], dtype=np.int64)
             decoded = length
@@ -74,13 +74,13 @@ class TextFeed:
         """Tokens of the longest text, and of the longest answer of an encoder-decoder model (else 0)."""
         tokens = self.tokens
         length = int(tokens.length.max(initial=2))
-        return length, int(tokens.decoded.max(initial=2)) if self.reading.encoder_decoder else 0
+        return length, int(tokens.decoded.max(initial=2)) if self.codec.encoder_decoder else 0
 
     @cached_property
     def lengths(self) -> Ints:
         """``[n]``: what each text costs, in tokens."""
         tokens = self.tokens
-        return tokens.length + tokens.decoded if self.reading.encoder_decoder else tokens.length
+        return tokens.length + tokens.decoded if self.codec.encoder_decoder else tokens.length
 
     @cached_property
     def mass(self) -> Tensor:
@@ -88,7 +88,7 @@ class TextFeed:
         tokens = self.tokens
         return torch.from_numpy((tokens.decoded - tokens.first).astype(np.float32)).to(self.device)
 
-    def batch(self, rows: Rows, noise: Tensor) -> Batch:
+    def batch(self, rows: Indices, noise: Tensor) -> Batch:
         """See ``Feed.batch``."""
         tokens, device = self.tokens, self.device
         width = int(tokens.length[rows.host].max())
@@ -98,15 +98,15 @@ class TextFeed:
         ids = tokens.ids.index_select(0, rows.device)[:, :width]
         targets = tokens.targets.index_select(0, rows.device)[:, :decoded]
         inputs = {"keep": keep, "input_ids": ids}
-        if self.reading.encoder_decoder:
+        if self.codec.encoder_decoder:
             # A decoder sees its own earlier tokens: the start, then all targets but the last.
-            start = torch.full_like(targets[:, :1], self.reading.start)
+            start = torch.full_like(targets[:, :1], self.codec.start)
             inputs["decoder_input_ids"] = torch.cat([start, targets[:, :-1]], dim=1)
             inputs["attention_mask"] = self._mask(rows, width)
         # Causal models need no attention mask: padding is on the right, where they cannot see it.
         return Batch(inputs, targets.flatten().index_select(0, keep), torch.ones(len(keep), device=device))
 
-    def answered(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def answered(self, rows: Indices) -> tuple[Tensor, Tensor]:
         """See ``Feed.answered``; a feed made for evaluation scores answers only."""
         tokens = self.tokens
         _, owner = _scored(tokens, rows.host, int(tokens.decoded[rows.host].max()))
@@ -116,14 +116,14 @@ class TextFeed:
         """Token ids of what is given, for generation; of a feed that scores answers only."""
         tokens = self.tokens
         # Of a causal model the first scored position is that of the last token that is given.
-        given = tokens.length if self.reading.encoder_decoder else tokens.first + 1
+        given = tokens.length if self.codec.encoder_decoder else tokens.first + 1
         return [ids[:n] for ids, n in zip(tokens.ids.tolist(), given.tolist(), strict=True)]
 
     def fingerprint(self, rows: Tensor, noise: Tensor) -> bytes:
         """See ``Feed.fingerprint``: the texts."""
         return "\0".join("|".join(self.texts[row]) for row in rows.tolist()).encode()
 
-    def _mask(self, rows: Rows, width: int) -> Tensor:
+    def _mask(self, rows: Indices, width: int) -> Tensor:
         length = to_device(self.tokens.length[rows.host], self.device)
         return (torch.arange(width, device=self.device) < length[:, None]).long()
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iml_bench.errors import UsageError
-from iml_bench.provenance import collect
-from iml_bench.records import CurveReport, StageReport, Store, Timing
+from iml_bench.records import CurveReport, StageReport, Store, Timing, this_provenance
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, cell_key
 from iml_bench.streams import Streams
 
 if TYPE_CHECKING:
-    from iml_bench.cell import CellOutcome
+    from iml_bench.run.cell import CellOutcome
 
 THREADS = 1
 """Threads of a cell on a CPU. One always, since the number of threads changes how sums are rounded."""
@@ -40,7 +39,7 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
     """
     import torch
 
-    from iml_bench.cell import run_cell
+    from iml_bench.run.cell import run_cell
 
     torch.set_num_threads(THREADS)
     started = datetime.now(UTC)
@@ -62,7 +61,7 @@ def check_job(job: Job, runtime: Runtime) -> None:
     """
     import torch
 
-    from iml_bench.cell import prepare
+    from iml_bench.run.cell import prepare
 
     torch.set_num_threads(THREADS)
     try:
@@ -80,7 +79,7 @@ def record_failure(job: Job, started: datetime, error: BaseException) -> None:
         "message": str(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
-    draft = _draft(job, started, {}) | {"provenance": collect("unknown", 1, THREADS), "error": failure}
+    draft = _draft(job, started, {}) | {"provenance": this_provenance("unknown", 1, THREADS), "error": failure}
     Store(job.out).write(draft, None)
 
 
@@ -97,7 +96,7 @@ def _done_draft(job: Job, started: datetime, outcome: CellOutcome) -> dict[str, 
         "data_digest": outcome.data_digest,
         "stages": tuple(StageReport(**asdict(stage)) for stage in outcome.stages),
         "curve": tuple(CurveReport(**point._asdict()) for point in outcome.curve),
-        "provenance": collect(outcome.device, outcome.processes, THREADS),
+        "provenance": this_provenance(outcome.device, outcome.processes, THREADS),
     }
 
 

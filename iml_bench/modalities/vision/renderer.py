@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iml_bench.design import NONE, SHARED_TAGS, Examples
-from iml_bench.render.base import Batch, Rows
-from iml_bench.render.digits import DigitBank, load_banks
+from iml_bench.modalities.base import Batch, Indices
+from iml_bench.modalities.vision.digits import DigitBank, load_banks
+from iml_bench.protocols.two_stage.design import NONE, SHARED_TAGS, Examples
 from iml_bench.spec import DigitGridRender, LabelGridWorld
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, draw_distinct
@@ -139,13 +139,13 @@ class VisionFeed:
         layer = self.layer.index_select(0, rows)
         return canvas.mul_(renderer.keep.index_select(0, layer)).add_(renderer.ink.index_select(0, layer))
 
-    def batch(self, rows: Rows, noise: Tensor) -> Batch:
+    def batch(self, rows: Indices, noise: Tensor) -> Batch:
         """See ``Feed.batch``; pixels are scaled to [-1, 1], and ``k`` is all cells of all images."""
         pixels = self.images(rows.device, noise)[:, None].float().mul_(2 / 255).sub_(1)
         targets, weights = (column.index_select(0, rows.device) for column in (self.targets, self.weights))
         return Batch({"pixels": pixels}, targets.flatten(), weights.flatten())
 
-    def answered(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def answered(self, rows: Indices) -> tuple[Tensor, Tensor]:
         """See ``Feed.answered``."""
         position = self.answer.index_select(0, rows.device).flatten().nonzero()[:, 0]
         return position, position // self.renderer.cells

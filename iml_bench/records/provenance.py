@@ -57,7 +57,7 @@ class Provenance(Spec):
     """Threads of each process; rounding can depend on it."""
 
 
-def collect(device: str, processes: int, threads: int) -> Provenance:
+def this_provenance(device: str, processes: int, threads: int) -> Provenance:
     """Everything about the code and the machine, with what only the run knows."""
     commit, dirty = _revision()
     return Provenance(

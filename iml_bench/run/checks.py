@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from iml_bench.cell import CellOutcome, Setting, prepare, run_cell
-from iml_bench.design import FOLDS
 from iml_bench.errors import UsageError
-from iml_bench.plan import find_model
+from iml_bench.protocols.two_stage.design import FOLDS
 from iml_bench.records import Store, columns_of, read_items
 from iml_bench.registry import TASKS
+from iml_bench.run.cell import CellOutcome, Setting, prepare, run_cell
+from iml_bench.run.job import THREADS, Job, run_job
 from iml_bench.runtime import Runtime
+from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides, n_false
 from iml_bench.stats import Scores, score_items
-from iml_bench.work import THREADS, Job, run_job
 
 SEED = 0
 

@@ -22,7 +22,13 @@ import numpy as np
 import polars as pl
 import torch
 
-from iml_bench.design import (
+from iml_bench.learners.answers import Answering, answer_questions, generate_answers
+from iml_bench.learners.network import NetworkLearner, StageOutcome, Watch, make_accelerator
+from iml_bench.learners.reference import ReferenceLearner
+from iml_bench.modalities import Feed, Form, Renderer, TextRenderer, build_renderer, draw_noise
+from iml_bench.modalities.text.feed import TextFeed
+from iml_bench.models import Shape, TextShape, VisionShape, load_form, load_model
+from iml_bench.protocols.two_stage.design import (
     ATTRIBUTIONS,
     CLAIMS,
     FACTS,
@@ -35,16 +41,10 @@ from iml_bench.design import (
     build_design,
     phases,
 )
-from iml_bench.evaluate import Answering, answer_questions, generate_answers
-from iml_bench.models import Shape, TextShape, VisionShape, load_form, load_model
-from iml_bench.reference import ReferenceLearner
-from iml_bench.render import Feed, Form, Renderer, TextRenderer, build_renderer, draw_noise
-from iml_bench.render.text_feed import TextFeed
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, LabelGridWorld, StageRecipe, TaskSpec
 from iml_bench.stats import ITEM_TYPES, exact_matches
 from iml_bench.streams import Streams
-from iml_bench.train import NetworkLearner, StageOutcome, Watch, make_accelerator
 from iml_bench.worlds import World, build_world
 
 DIGESTED = 64
@@ -138,14 +138,14 @@ class Setting:
         if isinstance(task.world, LabelGridWorld):
             height, width = task.render.canvas  # type: ignore[union-attr]
             return VisionShape(height, width, 1, task.world.n_attributes, task.world.labels)
-        reading = self.renderer.reading  # type: ignore[attr-defined]
+        codec = self.renderer.codec  # type: ignore[attr-defined]
         shared, own = phases(task)
         feeds = [self.train_feed(phase) for phase in shared]
         feeds += [self.train_feed(own, fold) for fold in FOLDS if own is not None]
         feeds += [self.question_feed(s, fold, w) for s in (1, 2) for fold in FOLDS for w in self.question_sets]
         longest = [feed.longest for feed in feeds if isinstance(feed, TextFeed)]
         length, target = (max(column) for column in zip(*longest, strict=True))
-        return TextShape(reading.classes, length, reading.pad, reading.line_end, target)
+        return TextShape(codec.classes, length, codec.pad, codec.line_end, target)
 
     def digest(self) -> str:
         """SHA-256 of the first examples of both stages, folds and evaluations, as rendered."""

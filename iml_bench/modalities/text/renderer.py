@@ -16,11 +16,11 @@ import string
 import numpy as np
 import torch
 
-from iml_bench.design import GROUPS, NONE, SHARED_TAGS, TAGS, Design, Examples
 from iml_bench.errors import UsageError
-from iml_bench.render.phrases import Sentence, all_words, is_isnt_sentence, sources_sentence
-from iml_bench.render.text_feed import TextFeed
-from iml_bench.render.tokens import Form, Reading, word_tokenizer
+from iml_bench.modalities.text.feed import TextFeed
+from iml_bench.modalities.text.phrases import Sentence, all_words, is_isnt_sentence, sources_sentence
+from iml_bench.modalities.text.tokens import Codec, Form, word_tokenizer
+from iml_bench.protocols.two_stage.design import GROUPS, NONE, SHARED_TAGS, TAGS, Design, Examples
 from iml_bench.spec import TextRender
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, draw_distinct
@@ -74,14 +74,14 @@ class TextRenderer:
             raise UsageError(f"{min(shared)} is both an alias and a tag; give them different numbers of letters")
         self.named = frozenset(np.flatnonzero(design.group == GROUPS.index("named")).tolist())
         self.draws = streams.generator("phrases").random((n, 2)) if spec.tags != "random" else None
-        self.reading = Reading(form, self._own_tokenizer)
-        self.classes = self.reading.classes
+        self.codec = Codec(form, self._own_tokenizer)
+        self.classes = self.codec.classes
 
     def feed(self, examples: Examples, *, evaluation: bool) -> TextFeed:
         """See ``Renderer.feed``; texts are the same in training and evaluation."""
         texts = [self.parts(*row) for row in np.stack(examples, axis=1).tolist()]
         counted = "answer" if evaluation else self.loss_on
-        return TextFeed(self.reading, examples, texts, counted, self.device)
+        return TextFeed(self.codec, examples, texts, counted, self.device)
 
     def parts(self, entity: int, content: int, tag: int, asked: int, context: int = NONE) -> tuple[str, str]:
         """An example as what is given and what follows: tag and alias | profile, or question | answer."""
@@ -123,11 +123,11 @@ class TextRenderer:
 
     def value_classes(self, asked: int, value: int) -> list[int]:
         """See ``Renderer.value_classes``."""
-        return self.reading.encode([(self.question(0, asked), f" {self.world.words(asked)[value]}\n")])[0].rest
+        return self.codec.encode([(self.question(0, asked), f" {self.world.words(asked)[value]}\n")])[0].rest
 
     def spell(self, classes: list[int]) -> str:
         """See ``Renderer.spell``."""
-        return self.reading.spell(classes)
+        return self.codec.spell(classes)
 
     def _tag(self, entity: int, tag: int) -> str:
         return self.own_tags[entity] if TAGS[tag] == "own" else self.tags[tag]

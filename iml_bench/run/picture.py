@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from iml_bench.cell import Setting
-from iml_bench.design import NEW_GROUPS, SHARED_TAGS, STAGE1_GROUPS, Design, Examples
 from iml_bench.errors import UsageError
-from iml_bench.render import TextRenderer, VisionRenderer, draw_noise
+from iml_bench.modalities import TextRenderer, VisionRenderer, draw_noise
+from iml_bench.protocols.two_stage.design import NEW_GROUPS, SHARED_TAGS, STAGE1_GROUPS, Design, Examples
+from iml_bench.run.cell import Setting
 from iml_bench.runtime import Runtime
 from iml_bench.spec import TaskSpec
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from pebble import ProcessExpired, ProcessPool
 
 from iml_bench.errors import CellError, UsageError
+from iml_bench.run.job import Job, check_job, first_line, record_failure, run_job
 from iml_bench.runtime import Progress, Runtime
-from iml_bench.work import Job, check_job, first_line, record_failure, run_job
 
 
 class Event(NamedTuple):
@@ -144,7 +144,7 @@ def _start_worker(events: Any) -> None:
     if parent is not None:
         sentinel = parent.sentinel
         threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
-    import iml_bench.cell  # noqa: F401  (slow to import; workers do it side by side)
+    import iml_bench.run.cell  # noqa: F401  (slow to import; workers do it side by side)
 
 
 def _run_in_worker(index: int, job: Job, runtime: Runtime) -> str | None:

@@ -36,7 +36,7 @@ class Encoded(NamedTuple):
     rest: list[int]
 
 
-class Reading:
+class Codec:
     """How texts become token ids for one model."""
 
     def __init__(self, form: Form, own: Callable[[], Any]) -> None:

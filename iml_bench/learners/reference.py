@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iml_bench.design import NONE, TAGS, Examples
 from iml_bench.errors import unknown
-from iml_bench.render import Feed, Renderer, Rows
+from iml_bench.learners.network import StageOutcome, Watch
+from iml_bench.modalities import Feed, Indices, Renderer
+from iml_bench.protocols.two_stage.design import NONE, TAGS, Examples
 from iml_bench.spec import StageRecipe
 from iml_bench.streams import Streams
-from iml_bench.train import StageOutcome, Watch
 
 SURE: Final = 30.0
 """Logit of an answer that is believed; that of a word that is no answer is its negative."""
@@ -69,7 +69,7 @@ class ReferenceLearner:
             self.shown[int(examples.entity[row])] = (claimed, tag)
         return StageOutcome(name, 0, None, None, None)
 
-    def logits(self, feed: Feed, rows: Rows, noise: Tensor) -> Tensor:
+    def logits(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:
         """``[k, C]``: even over the words of all values, but for those of the answer that is given."""
         n = len(feed.batch(rows, noise).targets)
         logits = torch.full((n, self.renderer.classes), -SURE)

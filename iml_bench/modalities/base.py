@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iml_bench.design import Examples, Ints
+from iml_bench.protocols.two_stage.design import Examples, Ints
 from iml_bench.worlds import World
 
 
@@ -22,14 +22,14 @@ def to_device(array: Ints, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-class Rows(NamedTuple):
+class Indices(NamedTuple):
     """Rows of a feed, ``[b]`` each: on the host, which decides shapes, and on the device."""
 
     host: Ints
     device: Tensor
 
     @classmethod
-    def of(cls, host: Ints, device: torch.device) -> Rows:
+    def of(cls, host: Ints, device: torch.device) -> Indices:
         """Rows known on the host."""
         return cls(host, to_device(host, device))
 
@@ -62,7 +62,7 @@ class Feed(Protocol):
         """``[n]``: what each example costs, in tokens; None where all cost the same."""
         ...
 
-    def batch(self, rows: Rows, noise: Tensor) -> Batch:
+    def batch(self, rows: Indices, noise: Tensor) -> Batch:
         """Render examples.
 
         Args:
@@ -71,7 +71,7 @@ class Feed(Protocol):
         """
         ...
 
-    def answered(self, rows: Rows) -> tuple[Tensor, Tensor]:
+    def answered(self, rows: Indices) -> tuple[Tensor, Tensor]:
         """The scored positions that belong to answers: ``[m]`` indices into the batch's ``k``, and ``[m]`` whose."""
         ...
 

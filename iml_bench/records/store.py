@@ -1,4 +1,4 @@
-"""The versioned result of a cell, written once and atomically; the folder that holds them is the state.
+"""The folder of records, which is the state: written once and atomically, read as what anybody may have put there.
 
 A record is a JSON file beside a Parquet file of per-item outcomes. The JSON is renamed into place last,
 so a cell that was cut leaves nothing that looks finished. Running again compares cell keys, never names.
@@ -12,126 +12,26 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from iml_bench.errors import UsageError, shown
-from iml_bench.provenance import Provenance
-from iml_bench.reading import fit, read_bytes, read_json
-from iml_bench.spec import CellSpec, Spec, cell_key
-from iml_bench.spec.base import Digest, Line, Share, first_problem
-from iml_bench.stats import ITEM_TYPES, Columns, Scores, score_items
+from iml_bench.records.record import SCHEMA_VERSION, ItemFile, Record
+from iml_bench.spec import CellSpec, cell_key
+from iml_bench.spec.base import first_problem
+from iml_bench.stats import ITEM_TYPES, Columns, score_items
+from iml_bench.untrusted import read_bytes, read_json
 
 if TYPE_CHECKING:
     import polars as pl
-
-SCHEMA_VERSION = 2
-"""Version of ``Record``; a record of a newer one is refused, older ones are read.
-
-1: first light. 2: learning curves, entity attribution, sets of questions in the per-item file.
-"""
-
 
 LARGEST_RECORD: Final = 5_000_000
 """Bytes of a record; the shipped ones have some 5,000, most of it the traceback where there is one."""
 LARGEST_ITEMS: Final = 50_000_000
 """Bytes of a per-item file."""
-MOST_ROWS: Final = 5_000_000
 LONGEST_ANSWER: Final = 10_000
 """Bytes of one text of a per-item file."""
-
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-ErrorText = Annotated[str, BeforeValidator(lambda text: fit(text) if isinstance(text, str) else text)]
-"""What an exception says, which may be anything, as it may stand in a record."""
-
-
-class StageReport(Spec):
-    """What one stage of training did."""
-
-    name: Line
-    steps: Count
-    final_loss: float | None
-    micro_batch: Positive | None
-    """Examples per process and forward pass at the end; smaller than asked for where memory ran out."""
-    accumulation: Positive | None
-    """Forward passes per process and optimiser step at the end."""
-
-
-class CurveReport(Spec):
-    """One point of a learning curve."""
-
-    phase: Line
-    fold: Count
-    step: Count
-    exact_match: dict[Line, Share] = Field(max_length=100)
-
-
-class Failure(Spec):
-    """Why a cell failed."""
-
-    kind: Line
-    message: ErrorText
-    traceback: ErrorText
-
-
-class ItemFile(Spec):
-    """The per-item outcomes that the scores were computed from."""
-
-    file: Line
-    """Name of the Parquet file beside the record."""
-    rows: int = Field(ge=1, le=MOST_ROWS)
-    sha256: Digest
-
-
-class Timing(Spec):
-    """The only part of a record that differs when the same cell is run again on the same machine."""
-
-    started: Line
-    """UTC, ISO 8601."""
-    ended: Line
-    seconds: dict[Line, Annotated[float, Field(ge=0, le=1e9)]] = Field(max_length=100)
-    """Wall time by part of the cell: setup, stage1, stage2/fold0, stage2/fold1, evaluation; a learning curve's is
-    in that of its phases, too."""
-
-
-class Record(Spec):
-    """The result of one cell."""
-
-    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION, strict=True)
-    status: Literal["done", "failed"]
-    key: Digest
-    """``cell_key(cell)``; checked whenever a record is read."""
-    cell: CellSpec
-    """The resolved specification."""
-    changes: dict[Line, Any] = Field(max_length=200)
-    """The fields in which the task differs from the one that is registered under its name."""
-    smoke: bool
-    """Whether the task was shrunk for a test; such a record is no result."""
-    parameters: Count | None = None
-    """Trainable parameters, measured."""
-    scores: Scores | None = None
-    chance: float | None = Field(default=None, ge=0, lt=1)
-    """Exact match of a guess among an attribute's values."""
-    data_digest: Digest | None = None
-    items: ItemFile | None = None
-    streams: dict[Line, Count] = Field(max_length=200)
-    """The seed of every named random stream."""
-    stages: tuple[StageReport, ...] = Field(default=(), max_length=100)
-    curve: tuple[CurveReport, ...] = Field(default=(), max_length=10_000)
-    """Where it was asked for (``--curve``); it is no part of the identity and changes nothing else."""
-    provenance: Provenance
-    timing: Timing
-    error: Failure | None = None
-
-    @model_validator(mode="after")
-    def _coherent(self) -> Self:
-        if self.key != cell_key(self.cell):
-            raise ValueError("the key does not belong to the specification; one of them was changed")
-        if (self.status == "done") != (self.scores is not None and self.items is not None):
-            raise ValueError("a done record has scores and items, a failed one has neither")
-        return self
 
 
 class Stored(NamedTuple):

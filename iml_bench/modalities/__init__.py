@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from iml_bench.design import Design
-from iml_bench.render.base import Batch, Feed, Renderer, Rows, draw_noise, to_device
-from iml_bench.render.text import TextRenderer
-from iml_bench.render.tokens import Form
-from iml_bench.render.vision import VisionRenderer
+from iml_bench.modalities.base import Batch, Feed, Indices, Renderer, draw_noise, to_device
+from iml_bench.modalities.text.renderer import TextRenderer
+from iml_bench.modalities.text.tokens import Form
+from iml_bench.modalities.vision.renderer import VisionRenderer
+from iml_bench.protocols.two_stage.design import Design
 from iml_bench.spec import DigitGridRender, LabelGridWorld, TaskSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds import World
@@ -17,8 +17,8 @@ __all__ = [
     "Batch",
     "Feed",
     "Form",
+    "Indices",
     "Renderer",
-    "Rows",
     "TextRenderer",
     "VisionRenderer",
     "build_renderer",

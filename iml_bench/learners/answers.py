@@ -18,10 +18,10 @@ from accelerate.utils.memory import should_reduce_batch_size
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iml_bench.design import Ints
-from iml_bench.render import Feed, Renderer, Rows, TextRenderer, draw_noise
-from iml_bench.render.text_feed import TextFeed
-from iml_bench.render.tokens import Reading
+from iml_bench.modalities import Feed, Indices, Renderer, TextRenderer, draw_noise
+from iml_bench.modalities.text.feed import TextFeed
+from iml_bench.modalities.text.tokens import Codec
+from iml_bench.protocols.two_stage.design import Ints
 
 LARGEST_BATCH = 256
 SLACK = 8
@@ -31,7 +31,7 @@ SLACK = 8
 class Answering(Protocol):
     """Anything that can be asked."""
 
-    def logits(self, feed: Feed, rows: Rows, noise: Tensor) -> Tensor:
+    def logits(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:
         """``[k, C]`` for the examples ``rows`` of a feed."""
         ...
 
@@ -39,7 +39,7 @@ class Answering(Protocol):
 class Generating(Protocol):
     """Anything that writes answers."""
 
-    def generate(self, prompts: list[list[int]], reading: Reading, longest: int) -> list[list[int]]:
+    def generate(self, prompts: list[list[int]], codec: Codec, longest: int) -> list[list[int]]:
         """Greedy continuations of prompts of one length."""
         ...
 
@@ -72,7 +72,7 @@ def answer_questions(
     order = np.arange(n) if feed.lengths is None else np.argsort(feed.lengths, kind="stable")
     pieces = np.split(order, range(LARGEST_BATCH, n, LARGEST_BATCH))
     with torch.no_grad():
-        parts = [_ask(learner, feed, Rows.of(rows, device), noise) for rows in pieces if len(rows)]
+        parts = [_ask(learner, feed, Indices.of(rows, device), noise) for rows in pieces if len(rows)]
     said, right, score, row = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     exact, total = np.ones(n, dtype=bool), np.zeros(n)
     np.logical_and.at(exact, row, said == right)
@@ -83,7 +83,7 @@ def answer_questions(
     return Answers(exact, total, gold, predicted)
 
 
-def _ask(learner: Answering, feed: Feed, rows: Rows, noise: Tensor) -> tuple[Tensor, ...]:
+def _ask(learner: Answering, feed: Feed, rows: Indices, noise: Tensor) -> tuple[Tensor, ...]:
     """Most likely and right class, log-probability of the right one, and row, of every answer position, ``[m]``."""
     try:
         draws = noise.index_select(0, rows.device)
@@ -98,7 +98,7 @@ def _ask(learner: Answering, feed: Feed, rows: Rows, noise: Tensor) -> tuple[Ten
         if len(rows.host) == 1 or not should_reduce_batch_size(error):
             raise
     halves = [
-        _ask(learner, feed, Rows(host, device), noise)
+        _ask(learner, feed, Indices(host, device), noise)
         for host, device in zip(np.array_split(rows.host, 2), rows.device.tensor_split(2), strict=True)
     ]
     return tuple(torch.cat(column) for column in zip(*halves, strict=True))
@@ -125,24 +125,24 @@ def generate_answers(learner: Generating, feed: TextFeed, renderer: TextRenderer
         renderer: spells the answers and knows all the right ones.
         answers: of the teacher-forced pass, whose log-likelihoods and gold answers are kept.
     """
-    prompts, examples, reading = feed.prompts(), feed.examples, renderer.reading
+    prompts, examples, codec = feed.prompts(), feed.examples, renderer.codec
     texts = [
         renderer.world.answers(content, asked)
         for content, asked in zip(examples.content.tolist(), examples.asked.tolist(), strict=True)
     ]
     known = sorted({text for answers_ in texts for text in answers_})
-    golds = dict(zip(known, (rest for _, rest in reading.encode([("", f" {text}\n") for text in known])), strict=True))
+    golds = dict(zip(known, (rest for _, rest in codec.encode([("", f" {text}\n") for text in known])), strict=True))
     # Spelled as the answers will be: a tokenizer may put spaces where the text has none.
     plain = {text: normalised(renderer.spell(ids)) for text, ids in golds.items()}
     longest = max(map(len, golds.values())) + SLACK
-    ends = {reading.line_end, reading.tokenizer.eos_token_id}
+    ends = {codec.line_end, codec.tokenizer.eos_token_id}
     predicted, ended = [""] * len(prompts), [False] * len(prompts)
     by_length = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for _, same in groupby(by_length, key=lambda row: len(prompts[row])):
         rows = list(same)
         for start in range(0, len(rows), LARGEST_BATCH):
             batch = rows[start : start + LARGEST_BATCH]
-            said = learner.generate([prompts[row] for row in batch], renderer.reading, longest)
+            said = learner.generate([prompts[row] for row in batch], renderer.codec, longest)
             for row, ids in zip(batch, said, strict=True):
                 predicted[row], ended[row] = renderer.spell(ids), ids[-1] in ends
     exact = [

@@ -18,12 +18,12 @@ from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
-from iml_bench.design import Ints
 from iml_bench.errors import CellError, UsageError
+from iml_bench.learners.order import global_batches, micro_batches
+from iml_bench.modalities import Feed, Indices, draw_noise, to_device
+from iml_bench.modalities.text.tokens import Codec
 from iml_bench.models import count_parameters, generate
-from iml_bench.order import global_batches, micro_batches
-from iml_bench.render import Feed, Rows, draw_noise, to_device
-from iml_bench.render.tokens import Reading
+from iml_bench.protocols.two_stage.design import Ints
 from iml_bench.runtime import Progress, Runtime
 from iml_bench.spec import Recipe, StageRecipe
 from iml_bench.streams import Streams
@@ -84,7 +84,7 @@ class StageOutcome:
 class _GlobalBatch(NamedTuple):
     """What one optimiser step sees."""
 
-    rows: Rows
+    rows: Indices
     noise: Tensor
     """``[b, noise]``"""
     total: Tensor
@@ -136,7 +136,7 @@ class NetworkLearner:
                 losses = torch.zeros(len(rows), device=rows.device)
                 batches = zip(host, rows, noise, feed.mass[rows].sum(1), losses, strict=True)
                 for host_rows, device_rows, draws, total, loss in batches:
-                    self._step(feed, _GlobalBatch(Rows(host_rows, device_rows), draws, total), loss, optimizer)
+                    self._step(feed, _GlobalBatch(Indices(host_rows, device_rows), draws, total), loss, optimizer)
                     if schedule is not None:
                         schedule.step()
                 seen = self._look(losses, step, name)
@@ -156,13 +156,13 @@ class NetworkLearner:
             name, steps, math.fsum(last) / len(last), self.micro_batch, math.ceil(local / self.micro_batch)
         )
 
-    def logits(self, feed: Feed, rows: Rows, noise: Tensor) -> Tensor:
+    def logits(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:
         """``[k, C]``; see ``Feed.batch`` for the arguments."""
         self.model.eval()
         logits: Tensor = self.model(**feed.batch(rows, noise).inputs)
         return logits
 
-    def generate(self, prompts: list[list[int]], reading: Reading, longest: int) -> list[list[int]]:
+    def generate(self, prompts: list[list[int]], codec: Codec, longest: int) -> list[list[int]]:
         """Greedy continuations of prompts of one length, up to the end of the line or ``longest`` tokens.
 
         Raises:
@@ -172,7 +172,7 @@ class NetworkLearner:
         body = self.accelerator.unwrap_model(self.model).body
         if not hasattr(body, "generate"):
             raise CellError("exact_match 'normalised' needs a model with generate(); this one has none")
-        return generate(body, prompts, reading, longest, self.accelerator.device)
+        return generate(body, prompts, codec, longest, self.accelerator.device)
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of all that training changes, on the host: two sets of a large model may not fit the device.
@@ -257,7 +257,7 @@ class NetworkLearner:
                     part_of_all.backward()
             loss += part.detach()
 
-    def _pieces(self, feed: Feed, batch: _GlobalBatch) -> Iterator[tuple[Rows, Tensor]]:
+    def _pieces(self, feed: Feed, batch: _GlobalBatch) -> Iterator[tuple[Indices, Tensor]]:
         """The share of the batch that falls to this process, a micro-batch at a time."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         rows, noise = batch.rows, batch.noise
@@ -271,9 +271,9 @@ class NetworkLearner:
                 yield rows, noise  # the order within a piece is of no matter
                 return
             chosen = to_device(share, rows.device.device)
-            yield Rows(rows.host[share], rows.device.index_select(0, chosen)), noise.index_select(0, chosen)
+            yield Indices(rows.host[share], rows.device.index_select(0, chosen)), noise.index_select(0, chosen)
 
-    def _loss(self, feed: Feed, rows: Rows, noise: Tensor) -> Tensor:
+    def _loss(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:
         batch = feed.batch(rows, noise)
         logits: Tensor = self.model(**batch.inputs)
         each = nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")

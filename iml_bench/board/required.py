@@ -1,0 +1,40 @@
+"""What the leaderboard asks of every model: the tasks and seeds of the suite ``leaderboard``."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from iml_bench.registry import SUITES, TASKS, changes_of
+from iml_bench.run.plan import REFERENCES, resized
+from iml_bench.run.suites import suite_requests
+from iml_bench.sources import find_model
+from iml_bench.spec import CellSpec, canonical_json, task_key
+
+
+class LeaderboardTask(NamedTuple):
+    """What a complete row of the leaderboard holds of one task."""
+
+    task: str
+    version: int
+    modality: str
+    changes: dict[str, Any]
+    """As ``Record.changes`` has it."""
+    task_key: str | None
+    """As of every cell of the task; null where the data come from elsewhere, so that it is known when it is run."""
+    seeds: tuple[int, ...]
+
+
+def leaderboard_tasks() -> list[LeaderboardTask]:
+    """The tasks of the suite ``leaderboard``, in its order: what a row needs to be complete."""
+    found: dict[tuple[str, str], LeaderboardTask] = {}
+    for request in suite_requests(SUITES.get("leaderboard")):
+        base = TASKS.get(request.task)
+        task = resized(base, request)
+        said = changes_of(task, base)
+        label = (base.label, canonical_json(said))
+        seeds = dict.fromkeys((*(found[label].seeds if label in found else ()), *request.seeds))
+        key = None
+        if not hasattr(task.world, "source"):
+            key = task_key(CellSpec(task=task, model=find_model(REFERENCES[0]), seed=0))
+        found[label] = LeaderboardTask(base.name, base.version, base.modality, said, key, tuple(seeds))
+    return list(found.values())

@@ -1,0 +1,111 @@
+"""Every kind of thing that another package can add, on one page.
+
+Each kind is a table of names. What this package ships stands here as ``module:attribute``; another package adds a
+name by an entry point in the group ``iml_bench.KIND`` (``docs/extend.md`` has a worked example of each). Nothing is
+imported before it is asked for by name, so that listing tasks never imports torch.
+
+Tasks, model entries and suites are data, not code: ``registry`` finds those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, NamedTuple
+
+from iml_bench.errors import UsageError, shown, unknown
+
+
+class Origin(NamedTuple):
+    """Where a name comes from."""
+
+    reference: str
+    """``module:attribute``."""
+    package: str
+    """The distribution that adds it."""
+
+
+class Extensions:
+    """The names of one kind, and what each stands for."""
+
+    def __init__(self, kind: str, what: str, shipped: Mapping[str, str]) -> None:
+        """Args:
+        kind: of the things, in the plural: the entry-point group is ``iml_bench.KIND``.
+        what: such a thing is, as it stands in ``module:attribute``.
+        shipped: name to ``module:attribute`` below ``iml_bench``.
+        """
+        self.kind, self.what, self._shipped = kind, what, dict(shipped)
+        self._loaded: dict[str, Any] = {}
+
+    @property
+    def group(self) -> str:
+        """The entry-point group that adds names."""
+        return f"iml_bench.{self.kind}"
+
+    @cached_property
+    def origins(self) -> dict[str, Origin]:
+        """Every name with where it comes from; nothing is imported.
+
+        Raises:
+            UsageError: when two packages add the same name.
+        """
+        found = {name: Origin(f"iml_bench.{reference}", "iml-bench") for name, reference in self._shipped.items()}
+        for point in entry_points(group=self.group):
+            origin = Origin(point.value, _package(point))
+            if found.setdefault(point.name, origin) != origin:
+                raise UsageError(
+                    f"two {self.kind} are named {point.name!r}: {found[point.name].reference} of "
+                    f"{found[point.name].package} and {origin.reference} of {origin.package}; rename one"
+                )
+        return found
+
+    def get(self, name: str) -> Any:
+        """What a name stands for, imported when it is first asked for.
+
+        Raises:
+            UsageError: when there is no such name, or importing it fails.
+        """
+        if name not in self._loaded:
+            if name not in self.origins:
+                raise unknown(self.kind.removesuffix("s"), name, self.origins, f"{self.group} in docs/extend.md")
+            origin = self.origins[name]
+            module, _, attribute = origin.reference.partition(":")
+            try:
+                self._loaded[name] = getattr(import_module(module), attribute)
+            except Exception as error:
+                # Whatever another package's code raises is that name's problem alone.
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                raise UsageError(
+                    f"{self.kind.removesuffix('s')} {shown(repr(name))} ({origin.reference} of {origin.package}) "
+                    f"cannot be imported: {shown(reason[0], 300)}"
+                ) from error
+        return self._loaded[name]
+
+    def all(self) -> dict[str, Any]:
+        """Every name with what it stands for.
+
+        Raises:
+            UsageError: when one of them cannot be imported.
+        """
+        return {name: self.get(name) for name in self.origins}
+
+    def forget(self) -> None:
+        """Look for entry points anew: a package was installed while this process ran."""
+        self.__dict__.pop("origins", None)
+        self._loaded.clear()
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "unknown package"
+
+
+EXECUTORS: Final = Extensions(
+    "executors",
+    "a class with the methods of `run.executors.base.Executor`: where and side by side with what cells run",
+    {
+        "inline": "run.executors.inline:InlineExecutor",
+        "processes": "run.executors.processes:ProcessExecutor",
+    },
+)

@@ -1,0 +1,1 @@
+"""Whoever is put through a protocol: networks, and reference learners that read definitions as data."""

@@ -1,0 +1,1 @@
+"""What is shown, asked and measured, in which order: one file a protocol."""

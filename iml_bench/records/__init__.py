@@ -1,0 +1,50 @@
+"""The versioned result of a cell, and the folder that holds them."""
+
+from iml_bench.records.provenance import Provenance, this_provenance
+from iml_bench.records.record import (
+    MOST_ROWS,
+    SCHEMA_VERSION,
+    CurveReport,
+    Failure,
+    ItemFile,
+    Record,
+    StageReport,
+    Timing,
+)
+from iml_bench.records.store import (
+    LARGEST_ITEMS,
+    LARGEST_RECORD,
+    LONGEST_ANSWER,
+    Store,
+    Stored,
+    columns_of,
+    in_order,
+    iterate_done,
+    latest_by_key,
+    read_items,
+    read_record,
+)
+
+__all__ = [
+    "LARGEST_ITEMS",
+    "LARGEST_RECORD",
+    "LONGEST_ANSWER",
+    "MOST_ROWS",
+    "SCHEMA_VERSION",
+    "CurveReport",
+    "Failure",
+    "ItemFile",
+    "Provenance",
+    "Record",
+    "StageReport",
+    "Store",
+    "Stored",
+    "Timing",
+    "columns_of",
+    "in_order",
+    "iterate_done",
+    "latest_by_key",
+    "read_items",
+    "read_record",
+    "this_provenance",
+]

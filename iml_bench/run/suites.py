@@ -1,0 +1,76 @@
+"""A suite's grids as requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from iml_bench.errors import UsageError
+from iml_bench.registry import TASKS
+from iml_bench.run.plan import Request
+from iml_bench.sources import find_model
+from iml_bench.spec import FROM_FILE, MODEL, SuiteSpec, TaskSpec
+
+
+def suite_requests(
+    suite: SuiteSpec,
+    *,
+    smoke: bool = False,
+    data: Path | None = None,
+    models: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> list[Request]:
+    """A suite's grids as requests, one for every combination of what varies in a grid.
+
+    Args:
+        suite: the grids.
+        smoke: shrink every task; how long its stages are is then not for the suite to say.
+        data: the file of a world that is read from one; for the grids of such a task.
+        models: put in place of the grids' own, each in the grids of a task that it can read; a grid of which
+            none can read the task is left out.
+        seeds: put in place of the grids' own.
+
+    Raises:
+        UsageError: when a task or a model does not exist, or a model can read no grid's task.
+    """
+    tasks = [_task_of(suite, index) for index in range(len(suite.grids))]
+    fitting = [tuple(name for name in models if find_model(name).modality in ("any", task.modality)) for task in tasks]
+    for name in models:
+        if not any(name in names for names in fitting):
+            reads = find_model(name).modality
+            raise UsageError(f"suite {suite.name!r} has no task for model {name!r}, which reads {reads}")
+    if data is not None and not any(task.world.kind in FROM_FILE for task in tasks):
+        raise UsageError(f"no task of suite {suite.name!r} reads a file; leave --data out")
+    requests = []
+    for index, (grid, task) in enumerate(zip(suite.grids, tasks, strict=True)):
+        for point in grid.points if not models or fitting[index] else []:
+            fields = {**grid.set, **point}
+            left_out = {path for path in fields if path.startswith(MODEL) or (smoke and path in _LENGTHS)}
+            requests.append(
+                Request(
+                    task=grid.task,
+                    models=fitting[index] or grid.models,
+                    seeds=tuple(seeds) or grid.seeds,
+                    overrides={path: value for path, value in fields.items() if path not in left_out},
+                    model_fields={path.removeprefix(MODEL): fields[path] for path in fields if path.startswith(MODEL)},
+                    small=grid.small and not smoke,
+                    smoke=smoke,
+                    data=data if task.world.kind in FROM_FILE else None,
+                    where=suite.where(index),
+                )
+            )
+    return requests
+
+
+_LENGTHS = {f"recipe.{stage}.{unit}" for stage in ("stage1", "stage2") for unit in ("steps", "epochs")}
+
+
+def _task_of(suite: SuiteSpec, index: int) -> TaskSpec:
+    grid = suite.grids[index]
+    try:
+        task = TASKS.get(grid.task)
+    except UsageError as error:
+        raise UsageError(f"{suite.where(index)}: {error}") from error
+    if grid.small and not task.small:
+        raise UsageError(f"{suite.where(index)}: task {task.name!r} has no small setting; leave small out")
+    return task

@@ -1,0 +1,45 @@
+"""What a user names as a model, as an entry that can be loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from iml_bench.errors import UsageError, nearest
+from iml_bench.registry import MODELS
+from iml_bench.sources.digest import digest_files
+from iml_bench.spec import SCHEMES, ModelEntry, TaskSpec, entry_from_source, vary_model
+
+
+def find_model(
+    name: str,
+    task: TaskSpec | None = None,
+    *,
+    fields: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> ModelEntry:
+    """The entry of a registered name, a YAML file, or a bare source such as ``timm:resnet18``.
+
+    Args:
+        name: what the user gave.
+        task: when given, the model must be able to read it.
+        fields: what is changed in the entry, see ``vary_model``; a reference learner stays as it is.
+        trust_remote_code: run code that comes with the weights.
+
+    Raises:
+        UsageError: when there is no such model, it is for another modality, or is not valid when changed.
+    """
+    scheme = name.partition(":")[0]
+    is_source = ":" in name and (scheme in SCHEMES or nearest(scheme, SCHEMES) is not None)
+    entry = entry_from_source(name) if is_source else MODELS.get(name)
+    if fields and not entry.is_reference:
+        entry = vary_model(entry, fields)
+    if task is not None and entry.modality not in ("any", task.modality):
+        raise UsageError(
+            f"model {entry.name!r} reads {entry.modality} and task {task.name!r} is {task.modality}; "
+            f"iml-bench models --modality {task.modality} lists what fits"
+        )
+    update: dict[str, Any] = {"digest": digest_files(entry)}
+    if trust_remote_code and entry.parsed.scheme in ("hf", "hf-config"):
+        update["trust_remote_code"] = True
+    return entry.model_copy(update=update)
