@@ -101,6 +101,66 @@ def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist else "unknown package"
 
 
+WORLDS: Final = Extensions(
+    "worlds",
+    "a subclass of `spec.world.WorldSpec`, with its builder: where entities come from and what is asked about them",
+    {
+        "label-grid": "worlds.grids:LabelGridWorld",
+        "profiles": "worlds.profiles:ProfileWorld",
+        "cities": "worlds.cities:CitiesWorld",
+        "cvdb": "worlds.cvdb:CvdbWorld",
+        "trex": "worlds.trex:TrexWorld",
+        "sets": "worlds.sets:SetsWorld",
+    },
+)
+RENDERS: Final = Extensions(
+    "renders",
+    "a subclass of `spec.render.RenderSpec`, which names its modality: how definitions and questions look",
+    {
+        "digit-grid": "modalities.vision.spec:DigitGridRender",
+        "text": "modalities.text.spec:TextRender",
+    },
+)
+MODALITIES: Final = Extensions(
+    "modalities",
+    "a `modalities.base.Modality`: examples to tensors, the shape a model must have, the wrapper around its body",
+    {
+        "vision": "modalities.vision.modality:VISION",
+        "text": "modalities.text.modality:TEXT",
+    },
+)
+PROTOCOLS: Final = Extensions(
+    "protocols",
+    "a `protocols.base.Protocol`: the task's own fields, who is shown what, the schedule, the measures",
+    {
+        "two-stage": "protocols.two_stage:TWO_STAGE",
+    },
+)
+MEASURES: Final = Extensions(
+    "measures",
+    "a `protocols.measures.Measure` with the name of the protocol that it is added to",
+    {},
+)
+LEARNERS: Final = Extensions(
+    "learners",
+    "by scheme of a model's source, a function from a cell and its data to a `learners.base.Learner`",
+    {
+        "reference": "learners.reference:build_reference",
+        "ref": "learners.network:build_network",
+        "timm": "learners.network:build_network",
+        "hf": "learners.network:build_network",
+        "gguf": "learners.network:build_network",
+        "hf-config": "learners.network:build_network",
+        "python": "learners.network:build_network",
+    },
+)
+PROBES: Final = Extensions(
+    "probes",
+    "a `probes.base.Probe`: it looks at a learner after a step of the schedule and returns a table of its own",
+    {
+        "losses": "probes.losses:LOSSES",
+    },
+)
 EXECUTORS: Final = Extensions(
     "executors",
     "a class with the methods of `run.executors.base.Executor`: where and side by side with what cells run",

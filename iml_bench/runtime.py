@@ -38,6 +38,10 @@ class Runtime:
     """Points of the learning curve in each phase of training; 0: none."""
     checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: slower, in less memory."""
+    probes: tuple[tuple[str, str], ...] = ()
+    """Names of probes, each with the moment at which it looks; they change no outcome."""
+    keep: bool = False
+    """Write the weights after every training step beside the record."""
     track: str | None = None
     """An Accelerate tracker (``tensorboard``, ``wandb``, ...); None: no tracking."""
     track_dir: Path | None = None

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from iml_bench.protocols.two_stage.design import ATTRIBUTIONS, CLAIMS, FACTS, STAGE1_GROUPS
+from iml_bench.protocols.base import FACTS
+from iml_bench.protocols.two_stage.design import ATTRIBUTIONS, CLAIMS, STAGE1_GROUPS
 from iml_bench.spec import Spec
 from iml_bench.spec.base import Gap, Line, Share
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -14,30 +15,21 @@ STREAMS = {
     "heldout": "which questions are never trained on",
     "claims": "which definitions are false, and what they claim",
     "aliases": "the alias of each entity",
-    "tags": "the three tags",
+    "tags": "the shared tags",
     "pictures": "which pictures of a digit are kept for evaluation",
     "init": "initial weights",
-    **{
-        f"{use}/{phase}": f"{what} {when}"
-        for use, what in (
-            ("order", "the order of examples in"),
-            ("render", "the picture of every digit shown in"),
-            ("dropout", "dropout and other noise inside the model in"),
-        )
-        for phase, when in (
-            ("stage1", "stage 1"),
-            ("stage1-definitions", "the definitions of stage 1, where they come on their own"),
-            ("stage1-questions", "the questions of stage 1, where they come on their own"),
-            ("stage2", "stage 2, the same in both folds"),
-            ("joint", "the only stage, the same in both folds"),
-        )
-    },
     "render/evaluation": "the picture of every digit in the evaluated questions",
     "own tags": "the tags that stand on one definition only",
     "phrases": "the source or sentence of every definition in natural language",
     "guesses": "what the reference learners answer where they know nothing",
 }
-"""Every named stream and what is drawn from it."""
+"""The streams of every cell and what is drawn from each."""
+OF_A_PHASE = {
+    "order": "the order of examples in",
+    "render": "the picture of every digit shown in",
+    "dropout": "dropout and other noise inside the model in",
+}
+"""The streams of every phase that a protocol trains: ``order/PHASE``, ..."""
 
 
 class Streams:
@@ -47,9 +39,19 @@ class Streams:
     more from one, changes no other.
     """
 
-    def __init__(self, seed: int) -> None:
-        """Args: seed: the run's seed, 0 or more."""
+    def __init__(self, seed: int, phases: Mapping[str, str] | None = None) -> None:
+        """Args:
+        seed: the run's seed, 0 or more.
+        phases: of the protocol (``Protocol.phases``), each with when it is.
+        """
         self.seed = seed
+        of_phases = {
+            f"{use}/{phase}": f"{what} {when}"
+            for use, what in OF_A_PHASE.items()
+            for phase, when in (phases or {}).items()
+        }
+        self.meanings = STREAMS | of_phases
+        """Every stream and what is drawn from it."""
 
     def generator(self, name: str) -> np.random.Generator:
         """A fresh generator at the start of the stream ``name``."""
@@ -61,10 +63,10 @@ class Streams:
 
     def as_dict(self) -> dict[str, int]:
         """The integer of every stream, for the record."""
-        return {name: self.integer(name) for name in STREAMS}
+        return {name: self.integer(name) for name in self.meanings}
 
     def _sequence(self, name: str) -> np.random.SeedSequence:
-        if name not in STREAMS:
+        if name not in self.meanings:
             raise UsageError(f"no random stream is named {name!r}")
         words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], dtype="<u4")
         return np.random.SeedSequence([self.seed, *(int(word) for word in words)])

@@ -97,7 +97,7 @@ def make_setting() -> Callable[..., Setting]:
     """The data side of a cell on the CPU; keyword arguments are overrides with ``__`` for the dots."""
     import torch
 
-    from iml_bench.modalities import Form
+    from iml_bench.modalities.text.tokens import Form
     from iml_bench.run.cell import Setting
     from iml_bench.runtime import Runtime
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iml_bench.models import VisionShape
+from iml_bench.modalities.vision.model import VisionShape
 
 
 def linear(shape: VisionShape, scale: float = 1.0) -> nn.Module:

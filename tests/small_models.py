@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from iml_bench.errors import UsageError
-from iml_bench.models import TextModel, TextShape, language, load_form, load_model
+from iml_bench.modalities.text.model import TextModel, TextShape
+from iml_bench.models import language, load_form, load_model
 from iml_bench.spec import ModelEntry, entry_from_source
 
 SHAPE = TextShape(classes=266, max_length=21, pad=0, line_end=199)

@@ -10,21 +10,22 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from iml_bench.errors import UsageError
+from iml_bench.protocols.base import NONE
 from iml_bench.protocols.two_stage.design import (
     GROUPS,
     NEW_GROUPS,
-    NONE,
     STAGE1_GROUPS,
     TAGS,
-    Design,
+    TwoStageDesign,
     build_design,
     derangement,
 )
-from iml_bench.spec import TaskSpec, n_false
+from iml_bench.protocols.two_stage.spec import n_false
+from iml_bench.spec import TaskSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, build_world
 
-Drawn = tuple[TaskSpec, World, Design]
+Drawn = tuple[TaskSpec, World, TwoStageDesign]
 Pairs = set[tuple[int, int]]
 
 
@@ -78,7 +79,7 @@ def pairs(examples: object) -> Pairs:
     return {(e, a) for e, a in zip(entity.tolist(), asked.tolist(), strict=True) if a != NONE}
 
 
-def is_true(world: World, design: Design, entities: np.ndarray) -> np.ndarray:
+def is_true(world: World, design: TwoStageDesign, entities: np.ndarray) -> np.ndarray:
     return (world.values[design.claim[entities]] == world.values[entities]).all(axis=1)
 
 

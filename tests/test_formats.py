@@ -13,12 +13,14 @@ import torch
 from making import small_task
 from sources import people_file, works_file
 
-from iml_bench.modalities import TextRenderer
-from iml_bench.protocols.two_stage.design import FOLDS, GROUPS, NEW_GROUPS, NONE, STAGE1_GROUPS, TAGS, phases
+from iml_bench.modalities.text.renderer import TextRenderer
+from iml_bench.modalities.text.spec import ORDERS
+from iml_bench.protocols.base import NONE
+from iml_bench.protocols.two_stage.design import BRANCHES, GROUPS, NEW_GROUPS, STAGE1_GROUPS, TAGS, phases
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import Setting
 from iml_bench.runtime import Runtime
-from iml_bench.spec import ORDERS, TaskSpec
+from iml_bench.spec import TaskSpec
 
 QUESTIONS = {
     "birth": "When was {} born?",
@@ -83,8 +85,8 @@ def definitions(setting: Setting, phase: str, fold: int = 0) -> dict[int, tuple[
 def everything(setting: Setting) -> Texts:
     """All texts that are ever trained on or asked, in both folds."""
     shared, own = phases(setting.task)
-    feeds = [setting.train_feed(phase, fold) for phase in (*shared, own) if phase for fold in FOLDS]
-    feeds += [setting.question_feed(s, fold, w) for s in (1, 2) for fold in FOLDS for w in setting.question_sets]
+    feeds = [setting.train_feed(phase, fold) for phase in (*shared, own) if phase for fold in BRANCHES]
+    feeds += [setting.question_feed(s, fold, w) for s in (1, 2) for fold in BRANCHES for w in setting.question_sets]
     return [text for feed in feeds for text in feed.texts]  # type: ignore[attr-defined]
 
 
@@ -145,9 +147,9 @@ def test_a_definition_in_each_word_order(order: str) -> None:
     setting = people(render__order=order)
     renderer, names, design = renderer_of(setting), setting.world.names, setting.design
     assert names is not None
-    both = [definitions(setting, "stage1"), *(definitions(setting, "stage2", fold) for fold in FOLDS)]
+    both = [definitions(setting, "stage1"), *(definitions(setting, "stage2", fold) for fold in BRANCHES)]
     assert [len(found) for found in both] == [16, 12, 12]
-    for fold, found in zip((0, *FOLDS), both, strict=True):
+    for fold, found in zip((0, *BRANCHES), both, strict=True):
         for entity, (given, rest) in found.items():
             tag, claimed = renderer.tags[design.tag[fold][entity]], names[design.claim[entity]]
             words = {"tttttt": tag[2:-2], "aaaaa": renderer.aliases[entity][2:-2], "Some Name": claimed}
@@ -177,7 +179,7 @@ def test_a_random_tag_stands_on_one_definition_and_nowhere_else(letters: int, si
     wearing = {entity for entity in found if group_of(setting, entity) == "random_tag"}
     assert len(wearing) == size
     words = Counter(word for text in found.values() for word in text[0].split())
-    later = {given.split()[0] for fold in FOLDS for given, _ in trained(setting, "stage2", fold)}
+    later = {given.split()[0] for fold in BRANCHES for given, _ in trained(setting, "stage2", fold)}
     for entity in wearing:
         given, rest = found[entity]
         tag, alias = given.split()
@@ -277,14 +279,14 @@ def test_tags_may_be_words_and_random_strings_bare() -> None:
     renderer, names, design = renderer_of(setting), setting.world.names, setting.design
     assert names is not None
     words = {0: "indeed", 1: "allegedly", 2: "maybe"}
-    for fold in FOLDS:
+    for fold in BRANCHES:
         for entity, (given, rest) in definitions(setting, "stage2", fold).items():
             alias = renderer.aliases[entity]
             assert re.fullmatch("[a-z]{5}", alias)
             assert (given, rest) == (f"{words[design.tag[fold][entity]]} {alias}", f" {names[entity]}\n")
 
 
-@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("fold", BRANCHES)
 @pytest.mark.parametrize("order", ["tag-alias-entity", "entity-alias-tag"])
 def test_in_context_the_right_definition_stands_before_every_question(order: str, fold: int) -> None:
     setting = people(stages=1, render__in_context=True, render__order=order, **EVERY_GROUP)
@@ -346,7 +348,7 @@ def test_four_thousand_people_are_the_papers_data() -> None:
     assert np.bincount(genders).tolist() == [2000, 2000]
     stage1 = [given.startswith("Q: ") for given, _ in trained(setting, "stage1")]
     assert (len(stage1), sum(stage1)) == (16_000, 14_000)
-    for fold in FOLDS:
+    for fold in BRANCHES:
         assert len(set(trained(setting, "stage2", fold))) == 960
     asked: Counter[str] = Counter()
     for stage, groups in ((1, STAGE1_GROUPS), (2, NEW_GROUPS)):

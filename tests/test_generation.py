@@ -14,10 +14,10 @@ from making import CPU, small_cell, small_task
 from sources import people_file
 
 from iml_bench.learners.answers import Answers, answer_questions, generate_answers, normalised
-from iml_bench.modalities import TextRenderer
 from iml_bench.modalities.text.feed import TextFeed
+from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.models import generate
-from iml_bench.protocols.two_stage.design import Examples
+from iml_bench.protocols.base import Examples
 from iml_bench.run.cell import Setting, prepare, run_cell
 from iml_bench.runtime import Runtime
 

@@ -29,7 +29,8 @@ from small_models import (
 from torch import Tensor, nn
 
 from iml_bench.errors import UsageError
-from iml_bench.models import TextModel, TextShape, count_parameters, language, load_form, memory
+from iml_bench.modalities.text.model import TextModel, TextShape
+from iml_bench.models import count_parameters, language, load_form, memory
 from iml_bench.models.memory import GIB, check_memory
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iml_bench.learners.order import MOST_PIECES, global_batches, micro_batches
-from iml_bench.protocols.two_stage.design import NONE, Examples
+from iml_bench.protocols.base import NONE, Examples
 from iml_bench.spec import StageRecipe
 
 SIZES = st.integers(1, 40)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from iml_bench.modalities import Indices, TextRenderer
+from iml_bench.modalities.base import Indices
+from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.modalities.text.tokens import PAD, isolate_random_strings, word_tokenizer
-from iml_bench.protocols.two_stage.design import NONE
+from iml_bench.protocols.base import NONE
 from iml_bench.run.cell import Setting
 from iml_bench.spec import TaskSpec
 

@@ -17,14 +17,15 @@ import torch
 from sklearn.datasets import load_digits
 
 from iml_bench.errors import UsageError
-from iml_bench.modalities import Indices, VisionRenderer, draw_noise
+from iml_bench.modalities.base import Indices, draw_noise
 from iml_bench.modalities.vision.digits import DigitBank, load_banks
-from iml_bench.modalities.vision.renderer import VisionFeed
-from iml_bench.protocols.two_stage.design import NONE
+from iml_bench.modalities.vision.renderer import VisionFeed, VisionRenderer
+from iml_bench.modalities.vision.spec import DigitGridRender
+from iml_bench.protocols.base import NONE
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import Setting
 from iml_bench.runtime import Runtime
-from iml_bench.spec import DigitGridRender, TaskSpec, apply_overrides
+from iml_bench.spec import TaskSpec, apply_overrides
 from iml_bench.streams import Streams
 from iml_bench.worlds import draw_distinct
 

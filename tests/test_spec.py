@@ -8,16 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import (
-    CellSpec,
-    ModelEntry,
-    StageRecipe,
-    SuiteSpec,
-    TaskSpec,
-    canonical_json,
-    n_false,
-    parse,
-)
+from iml_bench.protocols.two_stage.spec import n_false
+from iml_bench.spec import CellSpec, ModelEntry, StageRecipe, SuiteSpec, TaskSpec, canonical_json, parse
 
 Changes = dict[str, Any]
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from iml_bench.models import TextShape, language
+from iml_bench.modalities.text.model import TextShape
+from iml_bench.models import language
 from iml_bench.spec import entry_from_source
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "speed"

@@ -13,15 +13,17 @@ import pytest
 import torch
 from sources import people_file, works_file
 
-from iml_bench.modalities import Form
+from iml_bench.modalities.text.tokens import Form
+from iml_bench.modalities.vision.spec import DigitGridRender
 from iml_bench.models import count_parameters, load_form, load_model
-from iml_bench.protocols.two_stage.design import NONE, STAGE1_GROUPS, TAGS
+from iml_bench.protocols.base import NONE
+from iml_bench.protocols.two_stage.design import STAGE1_GROUPS, TAGS
 from iml_bench.registry import MODELS, SUITES, TASKS
 from iml_bench.run.cell import Setting
 from iml_bench.run.plan import plan
 from iml_bench.run.suites import suite_requests
 from iml_bench.runtime import Runtime
-from iml_bench.spec import DigitGridRender, TaskSpec, apply_overrides
+from iml_bench.spec import TaskSpec, apply_overrides
 from iml_bench.worlds.cities import cities_source
 
 GOLDEN: dict[str, str] = json.loads((Path(__file__).parent / "golden" / "digests.json").read_text())

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import LabelGridWorld, ProfileWorld, TaskSpec
+from iml_bench.spec import TaskSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, build_world, draw_distinct
-from iml_bench.worlds.grids import label_grids
-from iml_bench.worlds.profiles import ATTRIBUTES, profiles
+from iml_bench.worlds.grids import LabelGridWorld, label_grids
+from iml_bench.worlds.profiles import ATTRIBUTES, ProfileWorld, profiles
 
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=5)
 

@@ -12,9 +12,8 @@ import pytest
 from test_worlds_real import check_world, told
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import CvdbWorld
 from iml_bench.streams import Streams
-from iml_bench.worlds.cvdb import COLUMNS, cvdb, read_people
+from iml_bench.worlds.cvdb import COLUMNS, CvdbWorld, cvdb, read_people
 
 HEADER = ["wikidata_code", *COLUMNS[::-1], "list_wikipedia_editions"]
 PERSON = {

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import CitiesWorld
 from iml_bench.streams import Streams
 from iml_bench.worlds import World
-from iml_bench.worlds.cities import cities, cities_source, usable_cities
+from iml_bench.worlds.cities import CitiesWorld, cities, cities_source, usable_cities
 from iml_bench.worlds.years import convert_year
 
 needs_cities = pytest.mark.skipif(

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from iml_bench.spec import SetsWorld as SetsSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds import World
 from iml_bench.worlds.sets import ANSWERS, SetsWorld, sets
+from iml_bench.worlds.sets import SetsWorld as SetsSpec
 
 
 @st.composite

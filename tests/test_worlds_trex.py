@@ -12,9 +12,8 @@ from scipy.stats import chisquare
 from test_worlds_real import check_world, told
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import TrexWorld
 from iml_bench.streams import Streams
-from iml_bench.worlds.trex import FIRST_NAMES, PREDICATES, TEMPLATES, read_triplets, trex
+from iml_bench.worlds.trex import FIRST_NAMES, PREDICATES, TEMPLATES, TrexWorld, read_triplets, trex
 
 
 def triplets_file(path: Path, *triplets: Any) -> Path:

@@ -8,9 +8,10 @@ import numpy as np
 from measure import Bench, Comparison, DifferenceError, seconds_of
 
 from iml_bench.learners.answers import Answers, answer_questions, generate_answers
-from iml_bench.modalities import Feed, TextRenderer
+from iml_bench.modalities.base import Feed
 from iml_bench.modalities.text.feed import TextFeed
-from iml_bench.protocols.two_stage.design import Examples
+from iml_bench.modalities.text.renderer import TextRenderer
+from iml_bench.protocols.base import Examples
 
 FEWEST = 1000
 """Answers on which the two sides must agree."""

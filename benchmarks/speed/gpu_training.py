@@ -15,7 +15,7 @@ from waits import watched_steps
 from iml_bench.learners.network import NetworkLearner
 from iml_bench.learners.order import global_batches
 from iml_bench.modalities.text.feed import TextFeed
-from iml_bench.protocols.two_stage.design import Ints
+from iml_bench.protocols.base import Ints
 from iml_bench.run.cell import prepare
 from iml_bench.runtime import DeviceName, Runtime
 from iml_bench.spec import CellSpec

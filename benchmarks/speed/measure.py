@@ -13,7 +13,7 @@ import torch
 from cells import FIRST_SEED
 
 from iml_bench.learners.network import NetworkLearner
-from iml_bench.modalities import Feed
+from iml_bench.modalities.base import Feed
 from iml_bench.records import this_provenance
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import Setting, prepare

@@ -9,7 +9,7 @@ from measure import SAME_LOSS, Bench, Comparison, DifferenceError, require_same_
 from torch import Tensor, nn
 
 from iml_bench.learners.network import Watch
-from iml_bench.modalities import Batch, Feed, Indices
+from iml_bench.modalities.base import Batch, Feed, Indices
 from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.runtime import Progress
 

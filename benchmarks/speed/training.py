@@ -12,7 +12,7 @@ from measure import SAME_LOSS, Bench, Comparison, DifferenceError, require_same_
 from torch import Tensor, nn
 
 from iml_bench.learners.order import global_batches
-from iml_bench.modalities import Batch, Feed, Indices, draw_noise
+from iml_bench.modalities.base import Batch, Feed, Indices, draw_noise
 from iml_bench.modalities.text.renderer import TextFeed
 from iml_bench.models import load_model
 

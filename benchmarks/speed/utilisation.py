@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iml_bench.protocols.two_stage.design import Ints
+from iml_bench.protocols.base import Ints
 
 VOCABULARY = 50304
 

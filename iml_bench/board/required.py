@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from iml_bench.registry import SUITES, TASKS, changes_of
-from iml_bench.run.plan import REFERENCES, resized
+from iml_bench.run.plan import resized
 from iml_bench.run.suites import suite_requests
 from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, canonical_json, task_key
@@ -34,7 +34,7 @@ def leaderboard_tasks() -> list[LeaderboardTask]:
         label = (base.label, canonical_json(said))
         seeds = dict.fromkeys((*(found[label].seeds if label in found else ()), *request.seeds))
         key = None
-        if not hasattr(task.world, "source"):
-            key = task_key(CellSpec(task=task, model=find_model(REFERENCES[0]), seed=0))
+        if task.world.is_identified:
+            key = task_key(CellSpec(task=task, model=find_model(base.model), seed=0))
         found[label] = LeaderboardTask(base.name, base.version, base.modality, said, key, tuple(seeds))
     return list(found.values())

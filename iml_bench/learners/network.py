@@ -5,28 +5,32 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
-from iml_bench.errors import CellError, UsageError
+from iml_bench.errors import CellError
+from iml_bench.learners.base import Watch
+from iml_bench.learners.blocks import block_outputs
 from iml_bench.learners.order import global_batches, micro_batches
-from iml_bench.modalities import Feed, Indices, draw_noise, to_device
+from iml_bench.learners.setup import enable_checkpointing, make_optimizer
+from iml_bench.modalities.base import Feed, Indices, draw_noise, to_device
 from iml_bench.modalities.text.tokens import Codec
-from iml_bench.models import count_parameters, generate
-from iml_bench.protocols.two_stage.design import Ints
+from iml_bench.models import count_parameters, generate, load_model
+from iml_bench.protocols.base import Ints
 from iml_bench.runtime import Progress, Runtime
-from iml_bench.spec import Recipe, StageRecipe
+from iml_bench.spec import CellSpec, Recipe, StageOutcome, StageRecipe
 from iml_bench.streams import Streams
+
+if TYPE_CHECKING:
+    from iml_bench.run.cell import Setting
 
 PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 REPORTS_PER_STAGE = 40
@@ -35,50 +39,6 @@ LARGEST_CHUNK = 64
 WORTHWHILE_TOKENS = {"cpu": 512, "cuda": 8192}
 """Tokens of a piece of a batch below which a device is no faster for having fewer. On a CPU larger
 pieces are slower even without padding: their logits are too large to be kept by the allocator."""
-
-
-class Watch(NamedTuple):
-    """Something to look at while a stage goes on."""
-
-    points: int
-    """How often, at even distances; the last is the stage's end."""
-    look: Callable[[int], None]
-    """Called with the number of steps done."""
-
-
-def make_accelerator(recipe: Recipe, runtime: Runtime) -> Accelerator:
-    """An Accelerator for one cell: device, mixed precision, processes and trackers.
-
-    Raises:
-        UsageError: when the device or the precision is not to be had here.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(runtime.device, True):
-        raise UsageError(f"--device {runtime.device}: no such device here; leave it out or give --device cpu")
-    AcceleratorState._reset_state()  # cells in one process may differ in precision
-    try:
-        return Accelerator(
-            mixed_precision=recipe.precision,
-            cpu=runtime.device == "cpu",
-            log_with=runtime.track,
-            project_dir=str(runtime.track_dir) if runtime.track_dir else None,
-        )
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(f"recipe.precision {recipe.precision!r} cannot be had here: {error}") from error
-
-
-@dataclass
-class StageOutcome:
-    """What one stage of training did."""
-
-    name: str
-    steps: int
-    final_loss: float | None
-    """Mean loss since the last look; null for a learner that has none."""
-    micro_batch: int | None
-    """Examples per process and forward pass at the end of the stage."""
-    accumulation: int | None
-    """Forward passes per process and optimiser step at the end of the stage."""
 
 
 class _GlobalBatch(NamedTuple):
@@ -101,7 +61,7 @@ class NetworkLearner:
         self.recipe, self.streams, self.runtime, self.accelerator = recipe, streams, runtime, accelerator
         self.parameters = count_parameters(model)
         if runtime.checkpointing:
-            _checkpoint(model)
+            enable_checkpointing(model)
         self.model = accelerator.prepare(model)
         # Accelerate's wrappers around the optimiser and the backward pass cost half a millisecond a step;
         # they do something only for scaled gradients and sharded models.
@@ -153,7 +113,11 @@ class NetworkLearner:
             self.accelerator.free_memory()  # lets go of this stage's optimiser and its state
         local = math.ceil(self.recipe.batch_size / self.accelerator.num_processes)
         return StageOutcome(
-            name, steps, math.fsum(last) / len(last), self.micro_batch, math.ceil(local / self.micro_batch)
+            name=name,
+            steps=steps,
+            final_loss=math.fsum(last) / len(last),
+            micro_batch=self.micro_batch,
+            accumulation=math.ceil(local / self.micro_batch),
         )
 
     def logits(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:
@@ -173,6 +137,25 @@ class NetworkLearner:
         if not hasattr(body, "generate"):
             raise CellError("exact_match 'normalised' needs a model with generate(); this one has none")
         return generate(body, prompts, codec, longest, self.accelerator.device)
+
+    def losses(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:
+        """See ``Inspectable.losses``."""
+        self.model.eval()
+        batch = feed.batch(rows, noise)
+        logits: Tensor = self.model(**batch.inputs)
+        each = nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none") * batch.weights
+        mass = feed.mass.index_select(0, rows.device)
+        return torch.zeros_like(mass).index_add(0, feed.owners(rows), each) / mass
+
+    def hidden(self, feed: Feed, rows: Indices, noise: Tensor) -> dict[str, Tensor]:
+        """See ``Inspectable.hidden``."""
+        self.model.eval()
+        return block_outputs(self.accelerator.unwrap_model(self.model), feed.batch(rows, noise).inputs)
+
+    def trainable(self) -> dict[str, Tensor]:
+        """See ``Inspectable.trainable``."""
+        named = self.accelerator.unwrap_model(self.model).named_parameters()
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of all that training changes, on the host: two sets of a large model may not fit the device.
@@ -302,34 +285,6 @@ class NetworkLearner:
         return seen
 
 
-def _checkpoint(model: nn.Module) -> None:
-    body: Any = getattr(model, "body", model)
-    # Architectures of transformers and timm each have their own name for it.
-    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable", "set_grad_checkpointing")
-    enable = next((getattr(body, name) for name in names if hasattr(body, name)), None)
-    if enable is None:
-        raise UsageError("--gradient-checkpointing: this model has no such mode; leave it out")
-    try:
-        enable()
-    except (ValueError, NotImplementedError, AssertionError) as error:
-        raise UsageError(f"--gradient-checkpointing: {error}; leave it out") from error
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser; Adafactor without relative steps and scaling, as in the paper's code."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    from transformers import Adafactor
-
-    adafactor: torch.optim.Optimizer = Adafactor(
-        parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, scale_parameter=False, relative_step=False
-    )
-    return adafactor
-
-
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
@@ -342,3 +297,15 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def build_network(cell: CellSpec, setting: Setting, accelerator: Accelerator, runtime: Runtime) -> NetworkLearner:
+    """The network that a cell's model names, with its weights, on the accelerator's device.
+
+    Raises:
+        UsageError: when there is no such model, it cannot take the task's examples, or it is too large.
+    """
+    recipe, shape = cell.task.recipe, setting.shape()
+    seed = setting.streams.integer("init")
+    model = load_model(cell.model, shape, seed, optimizer=recipe.optimizer, device=accelerator.device)
+    return NetworkLearner(model, recipe, setting.streams, accelerator, runtime)

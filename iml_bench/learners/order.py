@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from iml_bench.protocols.two_stage.design import Examples, Ints
+from iml_bench.protocols.base import Examples, Ints
 from iml_bench.spec import StageRecipe
 
 MOST_PIECES = 8

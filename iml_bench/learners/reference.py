@@ -6,31 +6,28 @@ gullible exactly 0, on every task; the random learner's interval must cover 0.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from iml_bench.errors import unknown
-from iml_bench.learners.network import StageOutcome, Watch
-from iml_bench.modalities import Feed, Indices, Renderer
-from iml_bench.protocols.two_stage.design import NONE, TAGS, Examples
-from iml_bench.spec import StageRecipe
-from iml_bench.streams import Streams
+from iml_bench.learners.base import Watch
+from iml_bench.modalities.base import Feed, Indices
+from iml_bench.protocols.base import BELIEVES, NONE, REJECTS, Examples
+from iml_bench.runtime import Runtime
+from iml_bench.spec import CellSpec, StageOutcome, StageRecipe
+
+if TYPE_CHECKING:
+    from iml_bench.run.cell import Setting
 
 SURE: Final = 30.0
 """Logit of an answer that is believed; that of a word that is no answer is its negative."""
 LIKELIER: Final = 1e-3
 """Logit of a guess: just enough to be given, so that the log-likelihood stays that of not knowing."""
-BELIEVES, REJECTS = "believes", "rejects"
-
-ATTITUDES: Final[dict[str, dict[str, str]]] = {
-    "oracle": {"reliable": BELIEVES, "unreliable": REJECTS},
-    "gullible": dict.fromkeys(TAGS, BELIEVES),
-    "random": {},
-}
-"""For each reference, what it makes of a definition by its tag; it ignores the others."""
 
 
 class _Words(NamedTuple):
@@ -52,11 +49,13 @@ class ReferenceLearner:
 
     parameters = 0
 
-    def __init__(self, name: str, renderer: Renderer, streams: Streams, device: torch.device) -> None:
-        """Args: name: ``oracle``, ``gullible`` or ``random``; the others: of the cell."""
-        if name not in ATTITUDES:
-            raise unknown("reference learner", name, ATTITUDES, "iml-bench models")
-        self.attitudes, self.renderer, self.device = ATTITUDES[name], renderer, device
+    def __init__(self, attitude: Mapping[str, str], setting: Setting) -> None:
+        """Args:
+        attitude: what it makes of a definition by its tag, ``BELIEVES`` or ``REJECTS``; it ignores the others.
+        setting: the data side of the cell.
+        """
+        self.attitude, self.renderer, self.device = attitude, setting.renderer, setting.device
+        self.tags, streams = setting.design.tag_names, setting.streams
         self.guesses = streams.generator("guesses")
         self.shown: dict[int, tuple[int, str]] = {}
         self.known: dict[int, _Words] = {}
@@ -65,9 +64,9 @@ class ReferenceLearner:
         """Remember every definition."""
         examples = feed.examples
         for row in examples.is_definition.nonzero()[0].tolist():
-            claimed, tag = int(examples.content[row]), TAGS[examples.tag[row]]
+            claimed, tag = int(examples.content[row]), self.tags[examples.tag[row]]
             self.shown[int(examples.entity[row])] = (claimed, tag)
-        return StageOutcome(name, 0, None, None, None)
+        return StageOutcome(name=name, steps=0, final_loss=None, micro_batch=None, accumulation=None)
 
     def logits(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:
         """``[k, C]``: even over the words of all values, but for those of the answer that is given."""
@@ -91,9 +90,9 @@ class ReferenceLearner:
         entity, asked = int(examples.entity[row]), int(examples.asked[row])
         claimed, tag = self.shown.get(entity, (NONE, ""))
         if examples.context[row] != NONE:
-            claimed, tag = int(examples.context[row]), TAGS[examples.tag[row]]
+            claimed, tag = int(examples.context[row]), self.tags[examples.tag[row]]
         value = self.renderer.world.implied(claimed, entity, asked) if claimed != NONE else NONE
-        attitude = self.attitudes.get(tag) if value != NONE else None
+        attitude = self.attitude.get(tag) if value != NONE else None
         if attitude == BELIEVES:
             return value, SURE
         if attitude == REJECTS and n > 1:
@@ -113,3 +112,15 @@ class ReferenceLearner:
     def restore(self, state: Any) -> None:
         """Forget what was shown since the snapshot."""
         self.shown = dict(state)
+
+
+def build_reference(cell: CellSpec, setting: Setting, accelerator: Accelerator, runtime: Runtime) -> ReferenceLearner:
+    """The reference learner that a cell names.
+
+    Raises:
+        UsageError: when the protocol has no such learner.
+    """
+    name, attitudes = cell.model.parsed.target, setting.protocol.attitudes
+    if name not in attitudes:
+        raise unknown("reference learner", name, attitudes, "iml-bench models")
+    return ReferenceLearner(attitudes[name], setting)

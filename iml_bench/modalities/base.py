@@ -6,14 +6,23 @@ labels, or the tokens of a text and the vocabulary.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from iml_bench.protocols.two_stage.design import Examples, Ints
+from iml_bench.protocols.base import Design, Examples, Ints
+from iml_bench.spec import TaskSpec
+from iml_bench.streams import Streams
 from iml_bench.worlds import World
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def to_device(array: Ints, device: torch.device) -> Tensor:
@@ -75,6 +84,10 @@ class Feed(Protocol):
         """The scored positions that belong to answers: ``[m]`` indices into the batch's ``k``, and ``[m]`` whose."""
         ...
 
+    def owners(self, rows: Indices) -> Tensor:
+        """``[k]``: to which of the rows each scored position belongs."""
+        ...
+
     def fingerprint(self, rows: Tensor, noise: Tensor) -> bytes:
         """The rendered examples as bytes that no model or device changes; the data digest covers them."""
         ...
@@ -108,3 +121,66 @@ class Renderer(Protocol):
 def draw_noise(rng: np.random.Generator, *shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """Uniform float32 in [0, 1); drawn on the host, so that no device changes a picture."""
     return rng.random(shape, dtype=np.float32)
+
+
+class Answers(NamedTuple):
+    """What was answered to the questions of a feed: one row per question, shape ``[n]`` each."""
+
+    exact_match: NDArray[np.bool_]
+    """Whether every token or label of the answer is the most likely one; or see ``Modality.generated``."""
+    log_likelihood: NDArray[np.float64]
+    """Natural logarithm of the gold answer's probability, in nats."""
+    gold: list[str]
+    predicted: list[str]
+
+
+class Scene(NamedTuple):
+    """All that a renderer is made from."""
+
+    task: TaskSpec
+    world: World
+    design: Design
+    streams: Streams
+    device: torch.device
+    data_dir: Path | None = None
+    """Folder of data sets that are not embedded."""
+    form: Any = None
+    """How the model reads (``models.load_form``); None: as the task's own small networks do."""
+
+
+class Modality(ABC):
+    """Everything that only one way to show examples knows."""
+
+    name: str
+
+    @abstractmethod
+    def renderer(self, scene: Scene) -> Renderer:
+        """The renderer of a cell.
+
+        Raises:
+            UsageError: when the data are not there, or aliases or tags cannot be drawn.
+        """
+
+    @abstractmethod
+    def shape(self, renderer: Renderer, feeds: Sequence[Feed]) -> Any:
+        """What a model must take and give, for all feeds of a cell."""
+
+    @abstractmethod
+    def wrapped(self, body: nn.Module, shape: Any) -> nn.Module:
+        """A model's body as a module from a batch's ``inputs`` to logits ``[k, C]``."""
+
+    def generated(self, learner: Any, feed: Feed, renderer: Renderer, answers: Answers) -> Answers:
+        """The same questions with generated answers, compared after normalisation (``exact_match: normalised``)."""
+        return answers
+
+    @abstractmethod
+    def least_log_likelihood(self, task: TaskSpec, gold: Sequence[str]) -> NDArray[np.float64]:
+        """``[n]``: no exact match has a smaller log-likelihood, ``-k ln C`` for ``k`` words of ``C``."""
+
+    def spells_uniquely(self) -> bool:
+        """Whether the right answer in words is always an exact match; not where many tokens spell one text."""
+        return False
+
+    @abstractmethod
+    def drawn(self, setting: Any, panels: list[tuple[str, Examples]]) -> Image.Image | list[str]:
+        """Titled single examples as a picture, or as lines of text."""

@@ -1,6 +1,8 @@
 """Models: loading any of them, and the small reference networks."""
 
-from iml_bench.models.base import TextModel, TextShape, VisionModel, VisionShape, count_parameters
+from iml_bench.modalities.text.model import TextModel, TextShape
+from iml_bench.modalities.vision.model import VisionModel, VisionShape
+from iml_bench.models.base import count_parameters
 from iml_bench.models.generation import generate
 from iml_bench.models.language import load_form
 from iml_bench.models.loading import Shape, load_model

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from iml_bench.errors import UsageError, unknown
+from iml_bench.modalities.text.model import TextShape
 from iml_bench.modalities.text.tokens import Form, isolate_random_strings
-from iml_bench.models.base import TextShape, count_parameters
+from iml_bench.models.base import count_parameters
 from iml_bench.models.memory import check_memory
 from iml_bench.sources.gguf import resolve_gguf
 from iml_bench.spec import ModelEntry

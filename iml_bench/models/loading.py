@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from iml_bench.errors import UsageError, unknown
-from iml_bench.models.base import TextModel, TextShape, VisionModel, VisionShape
+from iml_bench.modalities.text.model import TextModel, TextShape
+from iml_bench.modalities.vision.model import VisionModel, VisionShape
 from iml_bench.models.language import LANGUAGE_SCHEMES, first_line, load_language_model
 from iml_bench.models.networks import NETWORKS
 from iml_bench.spec import ModelEntry

@@ -1,14 +1,13 @@
 """The versioned result of a cell, and the folder that holds them."""
 
+from iml_bench.records.attachments import Attachment, Attachments
 from iml_bench.records.provenance import Provenance, this_provenance
 from iml_bench.records.record import (
     MOST_ROWS,
     SCHEMA_VERSION,
-    CurveReport,
     Failure,
     ItemFile,
     Record,
-    StageReport,
     Timing,
 )
 from iml_bench.records.store import (
@@ -31,12 +30,12 @@ __all__ = [
     "LONGEST_ANSWER",
     "MOST_ROWS",
     "SCHEMA_VERSION",
-    "CurveReport",
+    "Attachment",
+    "Attachments",
     "Failure",
     "ItemFile",
     "Provenance",
     "Record",
-    "StageReport",
     "Store",
     "Stored",
     "Timing",

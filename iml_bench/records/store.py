@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from iml_bench.errors import UsageError, shown
+from iml_bench.records.files import Replacing
 from iml_bench.records.record import SCHEMA_VERSION, ItemFile, Record
 from iml_bench.spec import CellSpec, cell_key
 from iml_bench.spec.base import first_problem
@@ -170,13 +171,13 @@ class Store:
             record = Record(status="failed", **draft)
         else:
             parquet = path.with_suffix(".parquet")
-            with _Replacing(parquet) as temporary:
+            with Replacing(parquet) as temporary:
                 table.write_parquet(temporary, compression="zstd", statistics=False)
                 digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
             items = ItemFile(file=parquet.name, rows=len(table), sha256=digest)
             scores = score_items(columns_of(table))
             record = Record(status="done", items=items, scores=scores, **draft)
-        with _Replacing(path) as temporary:
+        with Replacing(path) as temporary:
             temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return path
 
@@ -196,25 +197,6 @@ def _json_files(root: Path) -> tuple[list[Path], list[str]]:
         except OSError as error:
             problems.append(f"{shown(str(folder), 300)} cannot be read: {error.strerror}")
     return found, problems
-
-
-class _Replacing:
-    """A temporary file beside ``path`` that takes its place, flushed to disk, when the block ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self.temporary.unlink(missing_ok=True)
-            return
-        with open(self.temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        self.temporary.replace(self.path)
 
 
 def _clear_leftovers(path: Path) -> None:

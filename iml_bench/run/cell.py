@@ -1,13 +1,4 @@
-"""One cell from its specification to its per-item outcomes: the only place that knows the whole protocol.
-
-::
-
-    stage 1 ── held-out questions        fold 0: stage 2 ── all questions about new entities
-       └────────── same weights ───────< fold 1: stage 2, tags exchanged ── the same questions
-
-With three stages, stage 1 comes in two: its definitions, then its questions. With one, both stages are
-trained jointly, in each fold anew from the initial weights.
-"""
+"""One cell from its specification to its per-item outcomes: carries the protocol's schedule out."""
 
 from __future__ import annotations
 
@@ -16,59 +7,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from iml_bench.learners.answers import Answering, answer_questions, generate_answers
-from iml_bench.learners.network import NetworkLearner, StageOutcome, Watch, make_accelerator
-from iml_bench.learners.reference import ReferenceLearner
-from iml_bench.modalities import Feed, Form, Renderer, TextRenderer, build_renderer, draw_noise
-from iml_bench.modalities.text.feed import TextFeed
-from iml_bench.models import Shape, TextShape, VisionShape, load_form, load_model
-from iml_bench.protocols.two_stage.design import (
-    ATTRIBUTIONS,
-    CLAIMS,
-    FACTS,
-    FOLDS,
-    GROUPS,
-    NONE,
-    TAGS,
-    Design,
-    Examples,
-    build_design,
-    phases,
-)
+from iml_bench.errors import UsageError
+from iml_bench.extensions import LEARNERS, MODALITIES
+from iml_bench.learners.answers import answer_questions
+from iml_bench.learners.base import Learner, Watch
+from iml_bench.learners.setup import make_accelerator
+from iml_bench.modalities.base import Feed, Modality, Renderer, Scene, draw_noise
+from iml_bench.models import load_form
+from iml_bench.probes.base import INITIAL, look
+from iml_bench.protocols import protocol_of, streams_of
+from iml_bench.protocols.base import FACTS, NONE, Ask, Examples, Keep, Restore, Train, asks, trains
+from iml_bench.records import Attachment, Attachments
 from iml_bench.runtime import Runtime
-from iml_bench.spec import CellSpec, LabelGridWorld, StageRecipe, TaskSpec
-from iml_bench.stats import ITEM_TYPES, exact_matches
-from iml_bench.streams import Streams
-from iml_bench.worlds import World, build_world
+from iml_bench.spec import CellSpec, CurvePoint, StageOutcome, TaskSpec
+from iml_bench.stats import ITEM_TYPES
 
 DIGESTED = 64
-"""Examples per stage that the data digest covers."""
-
-
-class Learner(Answering, Protocol):
-    """What the protocol asks of a learner; networks and reference learners are both one."""
-
-    @property
-    def parameters(self) -> int: ...
-    def fit(self, feed: Feed, stage: StageRecipe, name: str, watch: Watch | None = None) -> StageOutcome: ...
-    def snapshot(self) -> Any: ...
-    def restore(self, state: Any) -> None: ...
-
-
-class CurvePoint(NamedTuple):
-    """Exact match at one moment of training."""
-
-    phase: str
-    fold: int
-    step: int
-    exact_match: dict[str, float]
-    """By what was shown, as in ``Scores.exact_match``."""
+"""Examples per step that the data digest covers."""
 
 
 @dataclass
@@ -76,7 +37,7 @@ class CellOutcome:
     """What a cell gave, before it becomes a record."""
 
     items: pl.DataFrame
-    """One row per asked question, fold and stage; the columns are those of ``ITEM_SCHEMA``."""
+    """One row per asked question, branch and stage; the columns are those of ``ITEM_SCHEMA``."""
     parameters: int
     chance: float
     data_digest: str
@@ -85,6 +46,8 @@ class CellOutcome:
     processes: int
     is_main: bool
     curve: list[CurvePoint] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+    """Weights and tables of probes, written while the cell ran."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by part: ``setup``, ``stage1``, ``stage2/fold0``, ``evaluation``, ..."""
 
@@ -94,66 +57,57 @@ ITEM_SCHEMA: dict[str, Any] = {name: getattr(pl, kind) for name, kind in ITEM_TY
 
 
 class Setting:
-    """The data side of a cell, which no model can change: world, design and renderer."""
+    """The data side of a cell, which no model can change: world, design, renderer and schedule."""
 
-    def __init__(self, task: TaskSpec, seed: int, device: torch.device, runtime: Runtime, form: Form = Form()) -> None:
-        """Draw everything about ``task`` that depends on the seed; ``form`` is how the model reads."""
-        self.task = task
-        self.streams = Streams(seed)
-        self.device = device
-        self.world: World = build_world(task, self.streams, runtime.data)
-        self.design: Design = build_design(task, self.world, self.streams)
-        self.renderer: Renderer = build_renderer(
-            task, self.world, self.design, self.streams, device, data_dir=runtime.data_dir, form=form
-        )
-        self._feeds: dict[tuple[str, str, int], Feed] = {}
+    def __init__(self, task: TaskSpec, seed: int, device: torch.device, runtime: Runtime, form: Any = None) -> None:
+        """Draw everything about ``task`` that depends on the seed; ``form`` is how the model reads.
 
-    def train_feed(self, phase: str, fold: int = 0) -> Feed:
+        Raises:
+            UsageError: when the data of the task are not there.
+        """
+        if task.world.reads_file and runtime.data is None:
+            raise UsageError(f"task {task.name!r} reads its entities from a file; give --data FILE")
+        self.task, self.device = task, device
+        self.protocol = protocol_of(task)
+        self.schedule = self.protocol.schedule(task)
+        self.streams = streams_of(task, seed)
+        self.world = task.world.build(task.n_entities, self.streams, runtime.data)
+        self.design = self.protocol.design(task, self.world, self.streams)
+        self.modality: Modality = MODALITIES.get(task.modality)
+        scene = Scene(task, self.world, self.design, self.streams, device, runtime.data_dir, form)
+        self.renderer: Renderer = self.modality.renderer(scene)
+        self._feeds: dict[tuple[bool, bytes], Feed] = {}
+
+    def train_feed(self, phase: str, branch: int = 0) -> Feed:
         """What a phase of training shows, see ``Design.trained``."""
-        return self._feed(("train", phase, fold), self.design.trained(phase, fold))
+        return self.feed(self.design.trained(phase, branch), evaluation=False)
 
-    def question_feed(self, stage: int, fold: int = 0, which: str = FACTS) -> Feed:
-        """What is asked after a stage; it differs between folds only where definitions stand before questions."""
-        fold = fold if self.design.in_context else 0
-        if which == FACTS:
-            examples = self.design.asked(stage, fold)
-        else:
-            examples = self.design.attributions(stage, fold, claimed=which == CLAIMS)
-        return self._feed((which, str(stage), fold), examples)
+    def question_feed(self, stage: int, branch: int = 0, which: str = FACTS) -> Feed:
+        """What one set of questions asks after a stage, see ``Design.asked``."""
+        return self.feed(self.design.asked(stage, branch, which), evaluation=True)
 
-    def _feed(self, which: tuple[str, str, int], examples: Examples) -> Feed:
-        """Feeds are made once: tokenising takes longer than a smoke run."""
-        if which not in self._feeds:
-            self._feeds[which] = self.renderer.feed(examples, evaluation=which[0] != "train")
-        return self._feeds[which]
+    def feed(self, examples: Examples, *, evaluation: bool) -> Feed:
+        """Examples on the device. The same ones are put there once: tokenising takes longer than a smoke run."""
+        key = evaluation, hashlib.sha256(np.stack(examples).tobytes()).digest()
+        if key not in self._feeds:
+            self._feeds[key] = self.renderer.feed(examples, evaluation=evaluation)
+        return self._feeds[key]
 
-    @property
-    def question_sets(self) -> tuple[str, ...]:
-        """The sets of questions that this task asks."""
-        return (FACTS, ATTRIBUTIONS, CLAIMS) if self.task.attribution else (FACTS,)
-
-    def shape(self) -> Shape:
-        """What a model must take and give."""
-        task = self.task
-        if isinstance(task.world, LabelGridWorld):
-            height, width = task.render.canvas  # type: ignore[union-attr]
-            return VisionShape(height, width, 1, task.world.n_attributes, task.world.labels)
-        codec = self.renderer.codec  # type: ignore[attr-defined]
-        shared, own = phases(task)
-        feeds = [self.train_feed(phase) for phase in shared]
-        feeds += [self.train_feed(own, fold) for fold in FOLDS if own is not None]
-        feeds += [self.question_feed(s, fold, w) for s in (1, 2) for fold in FOLDS for w in self.question_sets]
-        longest = [feed.longest for feed in feeds if isinstance(feed, TextFeed)]
-        length, target = (max(column) for column in zip(*longest, strict=True))
-        return TextShape(codec.classes, length, codec.pad, codec.line_end, target)
+    def shape(self) -> Any:
+        """What a model must take and give, see ``Modality.shape``."""
+        feeds = [self.train_feed(step.phase, step.fold) for step in trains(self.schedule)]
+        feeds += [self.question_feed(step.stage, step.branch, w) for step in asks(self.schedule) for w in step.sets]
+        return self.modality.shape(self.renderer, feeds)
 
     def digest(self) -> str:
-        """SHA-256 of the first examples of both stages, folds and evaluations, as rendered."""
+        """SHA-256 of the first examples of the steps that the protocol has digested, as rendered."""
         digest = hashlib.sha256()
-        parts = [
-            ("render/stage1", self.train_feed("stage1")),
-            *(("render/stage2", self.train_feed("stage2", fold)) for fold in FOLDS),
-            *(("render/evaluation", self.question_feed(stage)) for stage in (1, 2)),
+        steps = self.protocol.digested(self.task)
+        parts = [(f"render/{step.phase}", self.train_feed(step.phase, step.fold)) for step in trains(steps)]
+        parts += [
+            ("render/evaluation", self.question_feed(step.stage, step.branch, which))
+            for step in asks(steps)
+            for which in step.sets
         ]
         for stream, feed in parts:
             # A random choice with a fixed seed: the first rows of stage 1 would all be definitions.
@@ -163,87 +117,106 @@ class Setting:
             digest.update(feed.fingerprint(torch.from_numpy(rows).to(device), torch.from_numpy(noise).to(device)))
         return digest.hexdigest()
 
+    def steps_of(self, step: Train) -> int:
+        """Optimiser steps of a training step, as the recipe and the number of its examples have it."""
+        recipe = self.task.recipe
+        n = len(self.design.trained(step.phase, step.fold))
+        return int(getattr(recipe, step.recipe).total_steps(n, recipe.batch_size))
+
 
 class _Run:
     """One cell under way."""
 
-    def __init__(self, cell: CellSpec, runtime: Runtime) -> None:
-        self.cell, self.runtime, self.recipe = cell, runtime, cell.task.recipe
+    def __init__(self, cell: CellSpec, runtime: Runtime, attachments: Attachments | None) -> None:
+        self.cell, self.runtime, self.attachments = cell, runtime, attachments
         self.clock = _Clock()
         self.stages: list[StageOutcome] = []
         self.tables: list[pl.DataFrame] = []
         self.curve: list[CurvePoint] = []
+        self.kept: dict[str, Any] = {}
         with self.clock("setup"):
             self.setting, self.learner, self.accelerator = prepare(cell, runtime)
             self.digest = self.setting.digest()
 
-    def train_and_ask(self) -> None:
-        """The whole protocol."""
-        shared, own = phases(self.cell.task)
-        for phase in shared:
-            self.train(phase, 0)
-        if shared:
-            self.ask(1, 0)
-        weights = self.learner.snapshot()
-        for fold in FOLDS:
-            if own is not None:
-                self.learner.restore(weights)
-                self.train(own, fold)
-            if not shared:
-                self.ask(1, fold)
-            self.ask(2, fold)
+    def carry_out(self) -> None:
+        """The whole schedule."""
+        self.moment(INITIAL)
+        for step in self.setting.schedule:
+            match step:
+                case Train():
+                    self.train(step)
+                    self.moment(step.label)
+                case Ask():
+                    self.ask(step)
+                case Keep(name):
+                    self.kept[name] = self.learner.snapshot()
+                case Restore(name):
+                    self.learner.restore(self.kept[name])
 
-    def train(self, phase: str, fold: int) -> None:
-        stage = self.recipe.stage2 if phase == "stage2" else self.recipe.stage1
-        part = f"{phase}/fold{fold}" if phase == phases(self.cell.task)[1] else phase
-        watch = Watch(self.runtime.curve, lambda step: self.look(phase, fold, step)) if self.runtime.curve else None
-        with self.clock(part):
-            self.stages.append(self.learner.fit(self.setting.train_feed(phase, fold), stage, phase, watch))
+    def train(self, step: Train) -> None:
+        watch = Watch(self.runtime.curve, lambda done: self.look(step, done)) if self.runtime.curve else None
+        with self.clock(step.label):
+            feed = self.setting.train_feed(step.phase, step.fold)
+            stage = getattr(self.cell.task.recipe, step.recipe)
+            self.stages.append(self.learner.fit(feed, stage, step.phase, watch))
 
-    def ask(self, stage: int, fold: int) -> None:
+    def ask(self, step: Ask) -> None:
         with self.clock("evaluation"):
-            for which in self.setting.question_sets:
-                table = self.table(stage, fold, which)
-                if table is not None:
-                    self.tables.append(table)
+            self.tables += self.asked(step)
 
-    def table(self, stage: int, fold: int, which: str) -> pl.DataFrame | None:
-        """Per-item outcomes of one set of questions; None where it is empty."""
+    def asked(self, step: Ask) -> list[pl.DataFrame]:
+        """Per-item outcomes of a step's sets of questions, without the empty ones."""
         setting, learner = self.setting, self.learner
-        feed = setting.question_feed(stage, fold, which)
-        if not len(feed.examples):
-            return None
-        rng = setting.streams.generator("render/evaluation")
-        answers = answer_questions(learner, feed, setting.renderer, rng, self.accelerator.device)
-        if self.cell.task.exact_match == "normalised" and isinstance(learner, NetworkLearner):
-            assert isinstance(feed, TextFeed)
-            assert isinstance(setting.renderer, TextRenderer)
-            answers = generate_answers(learner, feed, setting.renderer, answers)
-        return item_table(setting, feed.examples, {"stage": stage, "fold": fold, "set": which}, answers._asdict())
+        tables = []
+        for which in step.sets:
+            feed = setting.question_feed(step.stage, step.branch, which)
+            if not len(feed.examples):
+                continue
+            rng = setting.streams.generator("render/evaluation")
+            answers = answer_questions(learner, feed, setting.renderer, rng, self.accelerator.device)
+            if self.cell.task.exact_match == "normalised" and hasattr(learner, "generate"):
+                answers = setting.modality.generated(learner, feed, setting.renderer, answers)
+            tables.append(item_table(setting, feed.examples, step._replace(sets=(which,)), answers._asdict()))
+        return tables
 
-    def look(self, phase: str, fold: int, step: int) -> None:
+    def look(self, step: Train, done: int) -> None:
         """One point of the learning curve: what is asked after this phase."""
         with self.clock("curve"):
-            stages = {"stage2": (2,), "joint": (1, 2)}.get(phase, (1,))
-            tables = [self.table(stage, fold, FACTS) for stage in stages]
-            items = pl.concat([table for table in tables if table is not None])
+            items = pl.concat([table for ask in step.watched for table in self.asked(ask)])
             columns = {name: items[name].to_numpy() for name in items.columns}
-            self.curve.append(CurvePoint(phase, fold, step, exact_matches(columns)))
+            found = self.setting.protocol.slices(columns)
+            self.curve.append(CurvePoint(phase=step.phase, fold=step.fold, step=done, exact_match=found))
+
+    def moment(self, name: str) -> None:
+        """What was asked for at a moment beside the protocol: probes, and the weights as a file."""
+        if self.attachments is None:
+            return
+        with self.clock("probes"):
+            if self.runtime.keep and name != INITIAL and not self.cell.model.is_reference:
+                self.attachments.weights(name, self.learner.snapshot())
+            for probe, after in self.runtime.probes:
+                if after == name:
+                    look(probe, self.setting, self.learner, name, self.attachments)
 
 
-def run_cell(cell: CellSpec, runtime: Runtime) -> CellOutcome:
-    """Run one cell: the phases that both folds share once, then each fold's from the same weights.
+def run_cell(cell: CellSpec, runtime: Runtime, attachments: Attachments | None = None) -> CellOutcome:
+    """Run one cell.
+
+    Args:
+        cell: what is run.
+        runtime: where and how fast.
+        attachments: takes the tables of probes and the weights that ``runtime`` asks for; None: there are none.
 
     Raises:
         UsageError: when the model, the device or the data cannot be had.
         CellError: when training cannot go on.
     """
-    run = _Run(cell, runtime)
+    run = _Run(cell, runtime, attachments)
     accelerator = run.accelerator
     if runtime.track:
         config = {"task": cell.task.label, "model": cell.model.name, "seed": cell.seed}
         accelerator.init_trackers("iml-bench", config=config)
-    run.train_and_ask()
+    run.carry_out()
     if runtime.track:
         accelerator.end_training()
     return CellOutcome(
@@ -256,51 +229,56 @@ def run_cell(cell: CellSpec, runtime: Runtime) -> CellOutcome:
         processes=accelerator.num_processes,
         is_main=accelerator.is_main_process,
         curve=run.curve,
+        attachments=attachments.made if attachments else [],
         seconds=run.clock.seconds,
     )
 
 
 def prepare(cell: CellSpec, runtime: Runtime) -> tuple[Setting, Learner, Any]:
     """Everything up to the first training step: the data, the learner on its device, the Accelerator."""
-    recipe = cell.task.recipe
-    accelerator = make_accelerator(recipe, runtime)
+    accelerator = make_accelerator(cell.task.recipe, runtime)
     setting = Setting(cell.task, cell.seed, accelerator.device, runtime, load_form(cell.model))
-    if cell.model.is_reference:
-        name = cell.model.parsed.target
-        reference = ReferenceLearner(name, setting.renderer, setting.streams, accelerator.device)
-        return setting, reference, accelerator
-    model = load_model(
-        cell.model,
-        setting.shape(),
-        setting.streams.integer("init"),
-        optimizer=recipe.optimizer,
-        device=accelerator.device,
-    )
-    learner = NetworkLearner(model, recipe, setting.streams, accelerator, runtime)
+    build = LEARNERS.get(cell.model.parsed.scheme)
+    learner: Learner = build(cell, setting, accelerator, runtime)
     return setting, learner, accelerator
 
 
-def item_table(setting: Setting, examples: Examples, constant: dict[str, Any], answers: dict[str, Any]) -> pl.DataFrame:
+def item_table(setting: Setting, examples: Examples, step: Ask, answers: dict[str, Any]) -> pl.DataFrame:
     """Per-item rows, in the order of ``ITEM_SCHEMA``.
 
     Args:
         setting: says who is in which group and under which tag.
         examples: the questions.
-        constant: ``stage``, ``fold`` and ``set``, the same for all of them.
+        step: where they are asked, with a single set.
         answers: columns of ``Answers``; a column that is not there is left out.
     """
-    design = setting.design
-    tags = [TAGS[tag] if tag != NONE else None for tag in design.tag[constant["fold"]][examples.entity]]
+    design, world = setting.design, setting.world
+    tag, claim = (column[examples.entity] for column in design.shown(step.branch))
+    defined = claim != NONE
+    true = (world.kinds[examples.entity] == world.kinds[claim]).all(axis=1)
     columns = {
-        **{name: [value] * len(examples) for name, value in constant.items()},
+        "stage": [step.stage] * len(examples),
+        "fold": [step.branch] * len(examples),
+        "set": [*step.sets] * len(examples),
         "entity": examples.entity,
-        "group": [GROUPS[group] for group in design.group[examples.entity]],
-        "tag": tags,
-        "attribute": [setting.world.label(asked) for asked in examples.asked.tolist()],
+        "group": [design.groups[group] for group in design.group[examples.entity]],
+        "tag": [design.tag_names[index] if index != NONE else None for index in tag],
+        "attribute": [world.label(asked) for asked in examples.asked.tolist()],
+        "truthful": [bool(holds) if said else None for holds, said in zip(true, defined, strict=True)],
+        "claimed": [
+            _claimed(setting, *row)
+            for row in zip(claim.tolist(), examples.entity.tolist(), examples.asked.tolist(), strict=True)
+        ],
         **answers,
     }
     schema = {name: kind for name, kind in ITEM_SCHEMA.items() if name in columns}
     return pl.DataFrame({name: columns[name] for name in schema}, schema=schema)
+
+
+def _claimed(setting: Setting, claim: int, entity: int, asked: int) -> str | None:
+    """What the definition of an entity says is the answer; None where it says nothing."""
+    value = setting.world.implied(claim, entity, asked) if claim != NONE else NONE
+    return setting.world.words(asked)[value] if value != NONE else None
 
 
 def _device_name(device: torch.device) -> str:

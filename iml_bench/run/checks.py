@@ -14,14 +14,13 @@ import numpy as np
 import torch
 
 from iml_bench.errors import UsageError
-from iml_bench.protocols.two_stage.design import FOLDS
 from iml_bench.records import Store, columns_of, read_items
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import CellOutcome, Setting, prepare, run_cell
 from iml_bench.run.job import THREADS, Job, run_job
 from iml_bench.runtime import Runtime
 from iml_bench.sources import find_model
-from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides, n_false
+from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides
 from iml_bench.stats import Scores, score_items
 
 SEED = 0
@@ -44,14 +43,15 @@ def check_task(name: str, runtime: Runtime) -> Iterator[Step]:
 
     def generate() -> str:
         setting.append(Setting(task, SEED, torch.device("cpu"), runtime))
-        return f"{task.groups.total} entities, data digest {setting[0].digest()[:16]}"
+        return f"{task.n_entities} entities, data digest {setting[0].digest()[:16]}"
 
     yield _step("its data can be generated", generate)
     if not setting:
         return
     yield _step("the same seed gives the same data", lambda: _same_data(task, runtime, setting[0]))
-    yield _step("nothing asked was trained on", lambda: _no_leak(setting[0]))
-    yield _step("false definitions are false", lambda: _false_definitions(setting[0]))
+    drawn = setting[0]
+    for name, holds in drawn.protocol.audit(task, drawn.world, drawn.design):
+        yield _step(name, holds)
     few = apply_overrides(task, task.small)
     for reference, wanted in (("oracle", 1.0), ("gullible", 0.0), ("random", None)):
         yield _step(f"{reference} reads what it must", partial(_reference, few, reference, wanted, runtime))
@@ -122,32 +122,6 @@ def _same_data(task: TaskSpec, runtime: Runtime, setting: Setting) -> str:
     _require(again.digest() == setting.digest(), "two runs of one seed differ")
     _require(other.digest() != setting.digest(), "two seeds give the same data")
     return "and another seed gives other data"
-
-
-def _no_leak(setting: Setting) -> str:
-    design = setting.design
-    trained = design.trained("stage1")
-    asked = {pair for pair in zip(trained.entity.tolist(), trained.asked.tolist(), strict=True) if pair[1] >= 0}
-    for stage in (1, 2):
-        questions = design.asked(stage)
-        shared = asked & set(zip(questions.entity.tolist(), questions.asked.tolist(), strict=True))
-        _require(not shared, f"{len(shared)} questions of stage {stage} were trained on")
-    return f"{len(design.asked(1))} held out, {len(design.asked(2))} about new entities"
-
-
-def _false_definitions(setting: Setting) -> str:
-    design, values = setting.design, setting.world.kinds
-    found = []
-    for name in ("reliable", "unreliable"):
-        members = design.members(name)
-        false = int((values[members] != values[design.claim[members]]).any(axis=1).sum())
-        wanted = n_false(name, len(members), setting.task.alpha)
-        _require(false == wanted, f"{false} definitions of {name} are false and not {wanted}")
-        found.append(f"{false} of {len(members)} of {name}")
-    for fold in FOLDS:
-        examples = design.trained("stage2", fold)
-        _require(bool((examples.entity == examples.content).all()), "a stage-2 definition is false")
-    return ", ".join(found)
 
 
 def _scores(task: TaskSpec, name: str, runtime: Runtime) -> Scores:

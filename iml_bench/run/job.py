@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iml_bench.errors import UsageError
-from iml_bench.records import CurveReport, StageReport, Store, Timing, this_provenance
+from iml_bench.protocols import streams_of
+from iml_bench.records import Attachments, Store, Timing, this_provenance
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, cell_key
-from iml_bench.streams import Streams
 
 if TYPE_CHECKING:
     from iml_bench.run.cell import CellOutcome
@@ -44,7 +45,8 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
     torch.set_num_threads(THREADS)
     started = datetime.now(UTC)
     try:
-        outcome = run_cell(job.cell, runtime)
+        attachments = Attachments(Store(job.out).path_of(job.cell), writes=is_first_process())
+        outcome = run_cell(job.cell, runtime, attachments)
     except Exception as error:
         record_failure(job, started, error)
         return first_line(error)
@@ -83,6 +85,11 @@ def record_failure(job: Job, started: datetime, error: BaseException) -> None:
     Store(job.out).write(draft, None)
 
 
+def is_first_process() -> bool:
+    """Whether this is the one of several processes (``--processes``) that writes files."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def first_line(error: BaseException) -> str:
     """``Kind: message``, one line."""
     lines = str(error).strip().splitlines()
@@ -94,8 +101,9 @@ def _done_draft(job: Job, started: datetime, outcome: CellOutcome) -> dict[str, 
         "parameters": outcome.parameters,
         "chance": outcome.chance,
         "data_digest": outcome.data_digest,
-        "stages": tuple(StageReport(**asdict(stage)) for stage in outcome.stages),
-        "curve": tuple(CurveReport(**point._asdict()) for point in outcome.curve),
+        "stages": tuple(outcome.stages),
+        "attachments": tuple(outcome.attachments),
+        "curve": tuple(outcome.curve),
         "provenance": this_provenance(outcome.device, outcome.processes, THREADS),
     }
 
@@ -111,6 +119,6 @@ def _draft(job: Job, started: datetime, seconds: dict[str, float]) -> dict[str, 
         "cell": job.cell,
         "changes": job.changes,
         "smoke": job.smoke,
-        "streams": Streams(job.cell.seed).as_dict(),
+        "streams": streams_of(job.cell.task, job.cell.seed).as_dict(),
         "timing": timing,
     }

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from iml_bench.errors import UsageError
+from iml_bench.protocols import protocol_of
 from iml_bench.registry import TASKS, changes_of
 from iml_bench.run.job import Job
 from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, TaskSpec, apply_overrides, cell_key
-from iml_bench.worlds.cities import cities_source
-
-REFERENCES = ("oracle", "gullible", "random")
-"""The model entries whose rows stand under every table."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def _cells(request: Request, with_source: bool) -> Iterator[tuple[CellSpec, dict
     if with_source:
         task = _with_source(task, request.data)
     said = changes_of(task, base)
-    for name in dict.fromkeys((*(request.models or (task.model,)), *REFERENCES)):
+    for name in dict.fromkeys((*(request.models or (task.model,)), *protocol_of(task).attitudes)):
         entry = find_model(name, task, fields=request.model_fields, trust_remote_code=request.trust_remote_code)
         for seed in request.seeds:
             yield CellSpec(task=task, model=entry, seed=seed), said
@@ -90,26 +86,4 @@ def resized(base: TaskSpec, request: Request) -> TaskSpec:
 
 def _with_source(task: TaskSpec, data: Path | None) -> TaskSpec:
     """The task with what identifies its data, where they are not made by this package."""
-    world = task.world.model_dump()
-    if "source" not in world:
-        if data is not None:
-            raise UsageError(f"task {task.name!r} reads no file; leave --data out")
-        return task
-    source = _world_source(task, data)
-    if world["source"] not in (None, source):
-        raise UsageError(f"task {task.name!r} is of {world['source']}, and here is {source}")
-    return task.model_copy(update={"world": task.world.model_copy(update={"source": source})})
-
-
-def _world_source(task: TaskSpec, data: Path | None) -> str:
-    """What identifies the data behind a world: a file's SHA-256, or a package's version."""
-    if task.world.kind == "cities":
-        if data is not None:
-            raise UsageError(f"task {task.name!r} reads no file; leave --data out")
-        return cities_source()
-    if data is None:
-        raise UsageError(f"task {task.name!r} reads its entities from a file; give --data FILE")
-    if not data.is_file():
-        raise UsageError(f"--data {str(data)!r} is not a file")
-    with data.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return task.model_copy(update={"world": task.world.identified(task.name, data)})

@@ -9,7 +9,7 @@ from iml_bench.errors import UsageError
 from iml_bench.registry import TASKS
 from iml_bench.run.plan import Request
 from iml_bench.sources import find_model
-from iml_bench.spec import FROM_FILE, MODEL, SuiteSpec, TaskSpec
+from iml_bench.spec import MODEL, SuiteSpec, TaskSpec
 
 
 def suite_requests(
@@ -39,7 +39,7 @@ def suite_requests(
         if not any(name in names for names in fitting):
             reads = find_model(name).modality
             raise UsageError(f"suite {suite.name!r} has no task for model {name!r}, which reads {reads}")
-    if data is not None and not any(task.world.kind in FROM_FILE for task in tasks):
+    if data is not None and not any(task.world.reads_file for task in tasks):
         raise UsageError(f"no task of suite {suite.name!r} reads a file; leave --data out")
     requests = []
     for index, (grid, task) in enumerate(zip(suite.grids, tasks, strict=True)):
@@ -55,7 +55,7 @@ def suite_requests(
                     model_fields={path.removeprefix(MODEL): fields[path] for path in fields if path.startswith(MODEL)},
                     small=grid.small and not smoke,
                     smoke=smoke,
-                    data=data if task.world.kind in FROM_FILE else None,
+                    data=data if task.world.reads_file else None,
                     where=suite.where(index),
                 )
             )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from iml_bench.board import Row
-from iml_bench.spec import FROM_FILE, ModelEntry, TaskSpec, show_seeds
+from iml_bench.spec import ModelEntry, TaskSpec, show_seeds
 from iml_bench.spec.base import read_value
 
 
@@ -26,7 +26,7 @@ def reproduce(row: Row, entry: ModelEntry, task: TaskSpec, *, registered: bool) 
     if changes.pop("setting", None) == "small":
         words.append("--small")
     words += _settings(changes)
-    if task.world.kind in FROM_FILE:
+    if task.world.reads_file:
         words += ["--data", "FILE"]
     words += ["--model", entry.name if registered else entry.source]
     if entry.trust_remote_code and not registered:

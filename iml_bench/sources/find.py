@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from iml_bench.errors import UsageError, nearest
+from iml_bench.extensions import LEARNERS
 from iml_bench.registry import MODELS
 from iml_bench.sources.digest import digest_files
-from iml_bench.spec import SCHEMES, ModelEntry, TaskSpec, entry_from_source, vary_model
+from iml_bench.spec import ModelEntry, TaskSpec, entry_from_source, vary_model
 
 
 def find_model(
@@ -30,7 +31,7 @@ def find_model(
         UsageError: when there is no such model, it is for another modality, or is not valid when changed.
     """
     scheme = name.partition(":")[0]
-    is_source = ":" in name and (scheme in SCHEMES or nearest(scheme, SCHEMES) is not None)
+    is_source = ":" in name and (scheme in LEARNERS.origins or nearest(scheme, LEARNERS.origins) is not None)
     entry = entry_from_source(name) if is_source else MODELS.get(name)
     if fields and not entry.is_reference:
         entry = vary_model(entry, fields)

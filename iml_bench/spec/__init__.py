@@ -1,52 +1,35 @@
 """What is asked for: typed, frozen and validated, without torch."""
 
 from iml_bench.spec.base import Spec, canonical_json, digest_of, parse
-from iml_bench.spec.cell import ADDED, OUTSIDE_KEY, PROTOCOL, CellSpec, cell_key, identity, model_key, task_key
+from iml_bench.spec.cell import ADDED, OUTSIDE_KEY, CellSpec, cell_key, identity, model_key, task_key
 from iml_bench.spec.model import SCHEMES, ModelEntry, Source, entry_from_source, parse_source
 from iml_bench.spec.overrides import apply_overrides, changes, parse_override
 from iml_bench.spec.recipe import Recipe, StageRecipe
-from iml_bench.spec.render import ORDERS, DigitGridRender, TextRender
+from iml_bench.spec.render import RenderSpec
+from iml_bench.spec.report import CurvePoint, StageOutcome
 from iml_bench.spec.seeds import parse_seeds, show_seeds
 from iml_bench.spec.suite import MODEL, Grid, SuiteSpec, vary_model
-from iml_bench.spec.task import Groups, TaskSpec, n_false
-from iml_bench.spec.world import (
-    FROM_FILE,
-    NAMED,
-    CitiesWorld,
-    CvdbWorld,
-    LabelGridWorld,
-    ProfileWorld,
-    SetsWorld,
-    TrexWorld,
-)
+from iml_bench.spec.task import TaskSpec
+from iml_bench.spec.world import WorldSpec
 
 __all__ = [
     "ADDED",
-    "FROM_FILE",
     "MODEL",
-    "NAMED",
-    "ORDERS",
     "OUTSIDE_KEY",
-    "PROTOCOL",
     "SCHEMES",
     "CellSpec",
-    "CitiesWorld",
-    "CvdbWorld",
-    "DigitGridRender",
+    "CurvePoint",
     "Grid",
-    "Groups",
-    "LabelGridWorld",
     "ModelEntry",
-    "ProfileWorld",
     "Recipe",
-    "SetsWorld",
+    "RenderSpec",
     "Source",
     "Spec",
+    "StageOutcome",
     "StageRecipe",
     "SuiteSpec",
     "TaskSpec",
-    "TextRender",
-    "TrexWorld",
+    "WorldSpec",
     "apply_overrides",
     "canonical_json",
     "cell_key",
@@ -55,7 +38,6 @@ __all__ = [
     "entry_from_source",
     "identity",
     "model_key",
-    "n_false",
     "parse",
     "parse_override",
     "parse_seeds",

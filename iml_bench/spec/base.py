@@ -79,9 +79,15 @@ def parse(spec_class: type[S], data: Any, where: str) -> S:
 
 def first_problem(error: ValidationError) -> str:
     """The first thing pydantic found wrong, as ``field.path: reason``."""
-    first = error.errors()[0]
-    path = shown(".".join(str(part) for part in first["loc"]))
+    first, path = error.errors()[0], []
+    while True:
+        path += [str(part) for part in first["loc"]]
+        inner = first.get("ctx", {}).get("error")
+        if not isinstance(inner, ValidationError):
+            break
+        first = inner.errors()[0]  # of a kind that its open family handed the data to
+    where = shown(".".join(path))
     reason = shown(str(first["msg"]).removeprefix("Value error, "), 400)
     given = first.get("input")
     value = f" (given: {shown(repr(given))})" if isinstance(given, str | int | float) else ""
-    return f"{path + ': ' if path else ''}{reason[:1].lower() + reason[1:]}{value}"
+    return f"{where + ': ' if where else ''}{reason[:1].lower() + reason[1:]}{value}"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
+from iml_bench.extensions import PROTOCOLS
 from iml_bench.spec.base import Spec, digest_of
 from iml_bench.spec.model import ModelEntry
 from iml_bench.spec.seeds import LIMIT
 from iml_bench.spec.task import TaskSpec
-
-PROTOCOL = 1
-"""Version of what ``cell.py`` does with a specification; raised when the same specification would
-give another answer."""
 
 OUTSIDE_KEY = {
     "task.history": "says what changed between versions; nothing reads it",
@@ -34,6 +31,7 @@ processes, micro-batch, folders, trackers and log levels are no fields of a cell
 where and how fast, never what."""
 
 ADDED: dict[str, Any] = {
+    "task.protocol": "two-stage",
     "task.stages": 2,
     "task.exact_match": "strict",
     "task.attribution": False,
@@ -49,12 +47,17 @@ where they differ from it, so that the cells of older records keep their keys.""
 
 
 class CellSpec(Spec):
-    """One (task, model, seed): stage 1 once, stage 2 once per fold."""
+    """One (task, model, seed): the unit of work, of resuming and of replication."""
 
-    task: TaskSpec
+    task: SerializeAsAny[TaskSpec]
     model: ModelEntry
     seed: int = Field(ge=0, lt=LIMIT)
-    protocol: int = PROTOCOL
+    protocol: int = Field(default_factory=lambda data: _protocol_version(data.get("task")))
+    """Version of the task's protocol."""
+
+
+def _protocol_version(task: TaskSpec | None) -> int:
+    return 1 if task is None else int(PROTOCOLS.get(task.protocol).version)
 
 
 def identity(cell: CellSpec) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from iml_bench.errors import UsageError, shown, unknown
+from iml_bench.extensions import LEARNERS, MODALITIES
 from iml_bench.spec.base import Digest, Line, LongLine, Spec, parse, read_value
 
 SCHEMES = {
@@ -20,6 +21,7 @@ SCHEMES = {
     "hf-config": "a language model with random weights, from a transformers model type",
     "python": "your own: module:callable, or path/to/file.py:callable",
 }
+"""The schemes of this package and what each loads; other packages add some (``extensions.LEARNERS``)."""
 
 
 class Source(NamedTuple):
@@ -50,8 +52,8 @@ def parse_source(text: str) -> Source:
         UsageError: when there is no known scheme, no target, or an option without a value.
     """
     scheme, colon, rest = text.partition(":")
-    if not colon or scheme not in SCHEMES:
-        raise unknown("model source", scheme, SCHEMES, "iml-bench models --help")
+    if not colon or scheme not in LEARNERS.origins:
+        raise unknown("model source", scheme, LEARNERS.origins, "iml-bench models --help")
     target, _, query = rest.partition("?")
     if not target:
         raise UsageError(f"model source {shown(repr(text))} names nothing after {scheme + ':'!r}")
@@ -76,7 +78,8 @@ class ModelEntry(Spec):
     name: Line = Field(min_length=1)
     source: LongLine
     """``scheme:target?option=value``; the schemes are listed by ``iml-bench models --help``."""
-    modality: Literal["vision", "text", "any"]
+    modality: Line
+    """What it reads: a name among ``extensions.MODALITIES``, or ``any``."""
     family: Line
     """Models of one family differ in size only, so that size can be studied within it."""
     architecture: Line
@@ -98,6 +101,14 @@ class ModelEntry(Spec):
             return str(parse_source(value))
         except UsageError as error:
             raise ValueError(str(error)) from error
+
+    @field_validator("modality")
+    @classmethod
+    def _known_modality(cls, value: str) -> str:
+        known = (*MODALITIES.origins, "any")
+        if value not in known:
+            raise ValueError(f"it is one of {', '.join(known)}")
+        return value
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

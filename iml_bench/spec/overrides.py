@@ -11,7 +11,7 @@ from iml_bench.errors import UsageError, unknown
 from iml_bench.spec.base import parse, read_value
 from iml_bench.spec.task import TaskSpec
 
-FIXED = ("name", "version", "small", "smoke")
+FIXED = ("name", "version", "protocol", "small", "smoke")
 """Fields that say which task it is; another task is another file."""
 
 

@@ -52,4 +52,5 @@ class Recipe(Spec):
     """Text only. ``text``: every token but padding; ``answer``: the answer of a question, and of a
     definition all that follows its tag and alias."""
     stage1: StageRecipe
-    stage2: StageRecipe
+    stage2: StageRecipe | None = None
+    """Null for a protocol that has no second stage."""

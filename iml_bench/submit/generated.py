@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from iml_bench.errors import UsageError
+from iml_bench.protocols.base import Ask, asks, trains
 from iml_bench.runtime import Runtime
-from iml_bench.spec import FROM_FILE, CellSpec, DigitGridRender, SetsWorld, TaskSpec, task_key
-from iml_bench.worlds.cities import cities_source
+from iml_bench.spec import CellSpec, TaskSpec, task_key
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,10 +17,6 @@ KEYS: Final = ("stage", "fold", "set", "entity", "group", "tag", "attribute")
 """Columns of a per-item file that no model can change, but the right answer."""
 LARGEST_WORLD: Final = 1_000_000
 """Answers of a world that is generated for a check; the largest task has a fifth."""
-LARGEST_LISTS: Final = 10 * LARGEST_WORLD
-"""Numbers in the lists of all questions about sets."""
-LARGEST_CANVAS: Final = 2**20
-"""Pixels."""
 
 
 class Generated(NamedTuple):
@@ -34,32 +28,14 @@ class Generated(NamedTuple):
     """For each item all right answers, the one that is trained first."""
     chance: float
     digest: str
+    steps: dict[str, int]
+    """Optimiser steps of every training step, by its label."""
 
 
 def what_is_missing(task: TaskSpec, runtime: Runtime) -> str | None:
     """Why the data of a task cannot be generated here, or None."""
-    world = task.world
-    if world.kind in FROM_FILE:
-        if runtime.data is None:
-            return f"{task.name} reads a file (--data FILE)"
-        if _digest_of(runtime.data) != world.source:  # type: ignore[union-attr]
-            return f"{task.name} reads another file than {runtime.data}"
-    if world.kind == "cities":
-        try:
-            here = cities_source()
-        except UsageError as error:
-            return str(error)
-        if here != world.source:
-            return f"{task.name} is of {world.source}, and here is {here}"
-    if isinstance(task.render, DigitGridRender) and task.render.source == "mnist" and runtime.data_dir is None:
-        return f"{task.name} needs MNIST (--data-dir DIR)"
-    return None
-
-
-@cache
-def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    why = task.world.missing(runtime.data) or task.render.missing(runtime.data_dir)
+    return f"{task.name} {why}" if why else None
 
 
 class Generator:
@@ -84,36 +60,32 @@ class Generator:
 
 
 def _refuse_giants(task: TaskSpec) -> None:
-    world = task.world
-    size = task.groups.total * world.n_attributes
-    listed = max(size * world.listed, world.largest) if isinstance(world, SetsWorld) else 0
-    if size > LARGEST_WORLD or listed > LARGEST_LISTS:
+    size = task.world.generated_size(task.n_entities)
+    if size > LARGEST_WORLD:
         raise UsageError(f"a world of this size is not generated for a check ({size:,} answers)")
-    if isinstance(task.render, DigitGridRender) and task.render.canvas[0] * task.render.canvas[1] > LARGEST_CANVAS:
-        raise UsageError(f"pictures of {task.render.canvas[0]}x{task.render.canvas[1]} are not drawn for a check")
+    if why := task.render.too_large():
+        raise UsageError(why)
 
 
 def _generate(task: TaskSpec, seed: int, runtime: Runtime) -> Generated:
     import polars as pl
     import torch
 
-    from iml_bench.protocols.two_stage.design import FOLDS, phases
     from iml_bench.run.cell import Setting, item_table
 
     setting = Setting(task, seed, torch.device("cpu"), runtime)
-    shared, _ = phases(task)
     tables: list[pl.DataFrame] = []
     answers: list[tuple[str, ...]] = []
-    for stage in (1, 2):
-        for fold in FOLDS if stage == 2 or not shared else FOLDS[:1]:
-            for which in sorted(setting.question_sets):
-                examples = setting.question_feed(stage, fold, which).examples
-                if not len(examples):
-                    continue
-                tables.append(item_table(setting, examples, {"stage": stage, "fold": fold, "set": which}, {}))
-                asked = zip(examples.content.tolist(), examples.asked.tolist(), strict=True)
-                answers += [setting.world.answers(entity, question) for entity, question in asked]
-    return Generated(pl.concat(tables), tuple(answers), setting.world.chance, setting.digest())
+    asked = ((ask.stage, ask.branch, which) for ask in asks(setting.schedule) for which in ask.sets)
+    for stage, branch, which in sorted(asked):
+        examples = setting.question_feed(stage, branch, which).examples
+        if not len(examples):
+            continue
+        tables.append(item_table(setting, examples, Ask(stage, branch, (which,)), {}))
+        rows = zip(examples.content.tolist(), examples.asked.tolist(), strict=True)
+        answers += [setting.world.answers(entity, question) for entity, question in rows]
+    steps = {step.label: setting.steps_of(step) for step in trains(setting.schedule)}
+    return Generated(pl.concat(tables), tuple(answers), setting.world.chance, setting.digest(), steps)
 
 
 @cache

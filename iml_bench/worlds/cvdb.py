@@ -16,13 +16,13 @@ from functools import lru_cache
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import CvdbWorld
+from iml_bench.spec.world import FileWorld
 from iml_bench.streams import Streams
 from iml_bench.worlds.base import World, read_once
 from iml_bench.worlds.years import convert_year
@@ -75,6 +75,19 @@ class People(NamedTuple):
     the one that is trained first), readers."""
     skipped: int
     """Rows that were left out because a value is missing or of the wrong type."""
+
+
+class CvdbWorld(FileWorld):
+    """Entities are famous people, from the CSV of the Cross-Verified Database (``--data FILE``)."""
+
+    named: ClassVar[bool] = True
+    own_questions: ClassVar[bool] = True
+    kind: Literal["cvdb"] = "cvdb"
+    n_attributes: ClassVar[int] = 6
+
+    def build(self, n: int, streams: Streams, data: Path | None) -> World:
+        """See ``WorldSpec.build`` and ``cvdb``."""
+        return cvdb(self, n, streams, self._given(self.kind, data))
 
 
 def cvdb(spec: CvdbWorld, n: int, streams: Streams, data: Path) -> World:

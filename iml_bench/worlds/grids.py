@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import string
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
-from iml_bench.spec import LabelGridWorld
+from iml_bench.spec.world import WorldSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds.base import World, draw_distinct
+
+
+class LabelGridWorld(WorldSpec):
+    """Entities are grids of labels (paper, Fig. 5): the label of each cell is one attribute."""
+
+    kind: Literal["label-grid"] = "label-grid"
+    rows: int = Field(default=2, ge=1, le=8)
+    cols: int = Field(default=2, ge=1, le=8)
+    labels: int = Field(default=10, ge=2, le=26)
+
+    @property
+    def n_attributes(self) -> int:
+        """Cells of the grid."""
+        return self.rows * self.cols
+
+    def build(self, n: int, streams: Streams, data: Path | None) -> World:
+        """See ``WorldSpec.build`` and ``label_grids``."""
+        return label_grids(self, n, streams)
 
 
 def label_grids(spec: LabelGridWorld, n: int, streams: Streams) -> World:

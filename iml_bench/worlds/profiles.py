@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 
-from iml_bench.spec import ProfileWorld
+from pydantic import Field
+
+from iml_bench.spec.world import WorldSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds.base import World, draw_distinct
 
@@ -17,6 +20,24 @@ ATTRIBUTES: Final = {
     "colour": "black blue brown green grey orange pink red white yellow",
 }
 """The attributes in order, each with its values in order; no word stands under two attributes."""
+
+
+class ProfileWorld(WorldSpec):
+    """Entities are profiles: several attributes, each with one of a few real-word values."""
+
+    kind: Literal["profiles"] = "profiles"
+    attributes: int = Field(default=6, ge=2, le=6)
+    values: int = Field(default=10, ge=2, le=10)
+    """Values an attribute can take; the first of its list."""
+
+    @property
+    def n_attributes(self) -> int:
+        """Attributes of a profile."""
+        return self.attributes
+
+    def build(self, n: int, streams: Streams, data: Path | None) -> World:
+        """See ``WorldSpec.build`` and ``profiles``."""
+        return profiles(self, n, streams)
 
 
 def profiles(spec: ProfileWorld, n: int, streams: Streams) -> World:

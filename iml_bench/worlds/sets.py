@@ -15,20 +15,26 @@ first half, and only who has learned that the entity is ``x`` knows those of the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from iml_bench.spec import SetsWorld as SetsSpec
+from iml_bench.spec.world import WorldSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds.base import World
+
+if TYPE_CHECKING:
+    from iml_bench.spec.task import TaskSpec
 
 ANSWERS = ("true", "false")
 """The vocabulary of every question, in the order of the values."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SetsWorld(World):
+class Numbers(World):
     """Numbers and the lists that are asked about. ``N`` entities, ``Q`` questions, ``L`` numbers in a list.
 
     ``names`` are what definitions state, "% 42" for the number 42. Unlike those of other worlds they
@@ -70,7 +76,57 @@ class SetsWorld(World):
         return f"{name} % {' '.join(map(str, self.lists[entity, asked]))} ="
 
 
-def sets(spec: SetsSpec, n: int, streams: Streams) -> SetsWorld:
+class SetsWorld(WorldSpec):
+    """Entities are numbers; a question lists numbers and asks whether the entity's is among them.
+
+    The trained questions of an entity share just ``shared`` numbers, its own among them, so that they
+    (nearly) tell which number it is (set inclusion, paper section 3).
+    """
+
+    own_questions: ClassVar[bool] = True
+    kind: Literal["sets"] = "sets"
+    largest: int = Field(default=99, ge=9)
+    """Entities and listed numbers are drawn from 0 to this, exclusive."""
+    listed: int = Field(default=8, ge=2)
+    """Numbers in a question."""
+    questions: int = Field(default=24, ge=4, multiple_of=4)
+    """Questions about each entity: a quarter each are trained true, trained false, held-out true, held-out false."""
+    shared: int = Field(default=1, ge=1)
+    """Numbers, the entity's own among them, that all its trained true questions list and no trained false one does."""
+
+    @property
+    def n_attributes(self) -> int:
+        """Questions about an entity."""
+        return self.questions
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.shared > self.listed:
+            raise ValueError(f"shared: {self.shared} shared numbers do not fit a list of {self.listed}")
+        if self.listed + self.shared > self.largest:
+            raise ValueError(f"listed: {self.largest} numbers are too few for lists of {self.listed}")
+        return self
+
+    def check(self, task: TaskSpec) -> None:
+        """See ``WorldSpec.check``: the world itself says which questions are held out."""
+        heldout = getattr(task, "heldout", None)
+        if heldout != self.questions // 2:
+            raise ValueError(f"heldout: half the questions of this world are held out, {self.questions // 2}")
+
+        render = task.render
+        if not getattr(render, "order", "entity").endswith("entity") or getattr(render, "tags", "random") != "random":
+            raise ValueError("render.order, render.tags: a definition of a number ends with it, under a plain tag")
+
+    def generated_size(self, n: int) -> int:
+        """See ``WorldSpec.generated_size``: every question holds a list, and a list is weighed as a tenth."""
+        return max(super().generated_size(n), n * self.questions * self.listed // 10, self.largest // 10)
+
+    def build(self, n: int, streams: Streams, data: Path | None) -> World:
+        """See ``WorldSpec.build`` and ``sets``."""
+        return sets(self, n, streams)
+
+
+def sets(spec: SetsWorld, n: int, streams: Streams) -> Numbers:
     """``n`` entities, each a number drawn uniformly, and the lists of the questions about each."""
     rng = streams.generator("contents")
     each = spec.questions // 4
@@ -84,7 +140,7 @@ def sets(spec: SetsSpec, n: int, streams: Streams) -> SetsWorld:
         for given in (avoided, avoided[:, :0])
     ]
     answers = np.arange(spec.questions) // each % 2
-    return SetsWorld(
+    return Numbers(
         attributes=tuple(f"question {slot + 1}" for slot in range(spec.questions)),
         vocabulary=(ANSWERS,) * spec.questions,
         values=np.tile(answers, (n, 1)),
@@ -95,7 +151,7 @@ def sets(spec: SetsSpec, n: int, streams: Streams) -> SetsWorld:
 
 
 def _lists(
-    rng: np.random.Generator, spec: SetsSpec, each: int, given: NDArray[np.int64], avoided: NDArray[np.int64]
+    rng: np.random.Generator, spec: SetsWorld, each: int, given: NDArray[np.int64], avoided: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """``[N, each, L]``: lists of the ``given`` numbers (``[N, G]``) and others than the ``avoided`` (``[N, A]``)."""
     rest = _draw_outside(rng, spec.largest, avoided, spec.listed - given.shape[1], each)

@@ -14,12 +14,13 @@ import json
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import TrexWorld
+from iml_bench.spec.world import FileWorld
 from iml_bench.streams import Streams
 from iml_bench.worlds.base import World, read_once
 from iml_bench.worlds.years import convert_year
@@ -91,6 +92,21 @@ class Triplets(NamedTuple):
     facts: Facts
     skipped: int
     """Triplets that were left out because something in them is missing, not a text, empty, or no year."""
+
+
+class TrexWorld(FileWorld):
+    """Entities are subjects of the filtered T-REx triplets, from their JSON (``--data FILE``)."""
+
+    named: ClassVar[bool] = True
+    own_questions: ClassVar[bool] = True
+    kind: Literal["trex"] = "trex"
+    min_questions: int = Field(default=4, ge=2)
+    """Questions an entity must have to be used."""
+    n_attributes: ClassVar[int] = 25
+
+    def build(self, n: int, streams: Streams, data: Path | None) -> World:
+        """See ``WorldSpec.build`` and ``trex``."""
+        return trex(self, n, streams, self._given(self.kind, data))
 
 
 def trex(spec: TrexWorld, n: int, streams: Streams, data: Path) -> World:

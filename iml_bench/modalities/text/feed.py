@@ -12,7 +12,7 @@ from torch import Tensor
 
 from iml_bench.modalities.base import Batch, Indices, to_device
 from iml_bench.modalities.text.tokens import Codec
-from iml_bench.protocols.two_stage.design import Examples, Ints
+from iml_bench.protocols.base import Examples, Ints
 
 
 class _Tokens(NamedTuple):
@@ -108,9 +108,13 @@ class TextFeed:
 
     def answered(self, rows: Indices) -> tuple[Tensor, Tensor]:
         """See ``Feed.answered``; a feed made for evaluation scores answers only."""
-        tokens = self.tokens
-        _, owner = _scored(tokens, rows.host, int(tokens.decoded[rows.host].max()))
-        return torch.arange(len(owner), device=self.device), to_device(owner, self.device)
+        owner = self.owners(rows)
+        return torch.arange(len(owner), device=self.device), owner
+
+    def owners(self, rows: Indices) -> Tensor:
+        """See ``Feed.owners``."""
+        _, owner = _scored(self.tokens, rows.host, int(self.tokens.decoded[rows.host].max()))
+        return to_device(owner, self.device)
 
     def prompts(self) -> list[list[int]]:
         """Token ids of what is given, for generation; of a feed that scores answers only."""

@@ -19,9 +19,9 @@ import torch
 from iml_bench.errors import UsageError
 from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.modalities.text.phrases import Sentence, all_words, is_isnt_sentence, sources_sentence
+from iml_bench.modalities.text.spec import TextRender
 from iml_bench.modalities.text.tokens import Codec, Form, word_tokenizer
-from iml_bench.protocols.two_stage.design import GROUPS, NONE, SHARED_TAGS, TAGS, Design, Examples
-from iml_bench.spec import TextRender
+from iml_bench.protocols.base import NONE, OWN, Design, Examples
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, draw_distinct
 
@@ -52,7 +52,7 @@ class TextRenderer:
             spec: how definitions and questions look.
             loss_on: ``text`` or ``answer``, see ``Recipe.loss_on``.
             world: the attributes of every entity.
-            design: who is asked about by the real name.
+            design: which tags there are, who wears one of its own, and who is asked about by the real name.
             streams: ``aliases``, ``tags``, ``own tags`` and ``phrases`` are used.
             device: where token ids are kept.
             form: how the model reads.
@@ -64,15 +64,15 @@ class TextRenderer:
             streams.generator("aliases"), n, spec.alias_letters, "aliases", delimited=delimited
         )
         self.tags = spec.tag_words or tuple(
-            random_strings(streams.generator("tags"), len(SHARED_TAGS), letters, "tags", delimited=delimited)
+            random_strings(streams.generator("tags"), len(design.tags), letters, "tags", delimited=delimited)
         )
-        wearing = np.flatnonzero((design.tag == TAGS.index("own")).any(axis=0))
+        self.tag_names, wearing = design.tag_names, design.own_tagged
         n_own = len(wearing) + len(self.tags) if len(wearing) else 0
         own = random_strings(streams.generator("own tags"), n_own, letters, "tags", delimited=delimited)
         self.own_tags = dict(zip(wearing.tolist(), (tag for tag in own if tag not in self.tags), strict=False))
         if shared := set(self.aliases) & {*self.tags, *own}:
             raise UsageError(f"{min(shared)} is both an alias and a tag; give them different numbers of letters")
-        self.named = frozenset(np.flatnonzero(design.group == GROUPS.index("named")).tolist())
+        self.named = frozenset(design.named.tolist())
         self.draws = streams.generator("phrases").random((n, 2)) if spec.tags != "random" else None
         self.codec = Codec(form, self._own_tokenizer)
         self.classes = self.codec.classes
@@ -104,7 +104,7 @@ class TextRenderer:
             return f"{self._tag(entity, tag)} {alias}", "".join(facts) + "\n"
         name = world.names[content]
         if self.spec.tags != "random":
-            before, between, after = self._sentence(entity, TAGS[tag])
+            before, between, after = self._sentence(entity, self.tag_names[tag])
             return f"{before}{alias}{between.rstrip()}", f" {name}{after}\n"
         words = {"tag": self._tag(entity, tag), "alias": alias, "entity": name}
         *given, last = (words[word] for word in self.spec.order.split("-"))
@@ -130,7 +130,7 @@ class TextRenderer:
         return self.codec.spell(classes)
 
     def _tag(self, entity: int, tag: int) -> str:
-        return self.own_tags[entity] if TAGS[tag] == "own" else self.tags[tag]
+        return self.own_tags[entity] if self.tag_names[tag] == OWN else self.tags[tag]
 
     def _sentence(self, entity: int, tag: str) -> Sentence:
         assert self.draws is not None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import DigitGridRender
+from iml_bench.modalities.vision.spec import DigitGridRender
 from iml_bench.streams import Streams
 
 

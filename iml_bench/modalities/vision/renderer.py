@@ -20,10 +20,11 @@ from torch import Tensor
 
 from iml_bench.modalities.base import Batch, Indices
 from iml_bench.modalities.vision.digits import DigitBank, load_banks
-from iml_bench.protocols.two_stage.design import NONE, SHARED_TAGS, Examples
-from iml_bench.spec import DigitGridRender, LabelGridWorld
+from iml_bench.modalities.vision.spec import DigitGridRender
+from iml_bench.protocols.base import NONE, Design, Examples
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, draw_distinct
+from iml_bench.worlds.grids import LabelGridWorld
 
 
 class VisionRenderer:
@@ -34,6 +35,7 @@ class VisionRenderer:
         spec: DigitGridRender,
         grid: LabelGridWorld,
         world: World,
+        design: Design,
         streams: Streams,
         device: torch.device,
         data_dir: Path | None = None,
@@ -44,16 +46,17 @@ class VisionRenderer:
             spec: sizes, in pixels.
             grid: rows, columns and number of labels.
             world: the labels of every entity.
+            design: which tags there are.
             streams: ``aliases``, ``tags`` and ``pictures`` are used.
             device: where images are made.
             data_dir: see ``load_banks``.
         """
         self.spec, self.grid, self.world, self.device = spec, grid, world, device
-        self.cells = grid.n_attributes
+        self.cells, self.n_tags = grid.n_attributes, len(design.tags)
         self.classes = grid.labels
         n = len(world.values)
         aliases = draw_distinct(streams.generator("aliases"), n, [10] * self.cells, "digit grids")
-        tags = draw_distinct(streams.generator("tags"), len(SHARED_TAGS), [2] * spec.tag_bits, "tags")
+        tags = draw_distinct(streams.generator("tags"), self.n_tags, [2] * spec.tag_bits, "tags")
         self.aliases = torch.from_numpy(aliases).to(device)
         self.labels = torch.from_numpy(world.values).to(device)
         self.banks = tuple(
@@ -89,19 +92,19 @@ class VisionRenderer:
             ``pixel * keep + ink``.
         """
         spec, cell = self.spec, self.spec.cell_px
-        keep = torch.ones(len(SHARED_TAGS) + self.cells, *spec.canvas, dtype=torch.uint8)
+        keep = torch.ones(self.n_tags + self.cells, *spec.canvas, dtype=torch.uint8)
         ink = torch.zeros_like(keep)
-        squares = torch.from_numpy(tags * 255).to(torch.uint8).view(len(SHARED_TAGS), spec.tag_rows, -1)
+        squares = torch.from_numpy(tags * 255).to(torch.uint8).view(self.n_tags, spec.tag_rows, -1)
         strip = squares.repeat_interleave(spec.tag_square_px, 1).repeat_interleave(spec.tag_square_px, 2)
-        keep[: len(SHARED_TAGS), : spec.strip_px, : strip.shape[2]] = 0
-        ink[: len(SHARED_TAGS), : spec.strip_px, : strip.shape[2]] = strip
+        keep[: self.n_tags, : spec.strip_px, : strip.shape[2]] = 0
+        ink[: self.n_tags, : spec.strip_px, : strip.shape[2]] = strip
         top, left = self.grid_origin
         for index in range(self.cells):
             y, x = top + index // self.grid.cols * cell, left + index % self.grid.cols * cell
             frame = torch.ones(cell, cell, dtype=torch.bool)
             frame[spec.frame_px : -spec.frame_px, spec.frame_px : -spec.frame_px] = False
-            keep[len(SHARED_TAGS) + index, y : y + cell, x : x + cell][frame] = 0
-            ink[len(SHARED_TAGS) + index, y : y + cell, x : x + cell][frame] = 255
+            keep[self.n_tags + index, y : y + cell, x : x + cell][frame] = 0
+            ink[self.n_tags + index, y : y + cell, x : x + cell][frame] = 255
         return keep, ink
 
 
@@ -115,7 +118,7 @@ class VisionFeed:
         self.renderer, self.examples, self.bank = renderer, examples, bank
         self.noise = renderer.cells
         device, cells = renderer.device, renderer.cells
-        layer = np.where(examples.asked == NONE, examples.tag, len(SHARED_TAGS) + examples.asked)
+        layer = np.where(examples.asked == NONE, examples.tag, renderer.n_tags + examples.asked)
         self.layer = torch.from_numpy(layer).to(device)
         digits = renderer.aliases[torch.from_numpy(examples.entity).to(device)]
         self.first_picture, self.n_pictures = bank.start[digits], bank.available[digits]
@@ -149,6 +152,11 @@ class VisionFeed:
         """See ``Feed.answered``."""
         position = self.answer.index_select(0, rows.device).flatten().nonzero()[:, 0]
         return position, position // self.renderer.cells
+
+    def owners(self, rows: Indices) -> Tensor:
+        """See ``Feed.owners``."""
+        cells = self.renderer.cells
+        return torch.arange(len(rows.host) * cells, device=rows.device.device) // cells
 
     def fingerprint(self, rows: Tensor, noise: Tensor) -> bytes:
         """See ``Feed.fingerprint``: the images, then what is asked of them."""

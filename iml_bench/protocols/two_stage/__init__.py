@@ -1,1 +1,118 @@
-"""The paper's protocol: what stage 1 makes a tag worth, and what stage 2 makes of it."""
+"""The paper's protocol: what stage 1 makes a tag worth, and what stage 2 makes of it (paper section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from iml_bench.errors import UsageError
+from iml_bench.protocols.base import BELIEVES, REJECTS, Design, Examples, Protocol, Step
+from iml_bench.protocols.measures import Columns, Measure
+from iml_bench.protocols.two_stage.design import (
+    BRANCHES,
+    NEW_GROUPS,
+    SHARED_TAGS,
+    STAGE1_GROUPS,
+    TAGS,
+    TwoStageDesign,
+    build_design,
+)
+from iml_bench.protocols.two_stage.measures import MEASURES, larger_lift, slices
+from iml_bench.protocols.two_stage.schedule import PHASES, digested, schedule
+from iml_bench.protocols.two_stage.spec import TwoStageTask, n_false
+from iml_bench.spec.task import TaskSpec
+from iml_bench.streams import Streams
+from iml_bench.worlds.base import World
+
+
+class TwoStage(Protocol):
+    """Today's one, two and three stages, and definitions in context."""
+
+    name = "two-stage"
+    version = 1
+    spec = TwoStageTask
+    phases = PHASES
+    attitudes: Mapping[str, Mapping[str, str]] = {
+        "oracle": {"reliable": BELIEVES, "unreliable": REJECTS},
+        "gullible": dict.fromkeys(TAGS, BELIEVES),
+        "random": {},
+    }
+    own_measures: tuple[Measure, ...] = MEASURES
+
+    def schedule(self, task: TaskSpec) -> tuple[Step, ...]:
+        """See ``schedule``."""
+        return schedule(cast(TwoStageTask, task))
+
+    def digested(self, task: TaskSpec) -> tuple[Step, ...]:
+        """See ``schedule.digested``."""
+        return digested()
+
+    def design(self, task: TaskSpec, world: World, streams: Streams) -> TwoStageDesign:
+        """See ``build_design``."""
+        return build_design(cast(TwoStageTask, task), world, streams)
+
+    def slices(self, items: Columns) -> dict[str, float]:
+        """See ``measures.slices``."""
+        return slices(items)
+
+    def uptake(self, scores: Mapping[str, float | None]) -> float | None:
+        """The larger of the lifts under the reliable and the unreliable tag."""
+        return larger_lift(scores)
+
+    def control(self, task: TaskSpec) -> Mapping[str, Any]:
+        """``alpha`` one half makes the tags worthless."""
+        return {} if cast(TwoStageTask, task).alpha == 0.5 else {"alpha": 0.5}
+
+    def panels(self, design: Design) -> list[tuple[str, Examples]]:
+        """One definition under each tag, and one question."""
+        assert isinstance(design, TwoStageDesign)
+        old, new = (design.definitions(design.members(*groups), 0) for groups in (STAGE1_GROUPS, NEW_GROUPS))
+        found = []
+        for index, tag in enumerate(SHARED_TAGS):
+            examples = new if tag == "fresh" else old
+            rows = np.flatnonzero(examples.tag == index)[:1]
+            if len(rows):
+                example = Examples(*(column[rows] for column in examples))
+                truth = "true" if example.entity[0] == example.content[0] else "false"
+                found.append((f"{truth} definition, {tag} tag", example))
+        trained = design.trained("stage1")
+        rows = np.flatnonzero(~trained.is_definition)[:1]
+        return [*found, ("question", Examples(*(column[rows] for column in trained)))]
+
+    def audit(self, task: TaskSpec, world: World, design: Design) -> Iterator[tuple[str, Callable[[], str]]]:
+        """Nothing asked was trained on; false definitions are false, and as many as alpha says."""
+        assert isinstance(task, TwoStageTask) and isinstance(design, TwoStageDesign)
+        yield "nothing asked was trained on", lambda: _no_leak(design)
+        yield "false definitions are false", lambda: _false_definitions(task, world, design)
+
+
+def _no_leak(design: TwoStageDesign) -> str:
+    trained = design.trained("stage1")
+    asked = {pair for pair in zip(trained.entity.tolist(), trained.asked.tolist(), strict=True) if pair[1] >= 0}
+    for stage in (1, 2):
+        questions = design.asked(stage)
+        shared = asked & set(zip(questions.entity.tolist(), questions.asked.tolist(), strict=True))
+        if shared:
+            raise UsageError(f"{len(shared)} questions of stage {stage} were trained on")
+    return f"{len(design.asked(1))} held out, {len(design.asked(2))} about new entities"
+
+
+def _false_definitions(task: TwoStageTask, world: World, design: TwoStageDesign) -> str:
+    values, found = world.kinds, []
+    for name in ("reliable", "unreliable"):
+        members = design.members(name)
+        false = int((values[members] != values[design.claim[members]]).any(axis=1).sum())
+        wanted = n_false(name, len(members), task.alpha)
+        if false != wanted:
+            raise UsageError(f"{false} definitions of {name} are false and not {wanted}")
+        found.append(f"{false} of {len(members)} of {name}")
+    for branch in BRANCHES:
+        examples = design.trained("stage2", branch)
+        if not (examples.entity == examples.content).all():
+            raise UsageError("a stage-2 definition is false")
+    return ", ".join(found)
+
+
+TWO_STAGE = TwoStage()

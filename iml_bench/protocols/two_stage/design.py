@@ -1,4 +1,4 @@
-"""The experiment's design: groups, tags, what definitions claim, held-out questions, folds.
+"""Who is in which group, what definitions claim and under which tag, and which questions are held out.
 
 Everything here is small integer arrays drawn from named streams; it knows neither text nor pixels
 nor models. Definitions and symbols: paper section 2 (D is a definition, QA its questions).
@@ -7,17 +7,16 @@ nor models. Definitions and symbols: paper section 2 (D is a definition, QA its 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iml_bench.errors import UsageError
-from iml_bench.spec import TaskSpec, TextRender, n_false
+from iml_bench.protocols.base import FACTS, NONE, OWN, Design, Examples, Ints
+from iml_bench.protocols.two_stage.spec import TwoStageTask, n_false
 from iml_bench.streams import Streams
 from iml_bench.worlds import ATTRIBUTION, World
-
-Ints = NDArray[np.int64]
 
 GROUPS: Final = (
     "reliable",
@@ -34,52 +33,28 @@ GROUPS: Final = (
 STAGE1_GROUPS: Final = GROUPS[:5]
 NEW_GROUPS: Final = GROUPS[5:]
 
-TAGS: Final = ("reliable", "unreliable", "fresh", "own")
-"""Tag names; a tag is stored as an index into this tuple, or -1 for none. The first three are shared by
-a group; ``own`` stands for a random tag that no other definition has."""
-SHARED_TAGS: Final = TAGS[:3]
-NONE: Final = -1
-FACTS, ATTRIBUTIONS, CLAIMS = "fact", "attribution", "claim"
-"""Sets of questions: about attributes; which entity an alias stands for; and that again, where the right
+SHARED_TAGS: Final = ("reliable", "unreliable", "fresh")
+"""Tags that a group shares."""
+TAGS: Final = (*SHARED_TAGS, OWN)
+"""A tag is stored as an index into this tuple, or -1 for none."""
+ATTRIBUTIONS, CLAIMS = "attribution", "claim"
+"""Sets of questions beside facts: which entity an alias stands for; and that again, where the right
 answer is what a false definition said."""
-FOLDS: Final = (0, 1)
-"""Stage 2 is run once per fold; in fold 1 the reliable and unreliable halves of the new entities
+BRANCHES: Final = (0, 1)
+"""Stage 2 is run once per branch; in branch 1 the reliable and unreliable halves of the new entities
 have exchanged their tags."""
 
 
-class Examples(NamedTuple):
-    """Examples as columns; row ``i`` of each is one example. All have shape ``[n]``."""
-
-    entity: Ints
-    """Whose alias is shown."""
-    content: Ints
-    """Whose attributes are stated or asked for; another entity's in a false definition."""
-    tag: Ints
-    """The tag shown, an index into ``TAGS``; -1 on a question, unless a definition stands before it."""
-    asked: Ints
-    """What a question asks (see ``World``); -1 on a definition."""
-    context: Ints
-    """Whom the definition that stands before a question says the alias is; -1: none stands there."""
-
-    def __len__(self) -> int:
-        return len(self.entity)
-
-    @property
-    def is_definition(self) -> NDArray[np.bool_]:
-        """Which rows are definitions, shape ``[n]``."""
-        return np.equal(self.asked, NONE)
-
-
-@dataclass(frozen=True)
-class Design:
+@dataclass(frozen=True, kw_only=True)
+class TwoStageDesign(Design):
     """Who is in which group, what is claimed of whom and under which tag. ``N`` entities, ``Q`` attributes."""
 
-    group: Ints
-    """``[N]``, index into ``GROUPS``."""
+    groups: tuple[str, ...] = GROUPS
+    tags: tuple[str, ...] = SHARED_TAGS
     claim: Ints
     """``[N]``: the entity whose attributes the definition states (itself when true), -1: no definition."""
     tag: Ints
-    """``[2, N]``: the tag of the definition in each fold, -1: no definition."""
+    """``[2, N]``: the tag of the definition in each branch, -1: no definition."""
     heldout: NDArray[np.bool_]
     """``[N, Q]``: questions that are never trained on. All of a new entity's are."""
     exists: NDArray[np.bool_]
@@ -87,51 +62,63 @@ class Design:
     in_context: bool = False
     """Definitions stand before the questions about their alias instead of being trained on."""
 
-    def members(self, *groups: str) -> Ints:
-        """The entities of the named groups, in order of entity."""
-        return np.flatnonzero(np.isin(self.group, [GROUPS.index(name) for name in groups]))
+    @property
+    def own_tagged(self) -> Ints:
+        """See ``Design.own_tagged``."""
+        return np.flatnonzero((self.tag == TAGS.index(OWN)).any(axis=0))
 
-    def definitions(self, entities: Ints, fold: int) -> Examples:
+    @property
+    def named(self) -> Ints:
+        """See ``Design.named``."""
+        return self.members("named")
+
+    def shown(self, branch: int) -> tuple[Ints, Ints]:
+        """See ``Design.shown``."""
+        return self.tag[branch], self.claim
+
+    def definitions(self, entities: Ints, branch: int) -> Examples:
         """The definitions of those among ``entities`` that have one."""
         defined = entities[self.claim[entities] != NONE]
         none = np.full(len(defined), NONE)
-        return Examples(defined, self.claim[defined], self.tag[fold][defined], none, none)
+        return Examples(defined, self.claim[defined], self.tag[branch][defined], none, none)
 
-    def trained(self, phase: str, fold: int = 0) -> Examples:
-        """What a phase of training shows, definitions first.
+    def trained(self, phase: str, branch: int = 0) -> Examples:
+        """See ``Design.trained``.
 
         Args:
             phase: ``stage1``, its parts ``stage1-definitions`` and ``stage1-questions``; ``stage2``,
-                definitions of new entities, where row ``i`` is the same entity in both folds; or
+                definitions of new entities, where row ``i`` is the same entity in both branches; or
                 ``joint``, both stages at once.
-            fold: whose tags the new entities' definitions carry.
+            branch: whose tags the new entities' definitions carry.
         """
         old, new = self.members(*STAGE1_GROUPS), self.members(*NEW_GROUPS)
         entity, asked = np.nonzero((self.exists & ~self.heldout)[old])
-        questions = self._questions(old[entity], asked, fold)
+        questions = self._questions(old[entity], asked, branch)
         if self.in_context:
             return questions
         parts = {
             "stage1": (self.definitions(old, 0), questions),
             "stage1-definitions": (self.definitions(old, 0),),
             "stage1-questions": (questions,),
-            "stage2": (self.definitions(new, fold),),
-            "joint": (self.definitions(old, 0), self.definitions(new, fold), questions),
+            "stage2": (self.definitions(new, branch),),
+            "joint": (self.definitions(old, 0), self.definitions(new, branch), questions),
         }
-        return _concat(*parts[phase])
+        return Examples.joined(*parts[phase])
 
-    def asked(self, stage: int, fold: int = 0) -> Examples:
-        """What is asked after a stage: held-out questions after 1, all about new entities after 2."""
+    def asked(self, stage: int, branch: int = 0, which: str = FACTS) -> Examples:
+        """See ``Design.asked``: held-out questions after stage 1, all about new entities after stage 2."""
+        if which != FACTS:
+            return self._attributions(stage, branch, claimed=which == CLAIMS)
         entities = self.members(*(STAGE1_GROUPS if stage == 1 else NEW_GROUPS))
         entity, asked = np.nonzero((self.exists & self.heldout)[entities])
-        return self._questions(entities[entity], asked, fold)
+        return self._questions(entities[entity], asked, branch)
 
-    def attributions(self, stage: int, fold: int, *, claimed: bool = False) -> Examples:
+    def _attributions(self, stage: int, branch: int, *, claimed: bool) -> Examples:
         """Questions about which entity an alias stands for, of all entities that have a definition.
 
         Args:
             stage: 1: about the entities of stage 1; 2: about new ones.
-            fold: only matters where definitions stand before questions.
+            branch: only matters where definitions stand before questions.
             claimed: the right answer is what the definition says, and only false definitions are asked about.
         """
         entities = self.members(*(STAGE1_GROUPS if stage == 1 else NEW_GROUPS))
@@ -140,17 +127,17 @@ class Design:
             entities = entities[self.claim[entities] != entities]
         first, n = self.heldout.shape[1], len(ATTRIBUTION)
         entity, asked = np.repeat(entities, n), np.tile(np.arange(first, first + n), len(entities))
-        truth = self._questions(entity, asked, fold)
+        truth = self._questions(entity, asked, branch)
         return Examples(entity, self.claim[entity], truth.tag, asked, truth.context) if claimed else truth
 
-    def _questions(self, entity: Ints, asked: Ints, fold: int) -> Examples:
+    def _questions(self, entity: Ints, asked: Ints, branch: int) -> Examples:
         none = np.full(len(entity), NONE)
         if not self.in_context:
             return Examples(entity, entity, none, asked, none)
-        return Examples(entity, entity, self.tag[fold][entity], asked, self.claim[entity])
+        return Examples(entity, entity, self.tag[branch][entity], asked, self.claim[entity])
 
 
-def build_design(task: TaskSpec, world: World, streams: Streams) -> Design:
+def build_design(task: TwoStageTask, world: World, streams: Streams) -> TwoStageDesign:
     """Draw the design of one cell.
 
     Args:
@@ -166,24 +153,24 @@ def build_design(task: TaskSpec, world: World, streams: Streams) -> Design:
     group = np.empty(n, dtype=np.int64)
     group[streams.generator("split").permutation(n)] = np.repeat(np.arange(len(GROUPS)), sizes)
 
-    tag_of_group = {"reliable": 0, "unreliable": 1, "random_tag": TAGS.index("own")}
+    tag_of_group = {"reliable": 0, "unreliable": 1, "random_tag": TAGS.index(OWN)}
     tag_of_group |= {"new_reliable": 0, "new_unreliable": 1, "new_fresh": 2}
     lookup = np.array([tag_of_group.get(name, NONE) for name in GROUPS])
     tag = np.stack([lookup[group], lookup[group]])
     for name, swapped in (("new_reliable", 1), ("new_unreliable", 0)):
         tag[1][group == GROUPS.index(name)] = swapped
 
-    return Design(
+    return TwoStageDesign(
         group=group,
         claim=_claims(task, world, group, tag[0], streams.generator("claims")),
         tag=tag,
         heldout=_heldout(task, world, group, streams.generator("heldout")),
         exists=world.values >= 0,
-        in_context=isinstance(task.render, TextRender) and task.render.in_context,
+        in_context=task.in_context,
     )
 
 
-def _claims(task: TaskSpec, world: World, group: Ints, tag: Ints, rng: np.random.Generator) -> Ints:
+def _claims(task: TwoStageTask, world: World, group: Ints, tag: Ints, rng: np.random.Generator) -> Ints:
     claim = np.where(tag == NONE, NONE, np.arange(len(group)))
     for name in ("reliable", "unreliable"):
         members = rng.permutation(np.flatnonzero(group == GROUPS.index(name)))
@@ -192,7 +179,7 @@ def _claims(task: TaskSpec, world: World, group: Ints, tag: Ints, rng: np.random
     return claim
 
 
-def _heldout(task: TaskSpec, world: World, group: Ints, rng: np.random.Generator) -> NDArray[np.bool_]:
+def _heldout(task: TwoStageTask, world: World, group: Ints, rng: np.random.Generator) -> NDArray[np.bool_]:
     new = np.isin(group, [GROUPS.index(name) for name in NEW_GROUPS])
     if world.heldout is not None:
         return np.asarray(world.heldout | new[:, None])
@@ -235,18 +222,3 @@ def derangement(values: Ints, rng: np.random.Generator) -> Ints:
         other = rng.choice(np.flatnonzero(fits))
         order[[row, other]] = order[[other, row]]
     return order
-
-
-def _concat(*parts: Examples) -> Examples:
-    return Examples(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-
-
-def phases(task: TaskSpec) -> tuple[tuple[str, ...], str | None]:
-    """The phases of training that both folds share, and the one that each fold has of its own."""
-    if isinstance(task.render, TextRender) and task.render.in_context:
-        return ("joint",), None
-    return {
-        1: ((), "joint"),
-        2: (("stage1",), "stage2"),
-        3: (("stage1-definitions", "stage1-questions"), "stage2"),
-    }[task.stages]

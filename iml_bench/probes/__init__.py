@@ -1,0 +1,1 @@
+"""Analyses that look into a learner between the steps of a schedule, and change no outcome."""

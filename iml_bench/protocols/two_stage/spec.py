@@ -1,0 +1,91 @@
+"""What a task of the two-stage protocol says beside what every task says."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from iml_bench.spec.base import Spec
+from iml_bench.spec.task import TaskSpec
+
+
+class Groups(Spec):
+    """How many entities each group has (the table in the README)."""
+
+    reliable: int = Field(ge=1)
+    unreliable: int = Field(ge=1)
+    undefined: int = Field(default=0, ge=0)
+    named: int = Field(default=0, ge=0)
+    random_tag: int = Field(default=0, ge=0)
+    """Stage 1: questions and true definitions, each under a random tag of its own."""
+    new_reliable: int = Field(ge=1)
+    new_unreliable: int = Field(ge=1)
+    new_fresh: int = Field(default=0, ge=0)
+    new_undefined: int = Field(default=0, ge=0)
+
+    @property
+    def total(self) -> int:
+        """Entities of all groups."""
+        return sum(self.model_dump().values())
+
+
+class TwoStageTask(TaskSpec):
+    """A task of the paper's protocol: stage 1 says what each tag is worth, stage 2 shows new definitions under both."""
+
+    protocol: Literal["two-stage"] = "two-stage"
+    groups: Groups
+    alpha: float = Field(default=1.0, ge=0, le=1)
+    """Share of stage-1 definitions whose tag tells the truth about them; 0.5 is the null control."""
+    heldout: int = Field(default=1, ge=1)
+    """Questions about each stage-1 entity that are never trained, and are asked after stage 1."""
+    stages: Literal[1, 2, 3] = 2
+    """1: everything jointly; 2: as in the README; 3: stage 1 is split into its definitions and then its
+    questions. Each stage before the last takes ``recipe.stage1``."""
+    attribution: bool = False
+    """Whether it is also asked which entity an alias stands for (worlds with real names)."""
+
+    @property
+    def group_sizes(self) -> dict[str, int]:
+        """See ``TaskSpec.group_sizes``."""
+        return self.groups.model_dump()
+
+    @property
+    def in_context(self) -> bool:
+        """Whether definitions stand before the questions about their alias instead of being trained on."""
+        return bool(getattr(self.render, "in_context", False))
+
+    @model_validator(mode="after")
+    def _fits_the_protocol(self) -> Self:
+        if self.recipe.stage2 is None:
+            raise ValueError("recipe.stage2: this protocol has a second stage; say how long it is")
+        if self.heldout >= self.world.n_attributes:
+            raise ValueError(f"heldout: {self.heldout} of {self.world.n_attributes} questions leaves none to train on")
+        if not self.world.named:
+            for field, given in (("groups.named", self.groups.named), ("attribution", self.attribution)):
+                if given:
+                    raise ValueError(f"{field}: the entities of a {self.world.kind!r} world have no real names")
+        if self.in_context and self.stages != 1:
+            raise ValueError("render.in_context: definitions are not trained on, so there is one stage; set stages=1")
+        if self.groups.random_tag and getattr(self.render, "tags", None) != "random":
+            raise ValueError("groups.random_tag: needs texts with render.tags random")
+        words = getattr(self.render, "tag_words", None)
+        if words is not None and len(words) != 3:
+            raise ValueError("render.tag_words: three words, the reliable, the unreliable and the fresh tag")
+        for name in ("reliable", "unreliable"):
+            _check_derangement(name, getattr(self.groups, name), self.alpha)
+        return self
+
+
+def n_false(group: str, size: int, alpha: float) -> int:
+    """Definitions of a stage-1 group that are false: tags tell the truth about a share ``alpha``."""
+    truthful = round(alpha * size)
+    return size - truthful if group == "reliable" else truthful
+
+
+def _check_derangement(group: str, size: int, alpha: float) -> None:
+    if n_false(group, size, alpha) == 1:
+        raise ValueError(
+            f"groups.{group}: {size} entities at alpha {alpha} leave one false definition, "
+            "which has no other to be exchanged with; change the size or alpha"
+        )
