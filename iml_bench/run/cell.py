@@ -28,6 +28,7 @@ from iml_bench.learners.reference import ReferenceLearner
 from iml_bench.modalities import Feed, Form, Renderer, TextRenderer, build_renderer, draw_noise
 from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.models import Shape, TextShape, VisionShape, load_form, load_model
+from iml_bench.protocols import ITEM_TYPES, slices_of
 from iml_bench.protocols.two_stage.design import (
     ATTRIBUTIONS,
     CLAIMS,
@@ -43,7 +44,6 @@ from iml_bench.protocols.two_stage.design import (
 )
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, LabelGridWorld, StageRecipe, TaskSpec
-from iml_bench.stats import ITEM_TYPES, exact_matches
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, build_world
 
@@ -228,7 +228,7 @@ class _Run:
             tables = [self.table(stage, fold, FACTS) for stage in stages]
             items = pl.concat([table for table in tables if table is not None])
             columns = {name: items[name].to_numpy() for name in items.columns}
-            self.curve.append(CurvePoint(phase, fold, step, exact_matches(columns)))
+            self.curve.append(CurvePoint(phase, fold, step, slices_of(self.cell.task)(columns)))
 
 
 def run_cell(cell: CellSpec, runtime: Runtime) -> CellOutcome:
