@@ -27,6 +27,7 @@ __all__ = [
     "uptake_of",
 ]
 
+
 def protocol_of(task: TaskSpec) -> str:
     """The name of a task's protocol."""
     return "two-stage"

@@ -31,7 +31,7 @@ ITEM_TYPES: Final = {
 was defined in that fold; ``truthful`` whether that definition was true of it, and ``claimed`` what it claimed the
 right answer to be. The last three are null where the entity was not defined."""
 
-OPTIONAL: Final = ("set", "truthful", "claimed")
-"""Columns that older files do not have."""
+OPTIONAL: Final = {"set": 2, "truthful": 3, "claimed": 3}
+"""Columns that older files do not have, each with the version of ``Record`` that brought it."""
 NULLABLE: Final = ("tag", "truthful", "claimed")
 """Columns that may have gaps."""

@@ -42,7 +42,7 @@ class Measure:
     error: str | None = None
     """Name of the measure that is its standard error over items."""
     missing: str = ""
-    """Why it is null where ``of`` gives None, as one sentence; empty where null needs no reason."""
+    """Why it is null where ``of`` gives None, as one sentence; empty where null needs no reason at all."""
 
     def allows(self, value: float) -> bool:
         """Whether a value is finite and within the bounds."""
@@ -57,7 +57,7 @@ def evaluate(measure: Measure, columns: Columns) -> tuple[float | None, str]:
     """
     lacking = [name for name in measure.needs if name not in columns]
     if lacking:
-        return None, f"its items have no column {lacking[0]}: an older iml-bench wrote them"
+        return None, measure.missing and f"its items have no column {lacking[0]}: an older iml-bench wrote them"
     try:
         value = measure.of(columns)
     except Exception as error:

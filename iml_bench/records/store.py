@@ -139,14 +139,16 @@ def scores_of(stored: Stored) -> Scores:
     record = stored.record
     assert record.scores is not None
     lacking = [measure for measure in measures_of(record.cell.task) if measure.name not in record.scores]
-    if not lacking:
-        return record.scores
-    found: dict[str, tuple[float | None, str]]
-    try:
-        columns = columns_of(read_items(stored))
-        found = {measure.name: evaluate(measure, columns) for measure in lacking}
-    except UsageError:
-        found = {measure.name: (None, "the items beside its record cannot be read") for measure in lacking}
+    absent = {name for name, version in OPTIONAL.items() if version > record.schema_version}
+    # What needs a column that came later is known to be null, and no file is opened for it.
+    found = {measure.name: evaluate(measure, {}) for measure in lacking if absent & {*measure.needs}}
+    rest = [measure for measure in lacking if measure.name not in found]
+    if rest:
+        try:
+            columns = columns_of(read_items(stored))
+            found |= {measure.name: evaluate(measure, columns) for measure in rest}
+        except UsageError:
+            found |= {measure.name: (None, "the items beside its record cannot be read") for measure in rest}
     return Scores(
         **{**record.scores.values, **{name: value for name, (value, _) in found.items()}},
         exact_match=record.scores.exact_match,

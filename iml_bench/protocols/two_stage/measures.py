@@ -206,7 +206,7 @@ MEASURES: tuple[Measure, ...] = (
         name="stage1_gap",
         label="stage-1 gap",
         heading="stage-1 gap",
-        description="held-out exact match of what stood under the reliable tag in stage 1 minus under the unreliable one",
+        description="held-out exact match of what stage 1 defined under the reliable tag minus under the unreliable one",
         of=_stage1_gap,
         missing=NO_GROUP,
     ),
@@ -216,6 +216,7 @@ MEASURES: tuple[Measure, ...] = (
         heading="IML of attribution",
         description="IML of the questions which entity an alias stands for, where the task asks them",
         of=_iml_attribution,
+        needs=("set",),
         shown="headline",
     ),
     Measure(
