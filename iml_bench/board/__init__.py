@@ -3,14 +3,13 @@
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
 from iml_bench.board.required import LeaderboardTask, leaderboard_tasks
-from iml_bench.board.rows import CEILING, Interval, Row, build_rows, task_label
+from iml_bench.board.rows import CEILING, Row, build_rows, task_label
 from iml_bench.board.summary import Absent, Board, Overall, Slope, build_board, fits
 
 __all__ = [
     "CEILING",
     "Absent",
     "Board",
-    "Interval",
     "LeaderboardTask",
     "Overall",
     "Row",

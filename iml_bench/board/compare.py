@@ -9,27 +9,29 @@ from typing import Any
 
 from iml_bench.board.rows import Row, task_label
 from iml_bench.errors import UsageError, unknown
+from iml_bench.protocols import measure_of, measures_of
 from iml_bench.spec import Spec
-from iml_bench.stats import compare_paired, holm
+from iml_bench.stats import Interval, compare_paired, holm
 
 
 class Versus(Spec):
-    """Two models on one task, paired on the seeds that both have."""
+    """Two models on one task by one measure, paired on the seeds that both have."""
 
     task: str
     task_version: int
     changes: dict[str, Any]
+    measure: str
+    """Its name."""
+    measure_label: str
     first: str
     second: str
     n_seeds: int
     seeds: tuple[int, ...]
-    iml_first: float
-    """Mean over the shared seeds."""
-    iml_second: float
-    difference: float
+    mean_first: float
+    """Over the shared seeds."""
+    mean_second: float
+    difference: Interval
     """First minus second."""
-    low: float | None
-    high: float | None
     p: float | None
     """Two-sided paired t-test; null for one shared seed."""
     p_holm: float | None = None
@@ -41,9 +43,16 @@ class Versus(Spec):
         return task_label(self.task, self.task_version, self.changes)
 
 
-def versus(first: Row, second: Row) -> Versus | None:
-    """Two rows of one task as it was run; None where they share no seed."""
-    sides = first.by_seed(), second.by_seed()
+def versus(first: Row, second: Row, measure: str | None = None) -> Versus | None:
+    """Two rows of one task as it was run; None where they share no seed.
+
+    Args:
+        first: one model's row.
+        second: another's.
+        measure: the name of what is compared; the headline without.
+    """
+    name = measure or first.headline.name
+    sides = first.by_seed(name), second.by_seed(name)
     found = compare_paired(*sides)
     if found is None or first.task_key != second.task_key:
         return None
@@ -52,15 +61,15 @@ def versus(first: Row, second: Row) -> Versus | None:
         task=first.task,
         task_version=first.task_version,
         changes=first.changes,
+        measure=name,
+        measure_label=measure_of(first.protocol, name).label,
         first=first.model,
         second=second.model,
         n_seeds=found.difference.n,
         seeds=found.seeds,
-        iml_first=means[0],
-        iml_second=means[1],
-        difference=found.difference.mean,
-        low=found.difference.low,
-        high=found.difference.high,
+        mean_first=means[0],
+        mean_second=means[1],
+        difference=found.difference,
         p=found.p,
     )
 
@@ -72,16 +81,20 @@ def with_holm(rows: Sequence[Versus]) -> list[Versus]:
     return [row.model_copy(update={"p_holm": adjusted.get(id(row))}) for row in rows]
 
 
-def compare_models(rows: Sequence[Row], names: Sequence[str]) -> list[Versus]:
+def compare_models(rows: Sequence[Row], names: Sequence[str], measure: str | None = None) -> list[Versus]:
     """Compare every two of some models on every task that both have been put through.
 
     Args:
         rows: the board's rows.
         names: two or more models, as the rows have them. Pairs with nothing in common are left out.
+        measure: the name of what is compared; each task's headline without.
 
     Raises:
-        UsageError: when a model has no row, is named twice or is ambiguous, or no two of them can be compared.
+        UsageError: when a model has no row, is named twice or is ambiguous, no task among the rows has such a measure,
+            or no two of the models can be compared.
     """
+    if measure is not None:
+        rows = _measuring(rows, measure)
     known = {row.model for row in rows}
     for position, name in enumerate(names):
         if name not in known:
@@ -95,7 +108,7 @@ def compare_models(rows: Sequence[Row], names: Sequence[str]) -> list[Versus]:
         raise UsageError("name two models to compare (iml-bench leaderboard lists them)")
     sides = {name: {row.task_key: row for row in rows if row.model == name} for name in names}
     found = [
-        versus(row, sides[second][key])
+        versus(row, sides[second][key], measure)
         for first, second in combinations(names, 2)
         for key, row in sides[first].items()
         if key in sides[second]
@@ -103,11 +116,20 @@ def compare_models(rows: Sequence[Row], names: Sequence[str]) -> list[Versus]:
     compared = [row for row in found if row is not None]
     if not compared:
         first, second = names[:2]
-        raise UsageError(_why_not_comparable(list(sides[first].values()), list(sides[second].values())))
+        raise UsageError(_why_not_comparable(list(sides[first].values()), list(sides[second].values()), measure))
     return with_holm(sorted(compared, key=lambda row: (row.task, row.task_version, str(row.changes))))
 
 
-def _why_not_comparable(ours: Sequence[Row], theirs: Sequence[Row]) -> str:
+def _measuring(rows: Sequence[Row], measure: str) -> list[Row]:
+    """The rows of tasks that have a measure of this name."""
+    found = [row for row in rows if any(known.name == measure for known in row.measures)]
+    if rows and not found:
+        names = {known.name for protocol in {row.protocol for row in rows} for known in measures_of(protocol)}
+        raise unknown("measure", measure, names, "iml-bench leaderboard --json")
+    return found
+
+
+def _why_not_comparable(ours: Sequence[Row], theirs: Sequence[Row], measure: str | None) -> str:
     first, second = ours[0].model, theirs[0].model
     versions = [{row.task: row.task_version for row in side} for side in (ours, theirs)]
     shared = sorted(set(versions[0]) & set(versions[1]))
@@ -117,6 +139,8 @@ def _why_not_comparable(ours: Sequence[Row], theirs: Sequence[Row]) -> str:
                 f"{first!r} was run on {name}@{versions[0][name]} and {second!r} on {name}@{versions[1][name]}; "
                 "scores of different task versions are not compared; run both on the same one"
             )
+    if measure is not None and any({row.task_key for row in ours} & {row.task_key} for row in theirs):
+        return f"{first!r} and {second!r} share no seed in which {measure} was measured"
     if shared:
         return (
             f"{first!r} and {second!r} were both run on {', '.join(shared)}, but share no seed with the same "

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from iml_bench.board.rows import Row
 from iml_bench.board.summary import Board
-from iml_bench.stats import SCORES
+from iml_bench.protocols import measures_of
+from iml_bench.stats import CONFIDENCE, Interval
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,30 +22,34 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def to_table(rows: Sequence[Row]) -> pl.DataFrame:
     """One line for every row and one column for every number in it; single seeds are in the JSON only.
 
-    Exact match by what was shown is in columns named ``exact_match/GROUP``, with ``_low`` and ``_high``.
+    Measures are in columns of their names, exact match by what was shown in ``exact_match/GROUP``, each with ``_low``
+    and ``_high``.
     """
     import polars as pl
 
     plain = ("changes", "reasons")
+    measures = [m.name for protocol in dict.fromkeys(row.protocol for row in rows) for m in measures_of(protocol)]
     groups = sorted({group for row in rows for group in row.exact_match})
     lines: list[dict[str, Any]] = []
+    numbers: dict[str, float | None] = {}
     for row in rows:
-        line = row.model_dump(mode="json", exclude={"per_seed", "exact_match"})
+        line = row.model_dump(mode="json", exclude={"per_seed", "scores", "exact_match"})
         line |= {name: json.dumps(line[name], sort_keys=True) for name in plain}
         line |= {name: list(getattr(row, name)) for name in ("seeds", "failed_seeds")}
+        numbers = {}
+        for name in dict.fromkeys(measures):
+            numbers |= _ends(name, row.scores.get(name))
         for group in groups:
-            interval = row.exact_match.get(group)
-            for end, field in (("", "mean"), ("_low", "low"), ("_high", "high")):
-                line[f"exact_match/{group}{end}"] = getattr(interval, field) if interval else None
-        lines.append(line)
-    types: dict[str, Any] = {name: pl.Float64 for line in lines[:1] for name in line if _is_score(name)}
+            numbers |= _ends(f"exact_match/{group}", row.exact_match.get(group))
+        lines.append(line | numbers)
+    types: dict[str, Any] = dict.fromkeys((*numbers, "chance", "normalised"), pl.Float64) if lines else {}
     types |= {"seeds": pl.List(pl.Int64), "failed_seeds": pl.List(pl.Int64), "parameters": pl.Int64, "tier": pl.Int64}
     return pl.DataFrame(lines, schema_overrides=types, infer_schema_length=None)
 
 
-def _is_score(name: str) -> bool:
-    known = (*SCORES, "chance", "normalised", "iml_se_items")
-    return name.startswith("exact_match/") or name.removesuffix("_low").removesuffix("_high") in known
+def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+    ends = (interval.mean, interval.low, interval.high) if interval else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -85,7 +90,6 @@ def model_index(rows: Sequence[Row]) -> str:
     from huggingface_hub import ModelCardData
     from huggingface_hub.repocard_data import EvalResult
 
-    names = {"iml": "IML", "iml_nats": "IML in nats", "stage1_gap": "stage-1 gap"}
     results = [
         EvalResult(
             task_type="image-classification" if row.modality == "vision" else "question-answering",
@@ -94,13 +98,13 @@ def model_index(rows: Sequence[Row]) -> str:
             dataset_config=row.label,  # results are told apart by it: the null control is another data set
             dataset_revision=str(row.task_version),
             dataset_args={"seeds": list(row.seeds), "task_key": row.task_key},
-            metric_type=score,
-            metric_name=name,
-            metric_value=getattr(row, score),
-            metric_args={"low": getattr(row, f"{score}_low"), "high": getattr(row, f"{score}_high"), "interval": 0.95},
+            metric_type=measure.name,
+            metric_name=measure.label,
+            metric_value=score.mean,
+            metric_args={"low": score.low, "high": score.high, "interval": CONFIDENCE},
         )
         for row in rows
-        for score, name in names.items()
-        if getattr(row, score) is not None
+        for measure in row.measures
+        if measure.shown != "record" and (score := row.scores.get(measure.name)) is not None
     ]
     return str(ModelCardData(model_name=rows[0].model, eval_results=results).to_yaml()) + "\n"

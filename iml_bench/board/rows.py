@@ -9,22 +9,15 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from iml_bench.records import Record, Stored, in_order, iterate_done
+from iml_bench.protocols import Measure, Scores, headline_of, measures_of, protocol_of
+from iml_bench.records import Record, Stored, in_order, iterate_done, scores_of
 from iml_bench.spec import Spec, model_key, task_key
-from iml_bench.stats import SCORES, estimate, internalised, tiers
+from iml_bench.stats import Interval, estimate, internalised, tiers
 
 CEILING = 1.0
 """Exact match of a learner that believes what is true."""
-
-
-class Interval(Spec):
-    """A mean over seeds with its 95 % Student-t interval, null for one seed."""
-
-    mean: float
-    low: float | None
-    high: float | None
 
 
 class Row(Spec):
@@ -36,6 +29,8 @@ class Row(Spec):
     """Of the task: vision or text."""
     changes: dict[str, Any]
     """Fields in which the task was changed; empty for the task as it stands."""
+    protocol: str
+    """Of the task: what it measures."""
     task_key: str
     """Hash of all that is asked of every model; rows are set against each other only where it is the same."""
     model: str
@@ -54,48 +49,48 @@ class Row(Spec):
     tier: int | None
     """Models that the paired test with Holm's correction cannot separate share one; null where not ranked."""
     internalised: bool
-    """False: nothing was taken in, so ``iml`` is near zero for a dull reason."""
-    iml: float | None
-    iml_low: float | None
-    iml_high: float | None
-    iml_nats: float | None
-    iml_nats_low: float | None
-    iml_nats_high: float | None
-    lift_reliable: float | None
-    lift_reliable_low: float | None
-    lift_reliable_high: float | None
-    lift_unreliable: float | None
-    lift_unreliable_low: float | None
-    lift_unreliable_high: float | None
-    lift_fresh: float | None
-    lift_fresh_low: float | None
-    lift_fresh_high: float | None
-    stage1_gap: float | None
-    stage1_gap_low: float | None
-    stage1_gap_high: float | None
-    iml_attribution: float | None
-    """IML of the questions which entity an alias stands for; null where the task does not ask them."""
-    iml_attribution_low: float | None
-    iml_attribution_high: float | None
+    """False: the uptake cannot be told from zero, so the headline is near zero for a dull reason."""
+    scores: dict[str, Interval]
+    """Every measure of the protocol by name, over the seeds in which it was measured; absent where in none."""
     exact_match: dict[str, Interval]
-    """Exact match by what was shown, see ``Scores.exact_match``."""
+    """Exact match by what was shown, see ``Protocol.slices``."""
     chance: float | None
     normalised: float | None
-    """``normalise(iml, chance)``; null for reference rows."""
-    iml_se_items: float | None
-    """Standard error over entities within a cell, averaged over seeds: not the spread over training runs."""
+    """``normalise`` of the headline; null for reference rows."""
     per_seed: tuple[dict[str, float | int | None], ...]
+    """``seed``, and every measure by name."""
     reasons: dict[str, str]
-    """Why a score is null."""
+    """Why a score is absent."""
+
+    @property
+    def headline(self) -> Measure:
+        """The measure that ranks the rows of this task."""
+        return headline_of(self.protocol)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What the task's protocol measures, in the order in which it is shown."""
+        return measures_of(self.protocol)
+
+    @property
+    def score(self) -> Interval | None:
+        """The headline; None where it was not measured."""
+        return self.scores.get(self.headline.name)
+
+    def mean(self, measure: str) -> float | None:
+        """A measure's mean over seeds; None where it was not measured."""
+        found = self.scores.get(measure)
+        return found.mean if found else None
 
     @property
     def label(self) -> str:
         """The task as it was run, see ``task_label``."""
         return task_label(self.task, self.task_version, self.changes)
 
-    def by_seed(self, score: str = "iml") -> dict[int, float]:
-        """One score of every seed in which it was measured."""
-        return {int(seed["seed"]): seed[score] for seed in self.per_seed if seed[score] is not None}  # type: ignore[arg-type,misc]
+    def by_seed(self, measure: str | None = None) -> dict[int, float]:
+        """One measure, or the headline, of every seed in which it was measured."""
+        name = measure or self.headline.name
+        return {int(seed["seed"]): value for seed in self.per_seed if (value := seed.get(name)) is not None}  # type: ignore[arg-type]
 
 
 def task_label(task: str, version: int, changes: Mapping[str, Any]) -> str:
@@ -107,19 +102,30 @@ def task_label(task: str, version: int, changes: Mapping[str, Any]) -> str:
     return " ".join([f"{task}@{version}", *(f"{path}={show(value)}" for path, value in changes.items())])
 
 
-def normalise(iml: float, chance: float) -> float:
-    """``iml / (ceiling - chance)``, so that tasks with more and fewer answers are on one scale."""
-    return iml / (CEILING - chance)
+def normalise(score: float, chance: float) -> float:
+    """``score / (ceiling - chance)``, so that tasks with more and fewer answers are on one scale."""
+    return score / (CEILING - chance)
+
+
+class _Cell(NamedTuple):
+    """A done cell: its record, and its scores with those that the protocol has gained since."""
+
+    record: Record
+    scores: Scores
+
+    @property
+    def seed(self) -> int:
+        return self.record.cell.seed
 
 
 def build_rows(stored: Sequence[Stored]) -> list[Row]:
     """One row for every model and task among the records, trained models by score, references last."""
     stored = in_order(stored)
-    cells: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    cells: dict[tuple[str, str], list[_Cell]] = defaultdict(list)
     failed: dict[tuple[str, str], list[int]] = defaultdict(list)
     for entry in iterate_done(stored):
-        cells[_group(entry.record)].append(entry.record)
-    done = {record.key for records in cells.values() for record in records}
+        cells[_group(entry.record)].append(_Cell(entry.record, scores_of(entry)))
+    done = {cell.record.key for own in cells.values() for cell in own}
     for entry in stored:
         if entry.record.key not in done:
             failed[_group(entry.record)].append(entry.record.cell.seed)
@@ -127,8 +133,8 @@ def build_rows(stored: Sequence[Stored]) -> list[Row]:
     sample = {_group(entry.record): entry.record for entry in stored}
     tier = _tiers(cells)
     rows = [
-        _row(sample[group], sorted(records, key=lambda record: record.cell.seed), failed[group], tier.get(group))
-        for group, records in cells.items()
+        _row(sample[group], sorted(own, key=lambda cell: cell.seed), failed[group], tier.get(group))
+        for group, own in cells.items()
     ]
     return sorted(rows, key=_order)
 
@@ -138,62 +144,58 @@ def _group(record: Record) -> tuple[str, str]:
 
 
 def _order(row: Row) -> tuple[Any, ...]:
-    score = -math.inf if row.iml is None else row.iml
+    score = -math.inf if row.score is None else row.headline.direction * row.score.mean
     return row.task, row.task_version, row.smoke, str(row.changes), row.reference, -score, row.model
 
 
-def _tiers(cells: dict[tuple[str, str], list[Record]]) -> dict[tuple[str, str], int]:
-    """Tiers within each task, among trained models that took in something and have two seeds or more."""
+def _tiers(cells: dict[tuple[str, str], list[_Cell]]) -> dict[tuple[str, str], int]:
+    """Tiers within each task, among trained models with an uptake, a headline and two seeds or more."""
     result: dict[tuple[str, str], int] = {}
     for task in {task for task, _ in cells}:
-        ranked = [
-            group
-            for group, records in cells.items()
-            if group[0] == task and len(records) > 1 and not records[0].cell.model.is_reference
-        ]
-        ranked = [group for group in ranked if _took_in(cells[group])]
-        scores = [_by_seed(cells[group], "iml") for group in ranked]
-        result |= dict(zip(ranked, tiers(scores), strict=True))
+        ranked: dict[tuple[str, str], dict[int, float]] = {}
+        for group, own in cells.items():
+            if group[0] != task or len(own) < 2 or own[0].record.cell.model.is_reference or not _took_up(own):
+                continue
+            headline = headline_of(own[0].record.cell.task)
+            by_seed = _by_seed(own, headline.name)
+            if by_seed:
+                ranked[group] = {seed: headline.direction * value for seed, value in by_seed.items()}
+        result |= dict(zip(ranked, tiers(list(ranked.values())), strict=True))
     return result
 
 
-def _took_in(records: Sequence[Record]) -> bool:
-    lifts, errors = [], []
-    for record in records:
-        assert record.scores is not None
-        known = [lift for lift in (record.scores.lift_reliable, record.scores.lift_unreliable) if lift is not None]
-        lifts += [max(known)] if known else []
-        errors.append(record.scores.iml_se_items or 0.0)
-    return internalised(lifts, max(errors, default=None))
+def _took_up(cells: Sequence[_Cell]) -> bool:
+    """Whether the uptake is above zero beyond doubt; true where the protocol knows no uptake."""
+    if not cells:
+        return False
+    task = cells[0].record.cell.task
+    uptake, error = protocol_of(task).uptake, headline_of(task).error
+    if uptake is None:
+        return True
+    known = [value for cell in cells if (value := uptake(cell.scores.values)) is not None]
+    return internalised(known, max((cell.scores.get(error) or 0.0) if error else 0.0 for cell in cells))
 
 
-def _by_seed(records: Iterable[Record], score: str) -> dict[int, float]:
-    found = {record.cell.seed: getattr(record.scores, score) for record in records}
+def _by_seed(cells: Iterable[_Cell], measure: str) -> dict[int, float]:
+    found = {cell.seed: cell.scores.get(measure) for cell in cells}
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def _row(sample: Record, records: list[Record], failed: list[int], tier: int | None) -> Row:
-    cell = sample.cell
-    measured: dict[str, float | None] = {}
-    for score in (*SCORES, "iml_se_items"):
-        found = estimate(list(_by_seed(records, score).values()))
-        measured[score] = found.mean if found else None
-        if score in SCORES:
-            measured |= {f"{score}_low": found.low if found else None, f"{score}_high": found.high if found else None}
-    reasons = {} if records else {"iml": f"all cells failed: {sample.error.message if sample.error else ''}"}
-    for record in records:
-        reasons |= record.scores.reasons if record.scores else {}
-    if len(records) == 1:
-        reasons["iml_low"] = reasons["iml_high"] = "one seed has no interval"
+def _row(sample: Record, cells: list[_Cell], failed: list[int], tier: int | None) -> Row:
+    cell, headline = sample.cell, headline_of(sample.cell.task)
+    names = [measure.name for measure in measures_of(cell.task)]
+    scores = _intervals({name: list(_by_seed(cells, name).values()) for name in names})
+    score, records = scores.get(headline.name), [own.record for own in cells]
     chance = records[0].chance if records else None
     scaled = None
-    if measured["iml"] is not None and chance is not None and not cell.model.is_reference:
-        scaled = normalise(measured["iml"], chance)
+    if score is not None and chance is not None and headline.unit == "exact match" and not cell.model.is_reference:
+        scaled = normalise(score.mean, chance)
     return Row(
         task=cell.task.name,
         task_version=cell.task.version,
         modality=cell.task.modality,
         changes=sample.changes,
+        protocol=cell.task.protocol,
         task_key=task_key(cell),
         model=cell.model.name,
         model_key=model_key(cell),
@@ -202,28 +204,37 @@ def _row(sample: Record, records: list[Record], failed: list[int], tier: int | N
         architecture=cell.model.architecture,
         reference=cell.model.is_reference,
         parameters=records[0].parameters if records else None,
-        n_seeds=len(records),
-        seeds=tuple(record.cell.seed for record in records),
+        n_seeds=len(cells),
+        seeds=tuple(own.seed for own in cells),
         failed_seeds=tuple(sorted(failed)),
         smoke=sample.smoke,
         tier=tier,
-        internalised=_took_in(records),
-        exact_match=_exact_match(records),
+        internalised=_took_up(cells),
+        scores=scores,
+        exact_match=_exact_match(cells),
         chance=chance,
         normalised=scaled,
-        per_seed=tuple(
-            {"seed": record.cell.seed} | {score: getattr(record.scores, score) for score in SCORES}
-            for record in records
-        ),
-        reasons=reasons,
-        **measured,
+        per_seed=tuple({"seed": own.seed} | {name: own.scores.get(name) for name in names} for own in cells),
+        reasons=_reasons(sample, cells, headline),
     )
 
 
-def _exact_match(records: Sequence[Record]) -> dict[str, Interval]:
+def _reasons(sample: Record, cells: Sequence[_Cell], headline: Measure) -> dict[str, str]:
+    if not cells:
+        return {headline.name: f"all cells failed: {sample.error.message if sample.error else ''}"}
+    reasons = {name: why for cell in cells for name, why in cell.scores.reasons.items()}
+    if len(cells) == 1:
+        reasons |= {f"{headline.name}_{end}": "one seed has no interval" for end in ("low", "high")}
+    return reasons
+
+
+def _intervals(values: Mapping[str, Sequence[float]]) -> dict[str, Interval]:
+    return {name: found for name, column in values.items() if (found := estimate(column)) is not None}
+
+
+def _exact_match(cells: Sequence[_Cell]) -> dict[str, Interval]:
     values: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        for name, value in (record.scores.exact_match if record.scores else {}).items():
+    for cell in cells:
+        for name, value in cell.scores.exact_match.items():
             values[name].append(value)
-    found = ((name, estimate(column)) for name, column in values.items())
-    return {name: Interval(mean=e.mean, low=e.low, high=e.high) for name, e in found if e is not None}
+    return _intervals(values)

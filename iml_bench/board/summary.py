@@ -11,7 +11,7 @@ from iml_bench.board.required import LeaderboardTask
 from iml_bench.board.rows import Row, build_rows, normalise, task_label
 from iml_bench.records import Stored
 from iml_bench.spec import ModelEntry, Spec
-from iml_bench.stats import estimate, slopes
+from iml_bench.stats import Interval, estimate, slopes
 
 
 class Overall(Spec):
@@ -21,10 +21,8 @@ class Overall(Spec):
     model: str
     model_key: str
     family: str
-    normalised: float | None
+    normalised: Interval | None
     """Mean over the tasks of the normalised score, then over the seeds that all tasks have; null where incomplete."""
-    normalised_low: float | None
-    normalised_high: float | None
     n_seeds: int
     done: tuple[str, ...]
     """The tasks on which it has every seed that the board asks for."""
@@ -33,19 +31,19 @@ class Overall(Spec):
 
 
 class Slope(Spec):
-    """How IML grows with size within a family, on one task."""
+    """How the headline grows with size within a family, on one task."""
 
     task: str
     task_version: int
     changes: dict[str, Any]
+    measure: str
+    """Label of the headline."""
     family: str
     models: tuple[str, ...]
     parameters: tuple[int, ...]
     n_seeds: int
-    slope: float
-    """IML per tenfold parameters: the least-squares line over sizes within a seed, then the mean over seeds."""
-    slope_low: float | None
-    slope_high: float | None
+    slope: Interval
+    """Per tenfold parameters: the least-squares line over sizes within a seed, then the mean over seeds."""
 
     @property
     def label(self) -> str:
@@ -126,28 +124,25 @@ def _overall(rows: Sequence[Row], required: Sequence[LeaderboardTask]) -> list[O
         if len(missing) == len(tasks):
             continue
         means = {} if missing else _mean_by_seed([row for row in rows_of.values() if row is not None])
-        mean = estimate(list(means.values()))
         found.append(
             Overall(
                 modality=modality,
                 model=own[0].model,
                 model_key=own[0].model_key,
                 family=own[0].family,
-                normalised=mean.mean if mean else None,
-                normalised_low=mean.low if mean else None,
-                normalised_high=mean.high if mean else None,
+                normalised=estimate(list(means.values())),
                 n_seeds=len(means),
                 done=tuple(label for label in lacks if label not in missing),
                 missing=missing,
             )
         )
     return sorted(
-        found, key=lambda row: (row.modality, -(-math.inf if row.normalised is None else row.normalised), row.model)
+        found, key=lambda row: (row.modality, math.inf if row.normalised is None else -row.normalised.mean, row.model)
     )
 
 
 def _mean_by_seed(rows: Sequence[Row]) -> dict[int, float]:
-    """Normalised IML of each seed that all rows have, mean over the rows."""
+    """Normalised score of each seed that all rows have, mean over the rows."""
     seeds = set.intersection(*(set(row.by_seed()) for row in rows))
     return {
         seed: math.fsum(normalise(row.by_seed()[seed], row.chance or 0.0) for row in rows) / len(rows)
@@ -164,21 +159,20 @@ def _families(rows: Sequence[Row]) -> list[Slope]:
     for own in by_family.values():
         sizes = sorted(own, key=lambda row: row.parameters or 0)
         by_seed = slopes([(row.parameters or 0, row.by_seed()) for row in sizes])
-        mean = estimate(list(by_seed.values()))
-        if mean is None:
+        slope = estimate(list(by_seed.values()))
+        if slope is None:
             continue
         found.append(
             Slope(
                 task=own[0].task,
                 task_version=own[0].task_version,
                 changes=own[0].changes,
+                measure=own[0].headline.label,
                 family=own[0].family,
                 models=tuple(row.model for row in sizes),
                 parameters=tuple(row.parameters or 0 for row in sizes),
-                n_seeds=mean.n,
-                slope=mean.mean,
-                slope_low=mean.low,
-                slope_high=mean.high,
+                n_seeds=slope.n,
+                slope=slope,
             )
         )
     return sorted(found, key=lambda row: (row.label, row.family))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from iml_bench.board.rows import Interval, Row
+from collections.abc import Iterable
+
+from iml_bench.board.rows import Row
+from iml_bench.protocols import Measure
+from iml_bench.stats import Interval
 
 NOTHING = "nothing internalised"
 NOT_MEASURED = "-"
@@ -13,14 +17,20 @@ def signed(value: float | None, digits: int = 2) -> str:
     return NOT_MEASURED if value is None else f"{value + 0.0:+.{digits}f}"
 
 
-def with_interval(mean: float | None, low: float | None, high: float | None) -> str:
+def with_interval(value: Interval | None) -> str:
     """``+0.50 [+0.44, +0.56]``; the interval is left blank where there is none."""
-    return signed(mean) + interval(mean, low, high)
+    return NOT_MEASURED if value is None else signed(value.mean) + interval(value)
 
 
-def interval(mean: float | None, low: float | None, high: float | None) -> str:
+def interval(value: Interval | None) -> str:
     """`` [+0.44, +0.56]``, what follows the mean; empty where there is none."""
-    return "" if mean is None or low is None or high is None else f" [{signed(low)}, {signed(high)}]"
+    return "" if value is None or value.low is None else f" [{signed(value.low)}, {signed(value.high)}]"
+
+
+def amount(value: float | None, measure: Measure, digits: int = 2) -> str:
+    """A measure's value, with a sign where it can be negative."""
+    text = signed(value, digits)
+    return text if measure.low < 0 else text.replace("+", "")
 
 
 def share(value: float | None) -> str:
@@ -30,7 +40,7 @@ def share(value: float | None) -> str:
 
 def share_with_interval(value: Interval | None) -> str:
     """``0.42 [0.38, 0.46]``."""
-    return NOT_MEASURED if value is None else with_interval(value.mean, value.low, value.high).replace("+", "")
+    return NOT_MEASURED if value is None else with_interval(value).replace("+", "")
 
 
 def count(parameters: int | None) -> str:
@@ -50,17 +60,34 @@ def p_value(p: float | None) -> str:
 
 def why_no_score(row: Row) -> str | None:
     """What stands in place of the score; None where the score can be read as it is."""
-    if row.iml is None:
-        return "failed" if row.failed_seeds else row.reasons.get("iml", "not measured")
+    if row.score is None:
+        return "failed" if row.failed_seeds else row.reasons.get(row.headline.name, "not measured")
     return None if row.internalised or row.reference else NOTHING
 
 
 def score(row: Row) -> str:
-    """IML with its interval, or what is to be said in its place."""
+    """The headline with its interval, or what is to be said in its place."""
     why = why_no_score(row)
     if why is None:
-        return with_interval(row.iml, row.iml_low, row.iml_high)
-    return why if row.iml is None else f"{why} ({signed(row.iml)})"
+        return with_interval(row.score)
+    return why if row.score is None else f"{why} ({signed(row.score.mean)})"
+
+
+def headline(rows: Iterable[Row]) -> str:
+    """What the headline column of some rows is called; several names where they are of several protocols."""
+    return " / ".join(dict.fromkeys(row.headline.heading for row in rows))
+
+
+def columns(rows: Iterable[Row]) -> list[Measure]:
+    """The measures beside the headline that have a column of their own, as far as any of the rows has them."""
+    rows = list(rows)
+    known = {measure.name: measure for row in rows for measure in row.measures}
+    leading = {row.headline.name for row in rows}
+    return [
+        measure
+        for name, measure in known.items()
+        if name not in leading and measure.shown != "record" and any(name in row.scores for row in rows)
+    ]
 
 
 def seeds(row: Row, wanted: int | None = None) -> str:

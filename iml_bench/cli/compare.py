@@ -15,15 +15,19 @@ from iml_bench.errors import UsageError
 def compare(
     models: Annotated[list[str], typer.Argument(metavar="A B [C ...]", help="Names of models, as in the leaderboard.")],
     task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None,
+    measure: Annotated[
+        str | None, typer.Option("--measure", help="What is compared. Default: the score that ranks the task's models.")
+    ] = None,
     records: Records = None,
     as_json: Json = False,
 ) -> None:
-    """Compare models two by two: the difference in IML with its interval and p, on every task that both have run.
+    """Compare models two by two: the difference of a score with its interval and p, on every task that both have run.
 
     \b
     Examples:
       iml-bench compare mlp-m convnet-s
       iml-bench compare neox-s neox-m neox-l --task text
+      iml-bench compare mlp-m convnet-s --measure lift_reliable
       iml-bench compare mlp-m convnet-s --records iml-results --json
     """
     stored, _ = load_records(records)
@@ -32,7 +36,7 @@ def compare(
         stored = [entry for entry in stored if entry.record.cell.task.name == task]
         if not stored:
             raise UsageError(f"there are no records of task {task!r} here (iml-bench leaderboard lists what there is)")
-    rows = compare_models(build_rows(stored), models)
+    rows = compare_models(build_rows(stored), models, measure)
     if as_json:
         print_json(rows)
     else:

@@ -15,20 +15,8 @@ from iml_bench.errors import UsageError, unknown
 from iml_bench.records import Stored
 from iml_bench.registry import MODELS
 
-SORTS = {
-    "iml": "iml",
-    "nats": "iml_nats",
-    "normalised": "normalised",
-    "reliable": "lift_reliable",
-    "unreliable": "lift_unreliable",
-    "fresh": "lift_fresh",
-    "gap": "stage1_gap",
-    "parameters": "parameters",
-    "seeds": "n_seeds",
-    "model": "model",
-    "family": "family",
-}
-"""What ``--sort`` takes, and the field of a row behind it."""
+FIELDS = ("normalised", "parameters", "n_seeds", "model", "family")
+"""Fields of a row that ``--sort`` takes beside the measures."""
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 Kind = TypeVar("Kind", Row, Slope, Absent)
@@ -46,7 +34,9 @@ def leaderboard(
     records: Records = None,
     task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None,
     family: Annotated[str | None, typer.Option("--family", help="Only models of this family.")] = None,
-    sort: Annotated[str, typer.Option("--sort", help=f"By one of {', '.join(SORTS)}.")] = "iml",
+    sort: Annotated[
+        str | None, typer.Option("--sort", help=f"By a measure's name, or {', '.join(FIELDS)}. Default: the headline.")
+    ] = None,
     groups: Annotated[bool, typer.Option("--groups", help="Exact match by what was shown, not the scores.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV on stdout.")] = False,
     as_json: Json = False,
@@ -64,10 +54,8 @@ def leaderboard(
         return
     if as_csv and as_json:
         raise UsageError("--csv and --json are two forms; give one")
-    if sort not in SORTS:
-        raise unknown("column", sort, SORTS, "iml-bench leaderboard --help")
     stored, folders = load_records(records)
-    board = _chosen(read_board(stored), task, family, SORTS[sort])
+    board = _chosen(read_board(stored), task, family, sort)
     console = out_console()
     if as_json:
         print_json(board)
@@ -85,8 +73,11 @@ def leaderboard(
             console.print(line, markup=False, soft_wrap=True)
 
 
-def _chosen(board: Board, task: str | None, family: str | None, field: str) -> Board:
+def _chosen(board: Board, task: str | None, family: str | None, sort: str | None) -> Board:
     """The part of the board that was asked for, in the order that was asked for."""
+    names = {*FIELDS, *(measure.name for row in board.rows for measure in row.measures)}
+    if sort is not None and board.rows and sort not in names:
+        raise unknown("column", sort, names, "iml-bench leaderboard --json")
     for kind, asked, names in (
         ("task", task, {row.task for row in board.rows}),
         ("family", family, {row.family for row in board.rows if not row.reference}),
@@ -103,20 +94,24 @@ def _chosen(board: Board, task: str | None, family: str | None, field: str) -> B
         )
 
     return Board(
-        rows=_sorted(keep(board.rows), field),
+        rows=_sorted(keep(board.rows), sort),
         overall=tuple(row for row in board.overall if task is None and family in (None, row.family)),
         families=keep(board.families),
         absent=keep(board.absent),
     )
 
 
-def _sorted(rows: Sequence[Row], field: str) -> tuple[Row, ...]:
-    """Within each task: texts from a, numbers from the largest, what is not measured and the references last."""
+def _sorted(rows: Sequence[Row], sort: str | None) -> tuple[Row, ...]:
+    """Within each task: texts from a, the best or largest numbers first, references and what is not measured last."""
     tasks = {label: place for place, label in enumerate(dict.fromkeys(row.label for row in rows))}
 
     def place(row: Row) -> tuple[int, bool, bool, str, float]:
-        value = getattr(row, field)
-        text, number = (value, 0.0) if isinstance(value, str) else ("", -float(value or 0))
+        if sort in FIELDS:
+            value, direction = getattr(row, sort), 1
+        else:
+            measure = next((known for known in row.measures if known.name == sort), row.headline)
+            value, direction = row.mean(measure.name), measure.direction
+        text, number = (value, 0.0) if isinstance(value, str) else ("", -direction * float(value or 0))
         return tasks[row.label], row.reference, value is None, text, number
 
     return tuple(sorted(rows, key=place))

@@ -31,6 +31,7 @@ from iml_bench.cli.options import (
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.errors import UsageError
 from iml_bench.paths import probe_writable
+from iml_bench.protocols import protocol_of
 from iml_bench.records import Store, Stored, latest_by_key
 from iml_bench.run.job import Job
 from iml_bench.run.plan import Request, plan
@@ -182,7 +183,7 @@ def _next_command(jobs: Sequence[Job]) -> str:
     if len(names) > 1:
         return f"iml-bench compare {shlex.quote(names[0])} {shlex.quote(names[1])}{folder}"
     task = jobs[0].cell.task
-    if task.alpha == 1.0:
+    if protocol_of(task).control(task):
         return f"iml-bench run --task {task.name} --alpha 0.5 --seeds 8    (the null control: must read zero)"
     return f"iml-bench leaderboard{folder}"
 

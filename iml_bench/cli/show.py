@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from iml_bench.board import build_rows
-from iml_bench.board.words import signed
+from iml_bench.board.words import amount
 from iml_bench.cli.options import Data, DataDir, Json, make_runtime, print_json
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.errors import UsageError
-from iml_bench.records import Record, Stored, read_record
+from iml_bench.protocols import measures_of
+from iml_bench.records import Stored, read_record, scores_of
 from iml_bench.registry import TASKS
 from iml_bench.spec import CurvePoint
 
@@ -59,14 +60,14 @@ def show(
 
 
 def _show_record(path: Path, as_json: bool) -> None:
-    record = read_record(path)
-    rows = build_rows([Stored(path, record)])
+    stored = Stored(path, read_record(path))
+    rows = build_rows([stored])
     if as_json:
         print_json(rows)
         return
     console = out_console()
     print_rows(rows, console)
-    _details(record, console)
+    _details(stored, console)
 
 
 def _point(point: CurvePoint) -> str:
@@ -74,7 +75,8 @@ def _point(point: CurvePoint) -> str:
     return f"{point.phase} fold {point.fold} step {point.step}: {shown}"
 
 
-def _details(record: Record, console: Console) -> None:
+def _details(stored: Stored, console: Console) -> None:
+    record = stored.record
     made, timing = record.provenance, record.timing
     commit = f"{made.commit[:12]}{' (with uncommitted changes)' if made.dirty else ''}" if made.commit else "unknown"
     lines = [
@@ -93,14 +95,14 @@ def _details(record: Record, console: Console) -> None:
             f"micro-batch {stage.micro_batch} x {stage.accumulation}"
         )
     if record.scores:
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in record.scores.exact_match.items())
-        error, one = record.scores.iml_se_items, record.scores.iml_se_items_one_fold
+        scores = scores_of(stored)
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.exact_match.items())
         lines.append(f"exact match {shown}")
         lines += [f"curve       {_point(point)}" for point in record.curve]
-        lines.append(
-            f"IML         {signed(record.scores.iml, 3)}, standard error over entities "
-            f"{'-' if error is None else f'{error:.3f}'} (one fold alone: {'-' if one is None else f'{one:.3f}'})"
-        )
+        for measure in measures_of(record.cell.task):
+            why = scores.reasons.get(measure.name)
+            value = amount(scores.get(measure.name), measure, 3)
+            lines.append(f"{measure.name:<22}{value}, {measure.label}{f': {why}' if why else ''}")
     for line in lines:
         console.print(escape(line), soft_wrap=True)
     if record.error:

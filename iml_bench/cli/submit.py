@@ -198,12 +198,13 @@ def _print_checks(checks: Sequence[Check]) -> None:
 def _print_difference(changes: Sequence[Change]) -> None:
     if not changes:
         return
+    measure = " / ".join(dict.fromkeys(change.measure for change in changes))
     table = Table(title="the difference to the leaderboard", title_justify="left", title_style="bold", box=None)
-    for column in ("", "task", "model", "seeds", "IML", "tier"):
+    for column in ("", "task", "model", "seeds", measure, "tier"):
         table.add_column(column, overflow="fold")
     for change in changes:
         seeds = [str(len(change.seeds_before)), str(len(change.seeds_after))]
-        scores = [signed(change.iml_before), signed(change.iml_after)]
+        scores = [signed(change.score_before), signed(change.score_after)]
         tiers = ["-" if tier is None else str(tier) for tier in (change.tier_before, change.tier_after)]
         table.add_row(
             change.what,
@@ -224,7 +225,7 @@ def _print_run(run: Rerun) -> None:
     if not run.identical and run.largest_gap is not None:
         said = (
             f"exact match the same for {run.equal_matches:.1%}, log-likelihoods within {run.largest_gap:.2g} nats, "
-            f"IML {signed(run.iml_before, 3)} before and {signed(run.iml_after, 3)} now"
+            f"{run.measure} {signed(run.score_before, 3)} before and {signed(run.score_after, 3)} now"
         )
     where = "same code and machine" if run.same_machine else "other code or machine"
     text = f"run again: {run.model} on {run.task}, seed {run.seed} ({where}): {run.problem or said}"

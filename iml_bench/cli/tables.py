@@ -10,7 +10,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from iml_bench.board import Overall, Row, Slope, Versus
-from iml_bench.board.words import count, p_value, score, seeds, share, share_with_interval, signed, with_interval
+from iml_bench.board.words import (
+    amount,
+    columns,
+    count,
+    headline,
+    interval,
+    p_value,
+    score,
+    seeds,
+    share,
+    share_with_interval,
+    signed,
+    with_interval,
+)
+from iml_bench.protocols import Measure
 
 
 def out_console() -> Console:
@@ -33,35 +47,35 @@ def _table(title: str, rows: list[Row]) -> Table:
     table.add_column("model", overflow="fold")
     for name in ("param.", "seeds"):
         table.add_column(name, justify="right")
-    table.add_column("IML [95 %]", no_wrap=True)
-    for name in ("nats", "lift rel.", "unrel.", "fresh", "stage-1 gap", "chance"):
-        table.add_column(name, justify="right")
-    attributed = any(row.iml_attribution is not None for row in rows)
-    if attributed:
-        table.add_column("IML of attribution", no_wrap=True)
+    table.add_column(f"{escape(headline(rows))} [95 %]", no_wrap=True)
+    measures = columns(rows)
+    for measure in measures:
+        table.add_column(escape(measure.heading), justify="right", no_wrap=measure.shown == "headline")
+    table.add_column("chance", justify="right")
     for index, row in enumerate(rows):
         if row.reference and (index == 0 or not rows[index - 1].reference):
             table.add_section()
             table.add_row("", "[dim]reference rows[/dim]")
-        more = [with_interval(row.iml_attribution, row.iml_attribution_low, row.iml_attribution_high)]
-        table.add_row(*_cells(row), *(more if attributed else []), style="dim" if row.reference else None)
+        table.add_row(*_cells(row, measures), style="dim" if row.reference else None)
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, measures: Sequence[Measure]) -> list[str]:
     return [
         "" if row.tier is None else str(row.tier),
         escape(row.model),
         "" if row.reference else count(row.parameters),
         seeds(row),
         escape(score(row)),
-        signed(row.iml_nats),
-        signed(row.lift_reliable),
-        signed(row.lift_unreliable),
-        signed(row.lift_fresh),
-        signed(row.stage1_gap),
+        *(_value(row, measure) for measure in measures),
         share(row.chance),
     ]
+
+
+def _value(row: Row, measure: Measure) -> str:
+    found = row.scores.get(measure.name)
+    after = interval(found) if measure.shown == "headline" else ""
+    return amount(row.mean(measure.name), measure) + after
 
 
 def print_groups(rows: Sequence[Row], console: Console) -> None:
@@ -102,12 +116,15 @@ def interval_plot(mean: float, low: float | None, high: float | None, reach: flo
 
 def print_versus(rows: Sequence[Versus], console: Console) -> None:
     """A table of paired comparisons for each task, with a plot of the differences on one scale."""
-    reach = max(abs(end) for row in rows for end in (row.difference, row.low, row.high) if end is not None)
-    for label, group in groupby(rows, key=lambda row: row.label):
-        table = Table(title=f"{escape(label)}: IML, paired on shared seeds", title_justify="left", box=None)
+    differences = [row.difference for row in rows]
+    reach = max(abs(end) for d in differences for end in (d.mean, d.low, d.high) if end is not None)
+    for (label, measure), group in groupby(rows, key=lambda row: (row.label, row.measure_label)):
+        table = Table(
+            title=f"{escape(label)}: {escape(measure)}, paired on shared seeds", title_justify="left", box=None
+        )
         for name in ("A", "B"):
             table.add_column(name, overflow="fold")
-        for name in ("seeds", "IML of A", "of B"):
+        for name in ("seeds", "mean of A", "of B"):
             table.add_column(name, justify="right")
         table.add_column("A - B [95 %]", no_wrap=True)
         table.add_column(f"{f'{-reach:.2f}':<{PLOT // 2}}0{f'{reach:+.2f}':>{PLOT // 2}}", no_wrap=True)
@@ -118,10 +135,10 @@ def print_versus(rows: Sequence[Versus], console: Console) -> None:
                 escape(row.first),
                 escape(row.second),
                 str(row.n_seeds),
-                signed(row.iml_first),
-                signed(row.iml_second),
-                with_interval(row.difference, row.low, row.high),
-                interval_plot(row.difference, row.low, row.high, reach),
+                signed(row.mean_first),
+                signed(row.mean_second),
+                with_interval(row.difference),
+                interval_plot(row.difference.mean, row.difference.low, row.difference.high, reach),
                 p_value(row.p),
                 p_value(row.p_holm),
             )
@@ -136,14 +153,14 @@ def print_overall(rows: Sequence[Overall], console: Console) -> None:
         table = Table(title=f"{modality}: overall", title_justify="left", title_style="bold", box=None)
         for name in ("model", "family"):
             table.add_column(name, overflow="fold")
-        table.add_column("normalised IML, mean over tasks [95 %]", no_wrap=True)
+        table.add_column("normalised score, mean over tasks [95 %]", no_wrap=True)
         table.add_column("coverage", justify="right")
         table.add_column("missing", overflow="fold")
         for row in group:
             table.add_row(
                 escape(row.model),
                 escape(row.family),
-                with_interval(row.normalised, row.normalised_low, row.normalised_high),
+                with_interval(row.normalised),
                 f"{len(row.done)} of {len(row.done) + len(row.missing)} tasks",
                 escape("; ".join(f"{task}: {why}" for task, why in row.missing.items())),
             )
@@ -152,17 +169,19 @@ def print_overall(rows: Sequence[Overall], console: Console) -> None:
 
 
 def print_families(rows: Sequence[Slope], console: Console) -> None:
-    """How IML grows with size within each family of three sizes or more."""
+    """How the headline grows with size within each family of three sizes or more."""
     if not rows:
         return
-    table = Table(title="IML per tenfold parameters", title_justify="left", title_style="bold", box=None)
+    measures = " / ".join(dict.fromkeys(row.measure for row in rows))
+    table = Table(
+        title=f"{escape(measures)} per tenfold parameters", title_justify="left", title_style="bold", box=None
+    )
     for name in ("task", "family", "sizes"):
         table.add_column(name, overflow="fold")
     table.add_column("seeds", justify="right")
     table.add_column("slope [95 %]", no_wrap=True)
     for row in rows:
-        slope = with_interval(row.slope, row.slope_low, row.slope_high)
         sizes = f"{len(row.models)}, {count(row.parameters[0])} to {count(row.parameters[-1])}"
-        table.add_row(escape(row.label), escape(row.family), sizes, str(row.n_seeds), slope)
+        table.add_row(escape(row.label), escape(row.family), sizes, str(row.n_seeds), with_interval(row.slope))
     console.print(table)
     console.print()

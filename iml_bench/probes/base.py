@@ -101,7 +101,7 @@ def undone(learner: Learner) -> Iterator[None]:
     state, training = learner.snapshot(), {name: module.training for name, module in model.named_modules()}
     wanting = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (a probe's code may draw from it)
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
         with torch.random.fork_rng(devices=devices):
             yield

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from iml_bench.extensions import MEASURES
+
 if TYPE_CHECKING:
-    from iml_bench.protocols.measures import Columns, Measure
+    from iml_bench.protocols.items import Columns
+    from iml_bench.protocols.measures import Measure
     from iml_bench.spec import TaskSpec
     from iml_bench.streams import Streams
     from iml_bench.worlds.base import World
@@ -171,6 +174,15 @@ class Protocol(ABC):
     """For each reference learner, what it makes of a definition by its tag; their rows stand under every table."""
     own_measures: tuple[Measure, ...] = ()
     """What it measures, the headline first; ``measures`` adds those of other packages."""
+    uptake: Callable[[Mapping[str, float | None]], float | None] | None = None
+    """From a cell's scores, how much its model learned from definitions at all; a row whose uptake is nought is not
+    ranked. None: the protocol knows no such thing."""
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Everything that it measures, in the order in which it is shown."""
+        added = (measure for measure in MEASURES.all().values() if measure.protocol == self.name)
+        return (*self.own_measures, *added)
 
     @abstractmethod
     def schedule(self, task: TaskSpec) -> tuple[Step, ...]:
@@ -187,10 +199,6 @@ class Protocol(ABC):
     @abstractmethod
     def slices(self, items: Columns) -> dict[str, float]:
         """Mean exact match by what was shown: the lines of a learning curve."""
-
-    def uptake(self, scores: Mapping[str, float | None]) -> float | None:
-        """How much a model learned from definitions at all; a row whose uptake is nought is not ranked."""
-        return None
 
     def digested(self, task: TaskSpec) -> tuple[Step, ...]:
         """The steps whose first examples the data digest covers."""

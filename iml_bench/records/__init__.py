@@ -22,6 +22,7 @@ from iml_bench.records.store import (
     latest_by_key,
     read_items,
     read_record,
+    scores_of,
 )
 
 __all__ = [
@@ -45,5 +46,6 @@ __all__ = [
     "latest_by_key",
     "read_items",
     "read_record",
+    "scores_of",
     "this_provenance",
 ]

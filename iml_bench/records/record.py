@@ -6,18 +6,19 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from iml_bench.protocols import Scores, bound_problem
 from iml_bench.records.attachments import Attachment
 from iml_bench.records.provenance import Provenance
 from iml_bench.spec import CellSpec, CurvePoint, Spec, StageOutcome, cell_key
 from iml_bench.spec.base import Digest, Line
 from iml_bench.spec.report import Count
-from iml_bench.stats import Scores
 from iml_bench.untrusted import fit
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of ``Record``; a record of a newer one is refused, older ones are read.
 
 1: first light. 2: learning curves, entity attribution, sets of questions in the per-item file.
+3: scores are those of the protocol at the time, by name; what definitions claimed in the per-item file.
 """
 
 
@@ -92,4 +93,7 @@ class Record(Spec):
             raise ValueError("the key does not belong to the specification; one of them was changed")
         if (self.status == "done") != (self.scores is not None and self.items is not None):
             raise ValueError("a done record has scores and items, a failed one has neither")
+        problem = bound_problem(self.cell.task, self.scores) if self.scores is not None else None
+        if problem is not None:
+            raise ValueError(problem)
         return self

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from iml_bench.errors import UsageError, shown
+from iml_bench.protocols import ITEM_TYPES, Columns, Scores, evaluate, measures_of, score_items
+from iml_bench.protocols.items import NULLABLE, OPTIONAL
 from iml_bench.records.files import Replacing
 from iml_bench.records.record import SCHEMA_VERSION, ItemFile, Record
 from iml_bench.spec import CellSpec, cell_key
 from iml_bench.spec.base import first_problem
-from iml_bench.stats import ITEM_TYPES, Columns, score_items
 from iml_bench.untrusted import read_bytes, read_json
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _table(raw: bytes, rows: int) -> pl.DataFrame:
 
     try:
         schema = pl.read_parquet_schema(io.BytesIO(raw))
-        types = {name: kind for name, kind in ITEM_TYPES.items() if name in schema or name != "set"}
+        types = {name: kind for name, kind in ITEM_TYPES.items() if name in schema or name not in OPTIONAL}
         found = {name: str(kind) for name, kind in schema.items()}
         if found != types:
             wrong = sorted(name for name in {*found, *types} if found.get(name) != types.get(name))
@@ -116,7 +117,7 @@ def _table(raw: bytes, rows: int) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise UsageError("it is not a Parquet file") from error
     for name in table.columns:
-        if name != "tag" and table[name].null_count():
+        if name not in NULLABLE and table[name].null_count():
             raise UsageError(f"column {name!r} has gaps")
     if not table["log_likelihood"].is_finite().all():
         raise UsageError("a log-likelihood is not finite")
@@ -129,6 +130,31 @@ def _table(raw: bytes, rows: int) -> pl.DataFrame:
 def columns_of(table: pl.DataFrame) -> Columns:
     """A per-item table as the plain columns that scoring reads."""
     return {name: table[name].to_numpy() for name in table.columns}
+
+
+def scores_of(stored: Stored) -> Scores:
+    """The scores of a done record, with those that its protocol has gained since it was written.
+
+    What the record stores is what counts; the items beside it are read only for what it lacks.
+    """
+    record = stored.record
+    assert record.scores is not None
+    lacking = [measure for measure in measures_of(record.cell.task) if measure.name not in record.scores]
+    absent = {name for name, version in OPTIONAL.items() if version > record.schema_version}
+    # What needs a column that came later is known to be null, and no file is opened for it.
+    found = {measure.name: evaluate(measure, {}) for measure in lacking if absent & {*measure.needs}}
+    rest = [measure for measure in lacking if measure.name not in found]
+    if rest:
+        try:
+            columns = columns_of(read_items(stored))
+            found |= {measure.name: evaluate(measure, columns) for measure in rest}
+        except UsageError:
+            found |= {measure.name: (None, "the items beside its record cannot be read") for measure in rest}
+    return Scores(
+        **{**record.scores.values, **{name: value for name, (value, _) in found.items()}},
+        exact_match=record.scores.exact_match,
+        reasons={**record.scores.reasons, **{name: why for name, (_, why) in found.items() if why}},
+    )
 
 
 class Store:
@@ -175,7 +201,7 @@ class Store:
                 table.write_parquet(temporary, compression="zstd", statistics=False)
                 digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
             items = ItemFile(file=parquet.name, rows=len(table), sha256=digest)
-            scores = score_items(columns_of(table))
+            scores = score_items(draft["cell"].task, columns_of(table))
             record = Record(status="done", items=items, scores=scores, **draft)
         with Replacing(path) as temporary:
             temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")

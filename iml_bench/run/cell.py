@@ -21,12 +21,11 @@ from iml_bench.learners.setup import make_accelerator
 from iml_bench.modalities.base import Feed, Modality, Renderer, Scene, draw_noise
 from iml_bench.models import load_form
 from iml_bench.probes.base import INITIAL, look
-from iml_bench.protocols import protocol_of, streams_of
+from iml_bench.protocols import ITEM_TYPES, protocol_of, streams_of
 from iml_bench.protocols.base import FACTS, NONE, Ask, Examples, Keep, Restore, Train, asks, trains
 from iml_bench.records import Attachment, Attachments
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, CurvePoint, StageOutcome, TaskSpec
-from iml_bench.stats import ITEM_TYPES
 
 DIGESTED = 64
 """Examples per step that the data digest covers."""

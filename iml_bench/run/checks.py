@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from iml_bench.errors import UsageError
+from iml_bench.protocols import Scores, headline_of, score_items
 from iml_bench.records import Store, columns_of, read_items
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import CellOutcome, Setting, prepare, run_cell
@@ -21,7 +22,6 @@ from iml_bench.run.job import THREADS, Job, run_job
 from iml_bench.runtime import Runtime
 from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides
-from iml_bench.stats import Scores, score_items
 
 SEED = 0
 
@@ -126,18 +126,20 @@ def _same_data(task: TaskSpec, runtime: Runtime, setting: Setting) -> str:
 
 def _scores(task: TaskSpec, name: str, runtime: Runtime) -> Scores:
     cell = CellSpec(task=task, model=find_model(name), seed=SEED)
-    return score_items(columns_of(run_cell(cell, runtime).items))
+    return score_items(task, columns_of(run_cell(cell, runtime).items))
 
 
 def _reference(task: TaskSpec, name: str, wanted: float | None, runtime: Runtime) -> str:
     scores = _scores(task, name, runtime)
-    assert scores.iml is not None
+    headline = headline_of(task)
+    value = scores[headline.name]
+    assert value is not None
     if wanted is None:
-        bound = 4 * (scores.iml_se_items or 0.0)
-        _require(abs(scores.iml) <= bound, f"IML {scores.iml:+.3f} is more than 4 standard errors from 0")
+        bound = 4 * (scores.get(headline.error or "") or 0.0)
+        _require(abs(value) <= bound, f"{headline.label} {value:+.3f} is more than 4 standard errors from 0")
     else:
-        _require(scores.iml == wanted, f"IML is {scores.iml:+.3f}, not {wanted}")
-    return f"IML {scores.iml:+.3f}"
+        _require(value == wanted, f"{headline.label} is {value:+.3f}, not {wanted}")
+    return f"{headline.label} {value:+.3f}"
 
 
 def _loss_falls(cell: CellSpec, runtime: Runtime) -> str:
@@ -172,6 +174,6 @@ def _round_trip(cell: CellSpec, runtime: Runtime) -> str:
         _require(failed is None, failed or "")
         stored, problems = Store(job.out).scan()
         _require(len(stored) == 1 and not problems, problems[0] if problems else "no record was found")
-        scores: Any = score_items(columns_of(read_items(stored[0])))
+        scores = score_items(cell.task, columns_of(read_items(stored[0])))
         _require(scores == stored[0].record.scores, "its scores are not those of its items")
         return f"in {(datetime.now(UTC) - began).total_seconds():.1f} s"

@@ -14,10 +14,11 @@ import yaml
 
 from iml_bench.board import CEILING, Board, LeaderboardTask, Row, data_files, words
 from iml_bench.paths import data_root
+from iml_bench.protocols import measures_of
 from iml_bench.records import ItemFile, Stored, in_order
-from iml_bench.site import assets, cells, charts
+from iml_bench.site import assets, charts, numbers
 from iml_bench.site.commands import reproduce
-from iml_bench.site.contents import Contents, Model, Setting, Task, collect, pairs, registered_as
+from iml_bench.site.contents import Contents, Model, Task, Variant, arrange, pairs, registered_as
 from iml_bench.spec import ModelEntry
 
 # Nothing is loaded from elsewhere and nothing is sent; a script that slipped in as text could not run.
@@ -35,7 +36,7 @@ SIZES = (
     (10**99, "over 1B"),
 )
 SCALE = (-0.25, 1.0)
-"""The range of IML that the intervals in the table are drawn on."""
+"""The range of exact match that the intervals in the table are drawn on."""
 
 
 def build_site(
@@ -54,14 +55,14 @@ def build_site(
         required: what a complete row has.
         left_out: a sentence for every file that is no record.
     """
-    contents = collect(board, in_order(stored), entries, required)
+    contents = arrange(board, in_order(stored), entries, required)
     files, places = _records(contents)
     pages = _Pages(contents, entries, places)
     files |= assets.shared({scheme: charts.theme(scheme) for scheme in charts.PALETTES})
     files["index.html"] = pages.index(left_out)
-    files["guide.html"] = pages.render("guide.html", "")
-    for setting in contents.settings:
-        files |= _data(setting, contents)
+    files["guide.html"] = pages.guide()
+    for variant in contents.variants:
+        files |= _data(variant, contents)
     for model in contents.models.values():
         files |= pages.model(model)
     for task in contents.tasks.values():
@@ -103,24 +104,26 @@ def _items(record: Path, items: ItemFile) -> bytes | None:
     return content if hashlib.sha256(content).hexdigest() == items.sha256 else None
 
 
-def _data(setting: Setting, contents: Contents) -> dict[str, bytes]:
-    """A setting's charts and paired differences, which the page loads when they are asked for."""
-    rows = [*setting.ranked, *setting.references]
+def _data(variant: Variant, contents: Contents) -> dict[str, bytes]:
+    """A variant's charts and paired differences, which the page loads when they are asked for."""
+    rows = [*variant.ranked, *variant.references]
     found = [
         (
             *(pair.first, pair.second, pair.versus.n_seeds),
-            *(pair.versus.difference, pair.versus.low, pair.versus.high, pair.versus.p, pair.versus.p_holm),
-            words.with_interval(pair.versus.difference, pair.versus.low, pair.versus.high),
+            *(pair.versus.difference.mean, pair.versus.difference.low, pair.versus.difference.high),
+            *(pair.versus.p, pair.versus.p_holm),
+            words.with_interval(pair.versus.difference),
             *(words.p_value(pair.versus.p), words.p_value(pair.versus.p_holm)),
         )
-        for pair in pairs(setting)
+        for pair in pairs(variant)
     ]
-    models = [contents.models[row.model_key].slug for row in setting.ranked]
-    drawn = {"size": charts.iml_by_parameters(rows, setting.label), "lifts": charts.lifts(rows, setting.label)}
-    compared = {"label": setting.label, "models": models, "pairs": found}
+    models = [contents.models[row.model_key].slug for row in variant.ranked]
+    drawn = charts.board_charts(rows, variant.label)
+    measure = words.headline(rows)
+    compared = {"label": variant.label, "measure": measure, "models": models, "pairs": found}
     return {
-        f"assets/charts-{setting.slug}.js": assets.data_script("charts", setting.slug, drawn),
-        f"assets/pairs-{setting.slug}.js": assets.data_script("pairs", setting.slug, compared),
+        f"assets/charts-{variant.slug}.js": assets.data_script("charts", variant.slug, drawn),
+        f"assets/pairs-{variant.slug}.js": assets.data_script("pairs", variant.slug, compared),
     }
 
 
@@ -137,7 +140,8 @@ class _Pages:
             lstrip_blocks=True,
         )
         self.environment.globals |= {
-            "cells": cells,
+            "numbers": numbers,
+            "words": words,
             "contents": contents,
             "policy": POLICY,
             "n_records": len(places),
@@ -153,8 +157,15 @@ class _Pages:
         """
         return self.environment.get_template(template).render(root=root, **more).encode()
 
+    def guide(self) -> bytes:
+        """What every measure is, and how to add a model."""
+        protocols = {row.protocol for row in self.contents.board.rows}
+        protocols |= {task.spec.protocol for task in self.contents.tasks.values()}
+        measures = {measure.name: measure for name in sorted(protocols) for measure in measures_of(name)}
+        return self.render("guide.html", "", measures=list(measures.values()))
+
     def index(self, left_out: Sequence[str]) -> bytes:
-        """The table of all settings and what belongs to it."""
+        """The table of all variants and what belongs to it."""
         board = self.contents.board
         trained = [row for row in board.rows if not row.reference]
         sizes = [name for _, name in SIZES]
@@ -168,7 +179,8 @@ class _Pages:
             size_of=_size,
             drawn=_drawn,
             ticks=[{"x": _x(value), "text": f"{value:g}"} for value in (0.0, 0.5, 1.0)],
-            attribution=any(row.iml_attribution is not None for row in trained),
+            headline=words.headline(trained),
+            measures=words.columns(trained),
             overall=[(name, list(rows)) for name, rows in groupby(board.overall, key=lambda row: row.modality)],
             absent=[(reason, list(rows)) for reason, rows in groupby(by_reason, key=lambda row: row.reason)],
             left_out=left_out,
@@ -177,16 +189,16 @@ class _Pages:
     def model(self, model: Model) -> dict[str, bytes]:
         """A model's page, and its learning curves."""
         files: dict[str, bytes] = {}
-        settings = {setting.key: setting for setting in self.contents.settings}
-        order = list(settings)
+        variants = {variant.key: variant for variant in self.contents.variants}
+        order = list(variants)
         sections, curves = [], b""
         for row in sorted(model.rows, key=lambda row: order.index(row.task_key)):
-            setting = settings[row.task_key]
+            variant = variants[row.task_key]
             own = self.contents.cells[row.task_key, model.key]
-            section = self._section(model, row, setting, own)
+            section = self._section(model, row, variant, own)
             if any(stored.record.curve for stored in own):
-                section["curve"] = f"{setting.slug}-{model.slug}"
-                spec = charts.learning_curve([stored.record for stored in own], setting.label)
+                section["curve"] = f"{variant.slug}-{model.slug}"
+                spec = charts.learning_curve([stored.record for stored in own], variant.label)
                 curves += assets.data_script("curve", section["curve"], spec)
             sections.append(section)
         name = f"curves-{model.slug}.js" if curves else None
@@ -203,7 +215,7 @@ class _Pages:
         page = self.render("model.html", "../", model=model, facts=facts, sections=sections, curves=name)
         return {f"models/{model.slug}.html": page, **files}
 
-    def _section(self, model: Model, row: Row, setting: Setting, own: Sequence[Stored]) -> dict[str, Any]:
+    def _section(self, model: Model, row: Row, variant: Variant, own: Sequence[Stored]) -> dict[str, Any]:
         task = self.contents.tasks[row.task]
         named = next((entry for entry in self.entries if registered_as(entry, model.entry)), None)
         warning = None
@@ -211,13 +223,16 @@ class _Pages:
             warning = f"The task {row.task} is not registered in this installation; --task takes its file, too."
         elif task.spec.version != row.task_version:
             warning = f"This is version {row.task_version}, and the registered task is version {task.spec.version}."
+        seeds = {seed["seed"]: seed for seed in row.per_seed}
         return {
             "row": row,
-            "setting": setting,
+            "variant": variant,
             "task": task,
-            "wanted": None if row.reference else len(setting.wanted),
+            "wanted": None if row.reference else len(variant.wanted),
+            "measures": words.columns([row]),
             "cells": [
                 {
+                    "scores": seeds.get(record.cell.seed),
                     "record": record,
                     "steps": sum(stage.steps for stage in record.stages),
                     "seconds": f"{sum(record.timing.seconds.values()):.1f}",
@@ -256,11 +271,11 @@ class _Pages:
             picture=f"{task.slug}.png" if files else None,
             examples=examples.read_text(encoding="utf-8") if task.registered and examples.is_file() else None,
             facts=facts,
-            groups=[(name, size) for name, size in spec.groups.model_dump().items() if size],
+            groups=[(name, size) for name, size in spec.group_sizes.items() if size],
             history=sorted(spec.history.items()),
             command=f"iml-bench run --task {spec.name} --model {spec.model} --seeds 5",
             specification=yaml.safe_dump(given, sort_keys=False, width=100, allow_unicode=True),
-            chances={setting.key: _chance(setting) for setting in task.settings},
+            chances={variant.key: _chance(variant) for variant in task.variants},
             ceiling=words.share(CEILING),
         )
         return {f"tasks/{task.slug}.html": page, **files}
@@ -271,9 +286,9 @@ def _in_words(fields: Mapping[str, Any]) -> str:
     return ", ".join(str(value) if name == "kind" else f"{name} {value}" for name, value in known.items())
 
 
-def _chance(setting: Setting) -> str:
+def _chance(variant: Variant) -> str:
     found = sorted(
-        {words.share(row.chance) for row in (*setting.ranked, *setting.references) if row.chance is not None}
+        {words.share(row.chance) for row in (*variant.ranked, *variant.references) if row.chance is not None}
     )
     return " to ".join(found) or words.NOT_MEASURED
 
@@ -286,10 +301,11 @@ def _size(row: Row) -> str:
 
 def _drawn(row: Row) -> dict[str, float | None] | None:
     """Where the mean and the interval of a score that can be read stand in the drawing."""
-    if row.iml is None or not row.internalised:
+    score = row.score
+    if score is None or not row.internalised or row.headline.unit != "exact match":
         return None
-    low, high = (None if bound is None else _x(bound) for bound in (row.iml_low, row.iml_high))
-    return {"zero": _x(0.0), "mean": _x(row.iml), "low": low, "high": high}
+    low, high = (None if bound is None else _x(bound) for bound in (score.low, score.high))
+    return {"zero": _x(0.0), "mean": _x(score.mean), "low": low, "high": high}
 
 
 def _x(value: float) -> float:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import altair as alt
 
 from iml_bench.board import Row
-from iml_bench.board.words import score, with_interval
+from iml_bench.board.words import headline, score, with_interval
 from iml_bench.records import Record
 
 Spec = dict[str, Any]
@@ -21,7 +21,8 @@ VEGA_LITE: Final = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 """The Vega-Lite version of the specifications, as vl-convert names it."""
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
-LIFTS = ("reliable", "unreliable", "fresh")
+LIFTS: Final = {tag: f"lift_{tag}" for tag in ("reliable", "unreliable", "fresh")}
+"""The measures that the chart of lifts draws, where a protocol has them, by tag."""
 
 # Six hues that people with any colour vision tell apart (after Okabe and Ito), each with 3:1 to its background.
 PALETTES: Final = {
@@ -57,14 +58,28 @@ def themed(spec: Spec, scheme: str) -> Spec:
     return {**spec, "config": {**theme(scheme), "background": "white" if scheme == "light" else "#14181c"}}
 
 
-def iml_by_parameters(rows: Sequence[Row], label: str) -> Spec:
-    """IML against parameters by family: means with their intervals, single seeds, and the random learner's interval.
+def board_charts(rows: Sequence[Row], label: str) -> dict[str, Spec]:
+    """The charts of one task as it was run, by kind: ``size``, and ``lifts`` where its protocol measures those.
+
+    Args:
+        rows: of that task, reference rows among them.
+        label: what it is called.
+    """
+    found = {"size": score_by_parameters(rows, label)}
+    if any(measure.name in LIFTS.values() for row in rows for measure in row.measures):
+        found["lifts"] = lifts(rows, label)
+    return found
+
+
+def score_by_parameters(rows: Sequence[Row], label: str) -> Spec:
+    """The headline against parameters by family: means with intervals, single seeds, and the random learner's interval.
 
     Args:
         rows: of one task as it was run, reference rows among them.
         label: what that task is called.
     """
-    models = [row for row in rows if not row.reference and row.iml is not None and row.parameters]
+    models = [row for row in rows if not row.reference and row.score is not None and row.parameters]
+    name = headline(rows)
     families = sorted({row.family for row in models})
     color = alt.Color("family:N", title="family", scale=alt.Scale(domain=families))
     shape = alt.Shape("family:N", title="family", scale=alt.Scale(domain=families, range=family_shapes(len(families))))
@@ -72,43 +87,44 @@ def iml_by_parameters(rows: Sequence[Row], label: str) -> Spec:
     x = x.axis(format="~s", grid=False, tickCount=5)
     base = alt.Chart(alt.NamedData("models")).encode(x=x, color=color)
     seeds = alt.Chart(alt.NamedData("seeds")).encode(x=x, color=color)
-    tooltip = ["model:N", "family:N", alt.Tooltip("parameters:Q", format=","), alt.Tooltip("score:N", title="IML")]
-    guess = next((row for row in rows if row.source == "reference:random" and row.iml_low is not None), None)
+    tooltip = ["model:N", "family:N", alt.Tooltip("parameters:Q", format=","), alt.Tooltip("score:N", title=name)]
+    random = next((row.score for row in rows if row.source == "reference:random"), None)
+    guess = [{"low": random.low, "high": random.high}] if random and random.low is not None else []
     band = alt.Chart(alt.NamedData("random")).mark_rect(opacity=0.15, color="gray", aria=False)
     layers = [
         *([band.encode(y="low:Q", y2="high:Q")] if guess else []),
-        alt.Chart(alt.NamedData("zero")).mark_rule(strokeDash=[4, 3], aria=False).encode(y="iml:Q"),
-        seeds.mark_point(filled=True, size=16, opacity=0.45, aria=False).encode(y="iml:Q"),
-        base.mark_line(strokeWidth=1.25, opacity=0.7, aria=False).encode(y="iml:Q"),
+        alt.Chart(alt.NamedData("zero")).mark_rule(strokeDash=[4, 3], aria=False).encode(y="value:Q"),
+        seeds.mark_point(filled=True, size=16, opacity=0.45, aria=False).encode(y="value:Q"),
+        base.mark_line(strokeWidth=1.25, opacity=0.7, aria=False).encode(y="value:Q"),
         base.mark_rule(strokeWidth=1.5, aria=False).encode(y="low:Q", y2="high:Q"),
         base.mark_point(filled=True, size=70, opacity=1).encode(
-            y=alt.Y("iml:Q", title="IML"), shape=shape, tooltip=tooltip
+            y=alt.Y("value:Q", title=name), shape=shape, tooltip=tooltip
         ),
     ]
     chart = alt.layer(*layers).properties(
-        width=560, height=320, title=label, description=f"IML against parameters by family, {label}; see the table"
+        width=560, height=320, title=label, description=f"{name} against parameters by family, {label}; see the table"
     )
     return _finished(
         chart,
         models=[_model(row) for row in models],
         seeds=[
-            {"family": row.family, "parameters": row.parameters, "iml": value}
+            {"family": row.family, "parameters": row.parameters, "value": value}
             for row in models
             for value in row.by_seed().values()
         ],
-        random=[{"low": guess.iml_low, "high": guess.iml_high}] if guess else [],
-        zero=[{"iml": 0}],
+        random=guess,
+        zero=[{"value": 0}],
     )
 
 
 def lifts(rows: Sequence[Row], label: str) -> Spec:
-    """How much each model took in under the reliable, the unreliable and the fresh tag, with intervals.
+    """Each model's uptake under the reliable, the unreliable and the fresh tag, with intervals.
 
     Args:
         rows: of one task as it was run.
         label: what that task is called.
     """
-    models = [row for row in rows if not row.reference and row.iml is not None]
+    models = [row for row in rows if not row.reference and row.score is not None]
     names = [row.model for row in models]
     labels = [row.model if names.count(row.model) == 1 else f"{row.model} ({row.model_key[:6]})" for row in models]
     # Sorted by a field: a list of names would be compiled into an expression.
@@ -192,25 +208,25 @@ def _model(row: Row) -> dict[str, Any]:
         "model": row.model,
         "family": row.family,
         "parameters": row.parameters,
-        "iml": row.iml,
-        "low": row.iml_low,
-        "high": row.iml_high,
+        "value": row.score.mean if row.score else None,
+        "low": row.score.low if row.score else None,
+        "high": row.score.high if row.score else None,
         "score": score(row),
     }
 
 
 def _lifts(row: Row, label: str, place: int) -> Iterable[dict[str, Any]]:
-    for lift in LIFTS:
-        value, low, high = (getattr(row, f"lift_{lift}{end}") for end in ("", "_low", "_high"))
-        if value is not None:
+    for lift, name in LIFTS.items():
+        found = row.scores.get(name)
+        if found is not None:
             yield {
                 "label": label,
                 "place": place,
                 "lift": lift,
-                "value": value,
-                "low": low,
-                "high": high,
-                "score": with_interval(value, low, high),
+                "value": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "score": with_interval(found),
             }
 
 

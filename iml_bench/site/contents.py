@@ -1,4 +1,4 @@
-"""What the pages are about: settings of tasks, models and their cells, in the order they are shown."""
+"""What the pages are about: variants of tasks, models and their cells, in the order they are shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iml_bench.site.names import unique_slugs
 from iml_bench.spec import ModelEntry, TaskSpec, model_key, task_key
 
 
-class Setting(NamedTuple):
+class Variant(NamedTuple):
     """One task as it was run, with its rows as the board orders them."""
 
     key: str
@@ -22,7 +22,7 @@ class Setting(NamedTuple):
     label: str
     task: str
     ranked: tuple[Row, ...]
-    """Trained models: those whose score can be read first, then where nothing was internalised or measured."""
+    """Trained models: those whose score can be read first, then those without an uptake or a score."""
     references: tuple[Row, ...]
     wanted: tuple[int, ...]
     """The seeds of a complete row: those that the board asks for, else all that any trained model has."""
@@ -48,7 +48,7 @@ class Task(NamedTuple):
     slug: str
     spec: TaskSpec
     registered: bool
-    settings: tuple[Setting, ...]
+    variants: tuple[Variant, ...]
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ class Task(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two rows of a setting, by position among its trained models."""
+    """Two rows of a variant, by position among its trained models."""
 
     first: int
     second: int
@@ -68,7 +68,7 @@ class Contents(NamedTuple):
     """All of it."""
 
     board: Board
-    settings: tuple[Setting, ...]
+    variants: tuple[Variant, ...]
     models: Mapping[str, Model]
     """By model key."""
     tasks: Mapping[str, Task]
@@ -77,33 +77,33 @@ class Contents(NamedTuple):
     """One record per cell, by task key and model key, in order of seed."""
 
 
-def collect(
+def arrange(
     board: Board, stored: Sequence[Stored], entries: Sequence[ModelEntry], required: Sequence[LeaderboardTask]
 ) -> Contents:
     """Everything that is shown, from what the board was built from."""
     cells = _cells(stored)
-    settings = _settings(board.rows, required)
+    variants = _variants(board.rows, required)
     return Contents(
         board=board,
-        settings=settings,
+        variants=variants,
         models=_models(board.rows, cells, entries),
-        tasks=_tasks(settings, cells),
+        tasks=_tasks(variants, cells),
         cells=cells,
     )
 
 
-def pairs(setting: Setting) -> list[Pair]:
-    """Every two trained models of a setting that share a seed.
+def pairs(variant: Variant) -> list[Pair]:
+    """Every two trained models of a variant that share a seed.
 
     Holm's correction is over the pairs of ranked models, which is what the tiers are made of; a pair with a
     model that is not ranked has its own p and none that is corrected.
     """
     found = []
-    for (i, first), (j, second) in combinations(enumerate(setting.ranked), 2):
+    for (i, first), (j, second) in combinations(enumerate(variant.ranked), 2):
         compared = versus(first, second)
         if compared is not None:
             found.append(Pair(i, j, compared))
-    tiered = [pair for pair in found if None not in (setting.ranked[pair.first].tier, setting.ranked[pair.second].tier)]
+    tiered = [pair for pair in found if None not in (variant.ranked[pair.first].tier, variant.ranked[pair.second].tier)]
     corrected = with_holm([pair.versus for pair in tiered])
     by_position = {(pair.first, pair.second): row for pair, row in zip(tiered, corrected, strict=True)}
     return [pair._replace(versus=by_position.get((pair.first, pair.second), pair.versus)) for pair in found]
@@ -116,7 +116,7 @@ def _cells(stored: Sequence[Stored]) -> dict[tuple[str, str], tuple[Stored, ...]
     return {key: tuple(sorted(own, key=lambda entry: entry.record.cell.seed)) for key, own in found.items()}
 
 
-def _settings(rows: Iterable[Row], required: Sequence[LeaderboardTask]) -> tuple[Setting, ...]:
+def _variants(rows: Iterable[Row], required: Sequence[LeaderboardTask]) -> tuple[Variant, ...]:
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_task[row.task_key].append(row)
@@ -126,8 +126,8 @@ def _settings(rows: Iterable[Row], required: Sequence[LeaderboardTask]) -> tuple
         sample = own[0]
         place = next((index for index, task in enumerate(required) if fits(sample, task)), None)
         trained = [row for row in own if not row.reference]
-        readable = [row for row in trained if row.internalised and row.iml is not None]
-        setting = Setting(
+        readable = [row for row in trained if row.internalised and row.score is not None]
+        variant = Variant(
             key=key,
             slug=slugs[key],
             label=sample.label,
@@ -139,8 +139,8 @@ def _settings(rows: Iterable[Row], required: Sequence[LeaderboardTask]) -> tuple
             else tuple(sorted({s for row in trained for s in row.seeds})),
         )
         # The board's own tasks first, then tasks as they stand, then what was changed in them.
-        found.append(((place is None, place or 0, len(sample.changes), -len(trained), setting.label, key), setting))
-    return tuple(setting for _, setting in sorted(found, key=lambda pair: pair[0]))
+        found.append(((place is None, place or 0, len(sample.changes), -len(trained), variant.label, key), variant))
+    return tuple(variant for _, variant in sorted(found, key=lambda pair: pair[0]))
 
 
 def _models(
@@ -166,7 +166,7 @@ def registered_as(entry: ModelEntry, recorded: ModelEntry) -> bool:
     return all(getattr(entry, field) == getattr(recorded, field) for field in same)
 
 
-def _tasks(settings: Sequence[Setting], cells: Mapping[tuple[str, str], tuple[Stored, ...]]) -> dict[str, Task]:
+def _tasks(variants: Sequence[Variant], cells: Mapping[tuple[str, str], tuple[Stored, ...]]) -> dict[str, Task]:
     specs: dict[str, TaskSpec] = {}
     for own in cells.values():
         spec = own[0].record.cell.task
@@ -175,13 +175,13 @@ def _tasks(settings: Sequence[Setting], cells: Mapping[tuple[str, str], tuple[St
     registered = {listed.name: listed.spec for listed in TASKS.list() if listed.spec is not None}
     known = {**specs, **registered}
     slugs = unique_slugs({name: name for name in known})
-    names = dict.fromkeys([*(setting.task for setting in settings), *sorted(known)])
+    names = dict.fromkeys([*(variant.task for variant in variants), *sorted(known)])
     return {
         name: Task(
             slug=slugs[name],
             spec=known[name],
             registered=name in registered,
-            settings=tuple(setting for setting in settings if setting.task == name),
+            variants=tuple(variant for variant in variants if variant.task == name),
         )
         for name in names
     }

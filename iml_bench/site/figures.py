@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from iml_bench.board import Row
-from iml_bench.site.charts import VEGA_LITE, iml_by_parameters, lifts, themed
+from iml_bench.site.charts import VEGA_LITE, board_charts, themed
 from iml_bench.site.names import slug
 
 SCALE = 2.0
@@ -13,7 +13,7 @@ SCALE = 2.0
 
 
 def draw(rows: Sequence[Row]) -> dict[str, bytes]:
-    """Both charts of every task as it was run, as SVG and PNG, by file name.
+    """The charts of every task as it was run, as SVG and PNG, by file name.
 
     Args:
         rows: the board's rows, reference rows among them. A task without a trained model has no figure.
@@ -21,9 +21,10 @@ def draw(rows: Sequence[Row]) -> dict[str, bytes]:
     import vl_convert
 
     found: dict[str, bytes] = {}
-    for label in dict.fromkeys(row.label for row in rows if not row.reference and row.iml is not None):
+    for label in dict.fromkeys(row.label for row in rows if not row.reference and row.score is not None):
         own = [row for row in rows if row.label == label]
-        for name, spec in (("iml", iml_by_parameters(own, label)), ("lifts", lifts(own, label))):
+        for kind, spec in board_charts(own, label).items():
+            name = own[0].headline.name if kind == "size" else kind
             chart = themed(spec, "light")
             svg = vl_convert.vegalite_to_svg(chart, vl_version=VEGA_LITE)
             found[f"{slug(label)}-{name}.svg"] = svg.encode()

@@ -21,6 +21,7 @@ from iml_bench.submit.single import (
     outcome_problems,
     place_problems,
     safely,
+    score_notes,
     score_problems,
     stream_problems,
     task_problems,
@@ -150,6 +151,8 @@ def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.D
         findings.add(FILES, None, [str(error)])
         return None
     findings.add(SCORES, path, safely(score_problems(record, items)))
+    for note in score_notes(record):
+        findings.note(SCORES, note)
     known = record.cell.task.name in TASKS.origins
     generated = _generated(stored, generator, findings) if known and not wrong_task else None
     if generated is not None:

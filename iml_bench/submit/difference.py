@@ -21,14 +21,16 @@ class Change(Spec):
     """``new``, ``changed`` or ``gone``."""
     seeds_before: tuple[int, ...]
     seeds_after: tuple[int, ...]
-    iml_before: float | None
-    iml_after: float | None
+    measure: str
+    """Label of the headline."""
+    score_before: float | None
+    score_after: float | None
     tier_before: int | None
     tier_after: int | None
 
 
 def board_difference(before: Sequence[Stored], after: Sequence[Stored]) -> list[Change]:
-    """Rows of two boards that differ in seeds, IML or tier, in the order of the second.
+    """Rows of two boards that differ in seeds, headline or tier, in the order of the second.
 
     A new model may change the tiers of others, too: how many can be told apart depends on all of them.
     """
@@ -47,7 +49,7 @@ def _rows(stored: Sequence[Stored]) -> dict[tuple[str, ...], Row]:
 
 
 def _shown(row: Row) -> tuple[Any, ...]:
-    return row.seeds, row.iml, row.tier
+    return row.seeds, row.mean(row.headline.name), row.tier
 
 
 def _change(was: Row | None, now: Row | None) -> Change:
@@ -61,8 +63,9 @@ def _change(was: Row | None, now: Row | None) -> Change:
         what="new" if was is None else "gone" if now is None else "changed",
         seeds_before=was.seeds if was else (),
         seeds_after=now.seeds if now else (),
-        iml_before=was.iml if was else None,
-        iml_after=now.iml if now else None,
+        measure=row.headline.label,
+        score_before=was.mean(row.headline.name) if was else None,
+        score_after=now.mean(row.headline.name) if now else None,
         tier_before=was.tier if was else None,
         tier_after=now.tier if now else None,
     )

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from iml_bench.errors import UsageError, shown
+from iml_bench.protocols import Measure, headline_of
 from iml_bench.records import Record, Store, Stored, iterate_done, read_items
 from iml_bench.run.executors.processes import Listener, run_jobs
 from iml_bench.run.job import Job
@@ -21,7 +22,7 @@ from iml_bench.submit.generated import what_is_missing
 from iml_bench.submit.single import sorted_items
 
 ERRORS: Final = 4.0
-"""Standard errors over items, of the difference, by which the IML of another machine may differ."""
+"""Standard errors over items, of the difference, by which the headline of another machine may differ."""
 
 
 class Rerun(Spec):
@@ -39,8 +40,10 @@ class Rerun(Spec):
     """Largest difference of a log-likelihood, in nats."""
     equal_matches: float | None
     """Share of the items whose exact match is the same."""
-    iml_before: float | None
-    iml_after: float | None
+    measure: str
+    """Label of the headline."""
+    score_before: float | None
+    score_after: float | None
     passed: bool
     problem: str | None
 
@@ -49,7 +52,7 @@ def rerun(submitted: Sequence[Stored], number: int, seed: int, runtime: Runtime,
     """Run some trained cells, chosen at random, again and compare the outcomes.
 
     On the same commit, versions, platform, processor and device they must be equal bit for bit. Elsewhere rounding
-    differs, and training makes much of it; then the two IMLs must lie within ``ERRORS`` standard errors of their
+    differs, and training makes much of it; then the two headlines must lie within ``ERRORS`` standard errors of their
     difference.
 
     Args:
@@ -96,6 +99,7 @@ def _why_not(stored: Stored, runtime: Runtime) -> str | None:
 def _compare(one: Stored, again: Stored | None) -> Rerun:
     record = one.record
     assert record.scores is not None
+    headline = headline_of(record.cell.task)
     same = again is not None and _same_machine(record, again.record)
     common = {
         "file": shown(str(one.path), 300),
@@ -103,29 +107,31 @@ def _compare(one: Stored, again: Stored | None) -> Rerun:
         "task": record.cell.task.label,
         "seed": record.cell.seed,
         "same_machine": same,
-        "iml_before": record.scores.iml,
+        "measure": headline.label,
+        "score_before": record.scores.get(headline.name),
     }
-    nothing = {"identical": False, "largest_gap": None, "equal_matches": None, "iml_after": None, "passed": False}
+    nothing = {"identical": False, "largest_gap": None, "equal_matches": None, "score_after": None, "passed": False}
     if again is None or again.record.scores is None:
         message = again.record.error.message if again is not None and again.record.error else "it left no record"
         return Rerun(**common, **nothing, problem=f"it failed: {shown(message)}")
     before, after = sorted_items(read_items(one)), sorted_items(read_items(again))
+    after = after.select(name for name in before.columns if name in after.columns)  # newer files have more columns
     if len(before) != len(after):
         return Rerun(**common, **nothing, problem=f"{len(after):,} questions were asked, not {len(before):,}")
     identical = before.equals(after)
     first, second = (table["log_likelihood"].to_numpy() for table in (before, after))
-    gap = _iml_gap(record, again.record)
+    gap = _score_gap(record, again.record, headline)
     problem = None
     if same and not identical:
         problem = "on the same commit, versions and machine its outcomes must be equal bit for bit"
     elif not same and gap > ERRORS:
-        problem = f"the two IMLs lie {gap:.1f} standard errors apart, and no more than {ERRORS:.0f} are allowed"
+        problem = f"the two {headline.label} lie {gap:.1f} standard errors apart, and {ERRORS:.0f} are allowed"
     return Rerun(
         **common,
         identical=identical,
         largest_gap=float(np.abs(first - second).max()),
         equal_matches=float((before["exact_match"] == after["exact_match"]).to_numpy().mean()),
-        iml_after=again.record.scores.iml,
+        score_after=again.record.scores.get(headline.name),
         passed=problem is None,
         problem=problem,
     )
@@ -144,11 +150,12 @@ def _same_machine(one: Record, other: Record) -> bool:
     return ours == theirs and next(libraries) == next(libraries)
 
 
-def _iml_gap(one: Record, other: Record) -> float:
-    """Difference of the two IMLs in standard errors over items; 0 where there is no IML."""
+def _score_gap(one: Record, other: Record, headline: Measure) -> float:
+    """Difference of the two headlines in standard errors over items; 0 where there is none."""
     assert one.scores is not None and other.scores is not None
-    if one.scores.iml is None or other.scores.iml is None:
+    first, second = one.scores.get(headline.name), other.scores.get(headline.name)
+    if first is None or second is None:
         return 0.0
-    error = np.hypot(one.scores.iml_se_items or 0.0, other.scores.iml_se_items or 0.0)
-    difference = abs(one.scores.iml - other.scores.iml)
+    errors = [scores.get(headline.error or "") or 0.0 for scores in (one.scores, other.scores)]
+    error, difference = np.hypot(errors[0], errors[1]), abs(first - second)
     return float(difference / error) if error else (0.0 if difference == 0 else float("inf"))

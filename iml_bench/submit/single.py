@@ -11,13 +11,12 @@ import numpy as np
 
 from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.extensions import MODALITIES
-from iml_bench.protocols import protocol_of, streams_of
+from iml_bench.protocols import Scores, measures_of, protocol_of, score_items, streams_of
 from iml_bench.protocols.base import trains
 from iml_bench.records import Record, Store, Stored, columns_of
 from iml_bench.registry import TASKS, changes_of
 from iml_bench.run.job import first_line
 from iml_bench.spec import canonical_json
-from iml_bench.stats import score_items
 from iml_bench.submit.entries import is_plain_text
 from iml_bench.submit.generated import KEYS, Generated, letters, unspaced
 
@@ -50,6 +49,8 @@ def _texts(record: Record) -> Iterator[tuple[str, str]]:
         yield "provenance.libraries", library
         yield f"provenance.libraries.{library}", version
     yield "cell.task.description", " ".join(record.cell.task.description.split())
+    for name, why in record.scores.reasons.items() if record.scores else ():
+        yield f"scores.reasons.{name}", why
     for field, value in record.changes.items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str):
@@ -99,24 +100,34 @@ def task_problems(record: Record) -> Iterator[str]:
 
 
 def score_problems(record: Record, items: pl.DataFrame) -> Iterator[str]:
-    """Every score must be that of the per-item outcomes."""
+    """Every score that the record stores, and its protocol knows, must be that of the per-item outcomes."""
     assert record.scores is not None
-    try:
-        ours = _flat(score_items(columns_of(items)).model_dump())
-    except ValueError as error:
-        yield f"no scores follow from its items: {shown(str(error))}"
-        return
-    theirs = _flat(record.scores.model_dump())
-    for name in sorted({*ours, *theirs}):
-        said, found = theirs.get(name), ours.get(name)
-        if not _same(said, found):
-            yield f"scores.{shown(name)}: it says {_number(said)}, and its items give {_number(found)}"
+    theirs = record.scores
+    ours = score_items(record.cell.task, columns_of(items))
+    strange = {*theirs.values} - {*ours.values}
+    said, found = _flat(theirs, strange), _flat(ours, {*ours.values} - {*theirs.values})
+    for name in sorted({*said, *found}):
+        if name not in said and name.startswith("exact_match."):
+            continue  # a slice that came later is no fault of an older record
+        one, other = said.get(name), found.get(name)
+        if not _same(one, other):
+            yield f"scores.{shown(name)}: it says {_number(one)}, and its items give {_number(other)}"
 
 
-def _flat(scores: dict[str, Any]) -> dict[str, Any]:
-    parts = {name: value for name, value in scores.items() if not isinstance(value, dict)}
-    nested = {f"{name}.{key}": value for name in ("exact_match", "reasons") for key, value in scores[name].items()}
-    return parts | nested
+def score_notes(record: Record) -> Iterator[str]:
+    """Scores that nothing here can recompute: of a package that is not installed, or of a newer version."""
+    assert record.scores is not None
+    ours = {measure.name for measure in measures_of(record.cell.task)}
+    for name in record.scores.values:
+        if name not in ours:
+            yield f"not recomputed: {record.cell.task.label} has no measure {shown(name)} here"
+
+
+def _flat(scores: Scores, without: set[str]) -> dict[str, Any]:
+    """All scores, slices and reasons in one table, but those of some measures."""
+    flat = {name: value for name, value in scores.values.items() if name not in without}
+    flat |= {f"exact_match.{name}": value for name, value in scores.exact_match.items()}
+    return flat | {f"reasons.{name}": why for name, why in scores.reasons.items() if name not in without}
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -141,7 +152,8 @@ def item_problems(record: Record, items: pl.DataFrame, generated: Generated) -> 
         yield f"it has {len(found):,} items, and {what} asks {len(wanted):,}"
         return
     equal = pl.select(pl.lit(value=True)).to_series().new_from_index(0, len(found))
-    for name in KEYS:
+    shared = (name for name in ("truthful", "claimed") if name in found.columns and name in wanted.columns)
+    for name in (*KEYS, *shared):
         equal &= found[name].eq_missing(wanted[name])
     if not equal.all():
         row = int((~equal).arg_max() or 0)

@@ -51,7 +51,7 @@ class Text(Modality):
     def least_log_likelihood(self, task: Any, gold: Sequence[str]) -> NDArray[np.float64]:
         """See ``Modality.least_log_likelihood``: a generous bound on both tokens and vocabulary."""
         tokens = np.array([len(text.encode()) + 2 for text in gold], dtype=np.float64)
-        return -tokens * np.log(LARGEST_VOCABULARY)
+        return np.asarray(-tokens * np.log(LARGEST_VOCABULARY))
 
     def drawn(self, setting: Any, panels: list[tuple[str, Examples]]) -> list[str]:
         """See ``Modality.drawn``: lines of text."""

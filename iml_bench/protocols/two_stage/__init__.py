@@ -9,7 +9,8 @@ import numpy as np
 
 from iml_bench.errors import UsageError
 from iml_bench.protocols.base import BELIEVES, REJECTS, Design, Examples, Protocol, Step
-from iml_bench.protocols.measures import Columns, Measure
+from iml_bench.protocols.items import Columns
+from iml_bench.protocols.measures import Measure
 from iml_bench.protocols.two_stage.design import (
     BRANCHES,
     NEW_GROUPS,
@@ -40,6 +41,7 @@ class TwoStage(Protocol):
         "random": {},
     }
     own_measures: tuple[Measure, ...] = MEASURES
+    uptake = staticmethod(larger_lift)
 
     def schedule(self, task: TaskSpec) -> tuple[Step, ...]:
         """See ``schedule``."""
@@ -56,10 +58,6 @@ class TwoStage(Protocol):
     def slices(self, items: Columns) -> dict[str, float]:
         """See ``measures.slices``."""
         return slices(items)
-
-    def uptake(self, scores: Mapping[str, float | None]) -> float | None:
-        """The larger of the lifts under the reliable and the unreliable tag."""
-        return larger_lift(scores)
 
     def control(self, task: TaskSpec) -> Mapping[str, Any]:
         """``alpha`` one half makes the tags worthless."""

@@ -43,7 +43,9 @@
     for (const [place, kind, key, name] of places) {
       const found = await iml.load(kind, key);
       if (mine !== turn) return;
-      await draw(place, name ? found[name] : found, `iml-${name || "curve"}-${key}`);
+      const spec = name ? found[name] : found;
+      place.closest("figure").hidden = !spec;
+      if (spec) await draw(place, spec, `iml-${name || "curve"}-${key}`);
     }
     document.documentElement.dataset.charts = "drawn";
   };

@@ -42,7 +42,7 @@
     return made;
   };
 
-  const differences = (name, rows, pairs) => {
+  const differences = (name, measure, rows, pairs) => {
     const at = new Map(pairs.map((pair) => [`${pair[0]} ${pair[1]}`, pair]));
     const lines = [];
     for (const [i, first] of rows.entries()) {
@@ -62,7 +62,7 @@
         lines.push(line);
       }
     }
-    const head = [heading("pair", "col", ""), ...["seeds", "difference in IML [95 %]", "p", "p (Holm)"].map((text) => heading(text))];
+    const head = [heading("pair", "col", ""), ...["seeds", `difference in ${measure} [95 %]`, "p", "p (Holm)"].map((text) => heading(text))];
     return table(`${name}: paired differences`, head, lines);
   };
 
@@ -97,9 +97,9 @@
     const made = [];
     for (const [task, rows] of byTask) {
       if (rows.length < 2) continue;
-      const { label: name, models, pairs } = await iml.load("pairs", task);
+      const { label: name, measure, models, pairs } = await iml.load("pairs", task);
       const named = pairs.map(([i, j, ...rest]) => [models[i], models[j], ...rest]);
-      made.push(scores(name, rows), differences(name, rows, named));
+      made.push(scores(name, rows), differences(name, measure, rows, named));
     }
     if (mine !== turn) return; // something else was selected meanwhile
     place.replaceChildren(...made);

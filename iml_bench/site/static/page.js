@@ -56,7 +56,7 @@ iml.element = (name, properties = {}, ...children) => {
       this.api().table().container().classList.toggle("one-page", paging.pages < 2);
     },
   });
-  const attribution = column("IML of attribution");
+  const measures = headings.flatMap((cell, index) => (cell.dataset.measure ? [index] : []));
   const rows = table.rows().nodes().toArray();
   const references = [...document.querySelectorAll(".references tbody tr")];
   iml.table = table;
@@ -102,8 +102,9 @@ iml.element = (name, properties = {}, ...children) => {
     for (const row of references) row.hidden = Boolean(task) && row.dataset.task !== task;
     table.column(column("task")).visible(!task);
     // A column that is empty for all that is shown says nothing.
-    const asks = (row) => matches(row) && table.cell(row, attribution).node().dataset.value !== "null";
-    if (attribution >= 0) table.column(attribution).visible(rows.some(asks));
+    const found = rows.filter(matches);
+    const empty = (index) => found.every((row) => table.cell(row, index).node().dataset.value === "null");
+    for (const index of measures) table.column(index).visible(!found.length || !empty(index));
     for (const row of rows) row.querySelector("[name=compare]").checked = iml.selected.has(row.dataset.model);
     element.classList.toggle("all-intervals", form.elements.intervals.checked);
     table.draw();
