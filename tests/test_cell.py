@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 from making import CPU, small_cell
 
+from iml_bench.protocols import score_items
 from iml_bench.records import columns_of
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import run_cell
 from iml_bench.spec import CellSpec
-from iml_bench.stats import score_items
 
 EMBEDDED = ("vision", "text")
 

@@ -23,7 +23,7 @@ from iml_bench.protocols.two_stage.design import (
 from iml_bench.protocols.two_stage.spec import n_false
 from iml_bench.spec import TaskSpec
 from iml_bench.streams import Streams
-from iml_bench.worlds import World, build_world
+from iml_bench.worlds import World
 
 Drawn = tuple[TaskSpec, World, TwoStageDesign]
 Pairs = set[tuple[int, int]]
@@ -65,7 +65,7 @@ def tasks(draw: st.DrawFn, alphas: st.SearchStrategy[float] = ANY_ALPHA, even: b
 
 def build(task: TaskSpec, seed: int) -> Drawn:
     streams = Streams(seed)
-    world = build_world(task, streams)
+    world = task.world.build(task.n_entities, streams, None)
     return task, world, build_design(task, world, streams)
 
 

@@ -15,8 +15,10 @@ from sources import people_file, works_file
 
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.modalities.text.spec import ORDERS
-from iml_bench.protocols.base import NONE
-from iml_bench.protocols.two_stage.design import BRANCHES, GROUPS, NEW_GROUPS, STAGE1_GROUPS, TAGS, phases
+from iml_bench.protocols.base import NONE, Ask, Keep, Restore, Train, asks, trains
+from iml_bench.protocols.two_stage import TWO_STAGE
+from iml_bench.protocols.two_stage.design import BRANCHES, GROUPS, NEW_GROUPS, STAGE1_GROUPS, TAGS
+from iml_bench.protocols.two_stage.schedule import question_sets
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import Setting
 from iml_bench.runtime import Runtime
@@ -84,9 +86,13 @@ def definitions(setting: Setting, phase: str, fold: int = 0) -> dict[int, tuple[
 
 def everything(setting: Setting) -> Texts:
     """All texts that are ever trained on or asked, in both folds."""
-    shared, own = phases(setting.task)
-    feeds = [setting.train_feed(phase, fold) for phase in (*shared, own) if phase for fold in BRANCHES]
-    feeds += [setting.question_feed(s, fold, w) for s in (1, 2) for fold in BRANCHES for w in setting.question_sets]
+    feeds = [setting.train_feed(step.phase, fold) for step in trains(setting.schedule) for fold in BRANCHES]
+    feeds += [
+        setting.question_feed(step.stage, fold, which)
+        for step in asks(setting.schedule)
+        for fold in BRANCHES
+        for which in step.sets
+    ]
     return [text for feed in feeds for text in feed.texts]  # type: ignore[attr-defined]
 
 
@@ -294,7 +300,7 @@ def test_in_context_the_right_definition_stands_before_every_question(order: str
     assert names is not None
     tag_of = {"reliable": 0, "unreliable": 1, "new_reliable": fold, "new_unreliable": 1 - fold, "new_fresh": 2}
     feeds = [setting.train_feed("joint", fold)]
-    feeds += [setting.question_feed(stage, fold, which) for stage in (1, 2) for which in setting.question_sets]
+    feeds += [setting.question_feed(stage, fold, which) for stage in (1, 2) for which in question_sets(setting.task)]
     seen: Counter[str] = Counter()
     for feed in feeds:
         assert not feed.examples.is_definition.any()
@@ -329,14 +335,20 @@ def test_what_each_phase_of_training_shows() -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ({"stages": 1}, ((), "joint")),
-        ({"stages": 2}, (("stage1",), "stage2")),
-        ({"stages": 3}, (("stage1-definitions", "stage1-questions"), "stage2")),
-        ({"stages": 1, "render__in_context": True}, (("joint",), None)),
+        ({"stages": 1}, "keep (restore joint/foldB ask1B ask2B)"),
+        ({"stages": 2}, "stage1 ask10 keep (restore stage2/foldB ask2B)"),
+        ({"stages": 3}, "stage1-definitions stage1-questions ask10 keep (restore stage2/foldB ask2B)"),
+        ({"stages": 1, "render__in_context": True}, "joint ask10 (ask2B)"),
     ],
 )
-def test_the_phases_of_training(overrides: dict[str, Any], expected: object) -> None:
-    assert phases(small_task("text-cvdb", **overrides)) == expected
+def test_the_schedule_of_every_form(overrides: dict[str, Any], expected: str) -> None:
+    """What stands in brackets is done once for each branch B."""
+    task = small_task("text-cvdb", **overrides)
+    shared, _, each = expected.rstrip(")").partition("(")
+    wanted = shared + " ".join(each.replace("B", str(branch)) for branch in BRANCHES)
+    said = {Keep: lambda step: "keep", Restore: lambda step: "restore", Train: lambda step: step.label}
+    said[Ask] = lambda step: f"ask{step.stage}{step.branch}"
+    assert " ".join(said[type(step)](step) for step in TWO_STAGE.schedule(task)) == wanted
 
 
 def test_four_thousand_people_are_the_papers_data() -> None:

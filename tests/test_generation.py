@@ -13,8 +13,10 @@ import torch
 from making import CPU, small_cell, small_task
 from sources import people_file
 
-from iml_bench.learners.answers import Answers, answer_questions, generate_answers, normalised
+from iml_bench.learners.answers import answer_questions
+from iml_bench.modalities.base import Answers
 from iml_bench.modalities.text.feed import TextFeed
+from iml_bench.modalities.text.generated import generate_answers, normalised
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.models import generate
 from iml_bench.protocols.base import Examples
@@ -156,7 +158,7 @@ def test_prompts_of_different_lengths_are_each_answered_as_alone(
     for row in range(0, len(prompts), 17):
         (alone,) = learner.generate([prompts[row]], renderer.codec, longest)
         assert whole.predicted[row] == renderer.spell(alone)
-    monkeypatch.setattr(answers, "LARGEST_BATCH", 5)
+    monkeypatch.setattr(generated, "LARGEST_BATCH", 5)
     batches: list[list[list[int]]] = []
 
     def noting(batch: list[list[int]], *more: Any) -> list[list[int]]:

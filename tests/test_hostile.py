@@ -200,8 +200,8 @@ def test_a_score_that_is_not_that_of_the_items(score: str, by: float) -> None:
 @given(st.integers(0, len(good_items()) - 1), st.sampled_from(["match", "match and scores", "all but likelihood"]))
 def test_one_flipped_outcome(row: int, forged: str) -> None:
     """The digest is refreshed; where the scores are, too, the predicted answer or the log-likelihood tells."""
+    from iml_bench.protocols import score_items
     from iml_bench.records import columns_of
-    from iml_bench.stats import score_items
 
     table = good_items()
     match, said, right = (table[name].to_list() for name in ("exact_match", "predicted", "gold"))

@@ -49,6 +49,8 @@ PAIRS: dict[str, tuple[Changes, Changes]] = {
 
 FORCED = {
     "vision": {
+        "task.protocol": "other",
+        "model.modality": "other",
         "task.world.kind": "other",
         "task.render.kind": "other",
         "task.groups.named": 1,
@@ -58,6 +60,8 @@ FORCED = {
         "task.recipe.loss_on": "text",
     },
     "text": {
+        "task.protocol": "other",
+        "model.modality": "other",
         "task.world.kind": "other",
         "task.render.kind": "other",
         "task.groups.named": 1,
@@ -65,8 +69,15 @@ FORCED = {
         "task.render.order": "alias-tag-entity",
         "task.render.tags": "sources",
     },
-    "names": {"task.world.kind": "other", "task.render.kind": "other"},
+    "names": {
+        "task.protocol": "other",
+        "model.modality": "other",
+        "task.world.kind": "other",
+        "task.render.kind": "other",
+    },
     "sets": {
+        "task.protocol": "other",
+        "model.modality": "other",
         "task.world.kind": "other",
         "task.render.kind": "other",
         "task.world.questions": 12,

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from iml_bench.errors import UsageError
+from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.registry import TASKS
 from iml_bench.run.job import Job
-from iml_bench.run.plan import REFERENCES, Request, plan
+from iml_bench.run.plan import Request, plan
 from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, ModelEntry, apply_overrides, cell_key
+
+REFERENCES = tuple(TWO_STAGE.attitudes)
 
 OUT = Path("results")
 

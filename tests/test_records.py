@@ -9,9 +9,9 @@ import pytest
 from making import item_rows, write_failure, write_result
 
 from iml_bench.errors import UsageError
+from iml_bench.protocols import score_items
 from iml_bench.records import SCHEMA_VERSION, Store, Stored, columns_of, latest_by_key, read_items, read_record
 from iml_bench.spec import cell_key
-from iml_bench.stats import score_items
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

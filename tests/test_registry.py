@@ -179,7 +179,20 @@ def test_two_definitions_of_one_name_are_an_error(folder: Path, monkeypatch: pyt
 
 
 HEAVY = ("torch", "torchvision", "transformers", "timm", "accelerate", "sklearn")
-LIGHT = ("registry", "cli.app", "board", "records", "stats", "design", "spec", "plan", "worlds", "streams")
+LIGHT = (
+    *(
+        "registry",
+        "extensions",
+        "spec",
+        "sources",
+        "streams",
+        "worlds.grids",
+        "protocols.two_stage",
+        "stats",
+        "records",
+    ),
+    *("modalities.vision.spec", "modalities.text.spec", "run.plan", "run.suites", "board", "cli.app"),
+)
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -253,7 +253,7 @@ def test_the_bank_is_the_same_whatever_the_processor_can_do() -> None:
     program = (
         "import hashlib\n"
         "from iml_bench.modalities.vision.digits import load_banks\n"
-        "from iml_bench.spec import DigitGridRender\n"
+        "from iml_bench.modalities.vision.spec import DigitGridRender\n"
         "from iml_bench.streams import Streams\n"
         "banks = load_banks(DigitGridRender(), Streams(0), None)\n"
         "print(*(hashlib.sha256(bank.pictures.numpy().tobytes()).hexdigest() for bank in banks))"

@@ -21,10 +21,11 @@ from iml_bench.board import build_rows
 from iml_bench.cli import pages
 from iml_bench.cli.options import parse_overrides, parse_seeds
 from iml_bench.errors import UsageError
+from iml_bench.modalities.vision.picture import PANEL
 from iml_bench.paths import data_root
 from iml_bench.records import Store
 from iml_bench.registry import TASKS
-from iml_bench.run.picture import PANEL, draw_task
+from iml_bench.run.picture import draw_task
 from iml_bench.run.plan import Request, plan
 from iml_bench.runtime import Runtime
 from iml_bench.site import assets, charts

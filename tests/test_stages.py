@@ -18,13 +18,14 @@ import torch
 from making import CPU, item_rows, small_cell, write_result
 
 from iml_bench.board import build_rows
+from iml_bench.protocols import score_items
+from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.records import Store, columns_of, read_record
 from iml_bench.registry import TASKS
 from iml_bench.run import cell as protocol
 from iml_bench.run.cell import CellOutcome, Setting, run_cell
 from iml_bench.run.job import Job, run_job
 from iml_bench.spec import CellSpec
-from iml_bench.stats import exact_matches, score_items
 
 Asked = dict[tuple[int, int, str], int]
 IN_CONTEXT = {"stages": 1, "render__in_context": True}
@@ -219,7 +220,7 @@ def test_a_curve_ends_in_the_outcomes_and_changes_none(what: tuple[str, str], ov
         if stage.name == "stage1-definitions":
             continue  # it is asked what is asked after the questions, which the items do not hold
         asked = plain.items.filter(pl.col("fold") == fold, pl.col("set") == "fact", pl.col("stage").is_in(after))
-        assert three[-1].exact_match == exact_matches(columns_of(asked))
+        assert three[-1].exact_match == TWO_STAGE.slices(columns_of(asked))
         assert three[-1].exact_match
     assert next(points, None) is None
 

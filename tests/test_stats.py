@@ -8,8 +8,9 @@ import pytest
 from making import item_rows
 from scipy import stats as reference
 
+from iml_bench.protocols import score_items
 from iml_bench.records import columns_of
-from iml_bench.stats import compare_paired, estimate, holm, internalised, score_items, tiers
+from iml_bench.stats import compare_paired, estimate, holm, internalised, tiers
 
 
 @pytest.mark.parametrize("iml", [0.0, 0.1, 0.3, 0.5])

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import iml_bench
 from iml_bench.errors import UsageError
-from iml_bench.streams import STREAMS, Streams
+from iml_bench.protocols.two_stage.schedule import PHASES
+from iml_bench.streams import OF_A_PHASE, STREAMS, Streams
 
 SEEDS = st.integers(0, 2**32 - 1)
 NAMES = st.sampled_from(sorted(STREAMS))
@@ -66,10 +67,10 @@ def test_a_new_stream_changes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_global_random_state_is_neither_read_nor_written() -> None:
     np.random.seed(1)  # noqa: NPY002
-    one, state = first(Streams(3), "order/stage1"), np.random.get_state()[1].tolist()  # noqa: NPY002
+    one, state = first(Streams(3, PHASES), "order/stage1"), np.random.get_state()[1].tolist()  # noqa: NPY002
     assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
     np.random.seed(2)  # noqa: NPY002
-    assert first(Streams(3), "order/stage1") == one
+    assert first(Streams(3, PHASES), "order/stage1") == one
 
 
 def test_a_stream_is_random() -> None:
@@ -96,20 +97,21 @@ def test_integers_fit_where_libraries_take_seeds(seed: int) -> None:
 
 
 def test_every_stream_says_what_it_is_for() -> None:
-    assert all(what.strip() for what in STREAMS.values())
-    assert list(Streams(0).as_dict()) == list(STREAMS)
+    meanings = Streams(0, PHASES).meanings
+    assert all(what.strip() for what in meanings.values())
+    assert list(Streams(0, PHASES).as_dict()) == list(meanings)
+    assert meanings.keys() - STREAMS.keys() == {f"{use}/{phase}" for use in OF_A_PHASE for phase in PHASES}
 
 
 def test_the_streams_of_seed_0_are_what_they_were() -> None:
     """Records name these integers; another value means that the data of every cell changed."""
     assert Streams(0).integer("contents") == 3438593360096938746
-    assert Streams(0).integer("order/stage1") == 3057711001615680613
+    assert Streams(0, PHASES).integer("order/stage1") == 3057711001615680613
 
 
 def test_the_package_uses_every_documented_stream_and_no_other() -> None:
     used = set()
     for path in Path(iml_bench.__file__).parent.rglob("*.py"):
         for name in re.findall(r"\.(?:generator|integer)\(f?\"([^\"]+)\"\)", path.read_text(encoding="utf-8")):
-            phases = ("stage1", "stage1-definitions", "stage1-questions", "stage2", "joint")
-            used |= {name.replace("{name}", phase) for phase in phases}
-    assert used == set(STREAMS)
+            used |= {name.replace("{name}", phase) for phase in PHASES}
+    assert used == set(Streams(0, PHASES).meanings)

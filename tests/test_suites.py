@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from iml_bench.board import leaderboard_tasks
 from iml_bench.errors import UsageError
 from iml_bench.paths import data_root
+from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.records import Store
 from iml_bench.registry import SUITES, TASKS, changes_of
 from iml_bench.run.job import Job
-from iml_bench.run.plan import REFERENCES, Request, plan
+from iml_bench.run.plan import Request, plan
 from iml_bench.run.suites import suite_requests
 from iml_bench.sources import find_model
 from iml_bench.spec import (
@@ -30,6 +31,8 @@ from iml_bench.spec import (
     task_key,
     vary_model,
 )
+
+REFERENCES = tuple(TWO_STAGE.attitudes)
 
 OUT = Path("results")
 

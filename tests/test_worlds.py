@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from iml_bench.errors import UsageError
 from iml_bench.spec import TaskSpec
 from iml_bench.streams import Streams
-from iml_bench.worlds import World, build_world, draw_distinct
+from iml_bench.worlds import World, draw_distinct
 from iml_bench.worlds.grids import LabelGridWorld, label_grids
 from iml_bench.worlds.profiles import ATTRIBUTES, ProfileWorld, profiles
 
@@ -69,7 +69,7 @@ def test_asking_for_too_many_is_one_clear_sentence(text_task: TaskSpec) -> None:
     assert str(caught.value) == "10 different profiles were asked for, but only 9 exist; use smaller groups"
     small = text_task.model_copy(update={"world": ProfileWorld(attributes=2, values=4)})
     with pytest.raises(UsageError, match="33 different profiles were asked for, but only 16 exist"):
-        build_world(small, Streams(0))
+        small.world.build(small.n_entities, Streams(0), None)
 
 
 @pytest.mark.parametrize(("n", "least"), [(500, 0), (512, 1), (513, 1), (1100, 2)])
@@ -130,7 +130,7 @@ def test_chance_is_that_of_a_guess_among_the_values() -> None:
 
 def test_a_world_depends_on_the_seed_alone(vision_task: TaskSpec, text_task: TaskSpec) -> None:
     for task in (vision_task, text_task):
-        one, again, other = (build_world(task, Streams(seed)).values for seed in (0, 0, 1))
+        one, again, other = (task.world.build(task.n_entities, Streams(seed), None).values for seed in (0, 0, 1))
         assert one.shape == (task.groups.total, task.world.n_attributes)
         assert (one == again).all()
         assert (one != other).any()

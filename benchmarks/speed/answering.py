@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from measure import Bench, Comparison, DifferenceError, seconds_of
 
-from iml_bench.learners.answers import Answers, answer_questions, generate_answers
-from iml_bench.modalities.base import Feed
+from iml_bench.learners.answers import answer_questions
+from iml_bench.modalities.base import Answers, Feed
 from iml_bench.modalities.text.feed import TextFeed
+from iml_bench.modalities.text.generated import generate_answers
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.protocols.base import Examples
 

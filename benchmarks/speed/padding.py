@@ -8,7 +8,7 @@ from typing import NamedTuple
 from measure import SAME_LOSS, Bench, Comparison, DifferenceError, require_same_weights, time_training
 from torch import Tensor, nn
 
-from iml_bench.learners.network import Watch
+from iml_bench.learners.base import Watch
 from iml_bench.modalities.base import Batch, Feed, Indices
 from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.runtime import Progress
