@@ -206,7 +206,7 @@ MEASURES: tuple[Measure, ...] = (
         name="stage1_gap",
         label="stage-1 gap",
         heading="stage-1 gap",
-        description="held-out exact match of what stage 1 defined under the reliable tag minus under the unreliable one",
+        description="held-out exact match of what stage 1 defined under the reliable tag minus the unreliable one",
         of=_stage1_gap,
         missing=NO_GROUP,
     ),
