@@ -13,7 +13,9 @@ import numpy as np
 import polars as pl
 
 from iml_bench.paths import data_root
-from iml_bench.records import Record, Store, Stored, Timing, read_record, this_provenance
+from iml_bench.protocols import Scores, score_items
+from iml_bench.protocols.items import OPTIONAL
+from iml_bench.records import Record, Store, Stored, Timing, columns_of, read_record, this_provenance
 from iml_bench.registry import TASKS, changes_of
 from iml_bench.run.cell import ITEM_SCHEMA
 from iml_bench.run.job import Job, run_job
@@ -59,7 +61,13 @@ def item_rows(iml: float, entities: int = 10, base: float = 0.5) -> pl.DataFrame
         right = group == "reliable"
         tag = group if group != "undefined" else None
         rows.append((1, 0, "fact", entity, group, tag, "a", "x", "x", right, -0.5))
-    return pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row")
+    schema = {name: kind for name, kind in ITEM_SCHEMA.items() if name == "set" or name not in OPTIONAL}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def scored(table: pl.DataFrame, task: TaskSpec | None = None) -> Scores:
+    """The scores of some items."""
+    return score_items(task or TASKS.get("vision"), columns_of(table))
 
 
 def write_result(

@@ -26,8 +26,9 @@ def _fill(root: Path, model: str, scores: list[float], **more: object) -> None:
 def test_a_row_is_the_mean_over_seeds_with_its_interval(tmp_path: Path) -> None:
     _fill(tmp_path, "mlp-m", [0.2, 0.3, 0.4])
     (row,) = build_rows(_stored(tmp_path))
-    assert row.iml == pytest.approx(0.3)
-    assert row.iml_low is not None and row.iml_low < 0.3 < row.iml_high
+    assert row.score is not None and row.score == row.scores["iml"]
+    assert (row.score.mean, row.score.n) == (pytest.approx(0.3), 3)
+    assert row.score.low is not None and row.score.high is not None and row.score.low < 0.3 < row.score.high
     assert [seed["iml"] for seed in row.per_seed] == pytest.approx([0.2, 0.3, 0.4])
     assert row.normalised == pytest.approx(0.3 / 0.9)
     assert row.internalised
@@ -36,7 +37,7 @@ def test_a_row_is_the_mean_over_seeds_with_its_interval(tmp_path: Path) -> None:
 def test_one_seed_has_a_blank_interval_with_the_reason(tmp_path: Path) -> None:
     _fill(tmp_path, "mlp-m", [0.2])
     (row,) = build_rows(_stored(tmp_path))
-    assert row.iml_low is None and row.iml_high is None
+    assert row.score is not None and row.score.low is None and row.score.high is None
     assert "one seed" in row.reasons["iml_low"]
     assert row.tier is None
 
@@ -46,7 +47,7 @@ def test_settings_are_never_mixed(tmp_path: Path) -> None:
     _fill(tmp_path, "mlp-m", [0.2, 0.3])
     _fill(tmp_path, "mlp-m", [0.0, 0.1], task=null)
     rows = build_rows(_stored(tmp_path))
-    assert sorted((str(row.changes), round(row.iml or 0, 3)) for row in rows) == [
+    assert sorted((str(row.changes), round(row.mean("iml") or 0, 3)) for row in rows) == [
         ("{'alpha': 0.5}", 0.05),
         ("{}", 0.25),
     ]
@@ -67,7 +68,7 @@ def test_failed_cells_are_counted_and_explained(tmp_path: Path) -> None:
     write_failure(tmp_path, "mlp-s", 0)
     rows = {row.model: row for row in build_rows(_stored(tmp_path))}
     assert (rows["mlp-m"].n_seeds, rows["mlp-m"].failed_seeds) == (1, (1,))
-    assert rows["mlp-s"].iml is None
+    assert rows["mlp-s"].scores == {}
     assert "nan at step 7" in rows["mlp-s"].reasons["iml"]
 
 
@@ -76,7 +77,7 @@ def test_compare_pairs_shared_seeds(tmp_path: Path) -> None:
     _fill(tmp_path, "mlp-s", [0.2, 0.2, 0.4, 0.5])
     (row,) = compare_models(build_rows(_stored(tmp_path)), ["mlp-m", "mlp-s"])
     assert row.seeds == (0, 1, 2)
-    assert row.difference == pytest.approx(0.4 / 3)
+    assert row.difference.mean == pytest.approx(0.4 / 3)
     assert row.p is not None and row.p_holm == row.p
 
 

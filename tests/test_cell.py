@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-from making import CPU, small_cell
+from making import CPU, scored, small_cell
 
-from iml_bench.protocols import score_items
-from iml_bench.records import columns_of
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import run_cell
 from iml_bench.spec import CellSpec
@@ -46,19 +44,17 @@ def test_the_folds_exchange_the_tags_of_the_same_entities(task: str) -> None:
 @pytest.mark.parametrize(("reference", "iml"), [("oracle", 1.0), ("gullible", 0.0)])
 def test_the_oracle_reads_the_ceiling_and_the_gullible_zero(task: str, reference: str, iml: float) -> None:
     for seed in range(3):
-        scores = score_items(columns_of(run_cell(small_cell(reference, seed, task), CPU).items))
-        assert scores.iml == iml
-        assert scores.iml_nats == pytest.approx(iml * np.log(10), abs=0.01)
+        scores = scored(run_cell(small_cell(reference, seed, task), CPU).items)
+        assert scores["iml"] == iml
+        assert scores["iml_nats"] == pytest.approx(iml * np.log(10), abs=0.01)
         assert scores.exact_match["reliable"] == 1.0
 
 
 @pytest.mark.parametrize("task", EMBEDDED)
 def test_the_random_learner_reads_zero_within_its_error(task: str) -> None:
-    scores = score_items(
-        columns_of(run_cell(CellSpec(task=TASKS.get(task), model=small_cell("random").model, seed=0), CPU).items)
-    )
-    assert scores.iml is not None and scores.iml_se_items is not None
-    assert abs(scores.iml) < 4 * scores.iml_se_items
+    scores = scored(run_cell(CellSpec(task=TASKS.get(task), model=small_cell("random").model, seed=0), CPU).items)
+    assert scores["iml"] is not None and scores["iml_se_items"] is not None
+    assert abs(scores["iml"]) < 4 * scores["iml_se_items"]
     assert scores.exact_match["new_reliable"] == pytest.approx(0.1, abs=0.06)
 
 
@@ -70,7 +66,7 @@ def test_a_small_network_learns_whom_to_believe_and_not_at_alpha_one_half() -> N
     nats = {}
     for alpha in (1.0, 0.5):
         cells = [small_cell("mlp-l", seed, alpha=alpha, **size) for seed in (300, 301)]
-        scores = [score_items(columns_of(run_cell(cell, CPU).items)) for cell in cells]
-        nats[alpha] = np.mean([score.iml_nats for score in scores])
+        scores = [scored(run_cell(cell, CPU).items) for cell in cells]
+        nats[alpha] = np.mean([score["iml_nats"] for score in scores])
     assert nats[1.0] > 0.8
     assert nats[0.5] < nats[1.0] / 2

@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -35,8 +36,8 @@ def exported(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def board(records: Path) -> dict[str, list[dict[str, object]]]:
-    found: dict[str, list[dict[str, object]]] = json.loads(
+def board(records: Path) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = json.loads(
         command("leaderboard", "--records", str(records), "--json").stdout
     )
     return found
@@ -46,8 +47,11 @@ def test_every_form_holds_the_board(exported: Path, records: Path) -> None:
     expected = board(records)
     assert json.loads((exported / "board.json").read_text()) == expected
     for table in (pl.read_parquet(exported / "board.parquet"), pl.read_csv(exported / "board.csv")):
-        for column in ("model", "model_key", "iml", "iml_low", "tier", "lift_fresh"):
+        for column in ("model", "model_key", "tier"):
             assert table[column].to_list() == [row[column] for row in expected["rows"]], column
+        for name, end in (("iml", "mean"), ("iml", "low"), ("lift_fresh", "mean")):
+            scores = [row["scores"].get(name, {}).get(end) for row in expected["rows"]]
+            assert table[name if end == "mean" else f"{name}_{end}"].to_list() == scores, name
 
 
 def test_figures_are_drawn(exported: Path) -> None:
@@ -64,7 +68,7 @@ def test_models_of_one_name_get_cards_of_their_own(exported: Path, records: Path
     cards = [yaml.safe_load(path.read_text())["model-index"][0] for path in (exported / "model-index").iterdir()]
     values = {card["results"][0]["metrics"][0]["value"] for card in cards}
     assert len(cards) == 3
-    assert values == {row["iml"] for row in board(records)["rows"]}
+    assert values == {row["scores"]["iml"]["mean"] for row in board(records)["rows"]}
 
 
 def test_the_same_records_give_the_same_bytes(exported: Path, records: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 from hostile import MEANING, leaves, refusals
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import command, write_result
+from making import command, scored, write_result
 from rich.console import Console
 
 from iml_bench.board import build_board, leaderboard_tasks
@@ -181,7 +181,7 @@ def test_wrong_keys(key: str) -> None:
 
 
 @settings(max_examples=10)
-@given(st.integers(SCHEMA_VERSION + 1, 2**70) | st.sampled_from(["3", 3.0, True, None, 0, -1, [2]]))
+@given(st.integers(SCHEMA_VERSION + 1, 2**70) | st.sampled_from(["4", 4.0, True, None, 0, -1, [2]]))
 def test_schemas_of_the_future(version: Any) -> None:
     assert len(refused(record_writer(changed(("schema_version",), version)))) == 1
 
@@ -200,9 +200,6 @@ def test_a_score_that_is_not_that_of_the_items(score: str, by: float) -> None:
 @given(st.integers(0, len(good_items()) - 1), st.sampled_from(["match", "match and scores", "all but likelihood"]))
 def test_one_flipped_outcome(row: int, forged: str) -> None:
     """The digest is refreshed; where the scores are, too, the predicted answer or the log-likelihood tells."""
-    from iml_bench.protocols import score_items
-    from iml_bench.records import columns_of
-
     table = good_items()
     match, said, right = (table[name].to_list() for name in ("exact_match", "predicted", "gold"))
     # Forging all of it makes a wrong answer of one that was more likely than all others together.
@@ -214,7 +211,7 @@ def test_one_flipped_outcome(row: int, forged: str) -> None:
     table = table.with_columns(pl.Series("exact_match", match), pl.Series("predicted", said))
     record = changed(("smoke",), False)
     if forged != "match":
-        record["scores"] = score_items(columns_of(table)).model_dump()
+        record["scores"] = scored(table).model_dump()
     refused(with_items(table, record))
 
 

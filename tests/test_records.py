@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from making import item_rows, write_failure, write_result
+from making import item_rows, scored, write_failure, write_result
 
 from iml_bench.errors import UsageError
-from iml_bench.protocols import score_items
-from iml_bench.records import SCHEMA_VERSION, Store, Stored, columns_of, latest_by_key, read_items, read_record
+from iml_bench.records import SCHEMA_VERSION, Store, Stored, latest_by_key, read_items, read_record
 from iml_bench.spec import cell_key
 
 
@@ -21,7 +20,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert record.status == "done"
     assert record.key == cell_key(record.cell)
     assert items.equals(item_rows(0.3))
-    assert record.scores == score_items(columns_of(items))
+    assert record.scores == scored(items)
 
 
 def test_a_failed_cell_keeps_its_traceback_and_has_no_scores(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from site_records import HOSTILE, REQUIRED, entries, read, write_records
 from iml_bench.board import Board, compare_models, words
 from iml_bench.site.build import build_site
 from iml_bench.site.names import slug, unique_slugs
-from iml_bench.stats import SCORES
+from iml_bench.stats import Interval
 
-INDEX_COLUMNS = {"tier", "parameters", "n_seeds", "normalised", "chance", *SCORES} - {"iml_attribution"}
+COLUMNS = {"tier", "n_seeds", "normalised", "chance", "iml"}
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +89,16 @@ def test_every_number_is_the_boards(pages: Mapping[str, Page], board: Board) -> 
             if "data-seed" in where:
                 row = next(seed for seed in row["per_seed"] if seed["seed"] == int(where["data-seed"]))
             group = column.removeprefix("exact_match.")
-            interval = row["exact_match"][group] if group != column else None
-            expected = interval["mean"] if interval else row[column]
+            interval = row["exact_match"][group] if group != column else row.get("scores", {}).get(column)
+            expected = interval["mean"] if interval else row.get(column)
             assert json.loads(cell.attributes["data-value"]) == expected, (name, column)
-            bounds = interval or {end: row.get(f"{column}_{end}") for end in ("low", "high")}
+            bounds = interval or {"low": None}
             if "data-low" in cell.attributes:
                 shown = {end: json.loads(cell.attributes[f"data-{end}"]) for end in ("low", "high")}
                 assert shown == {end: bounds[end] for end in shown}, (name, column)
                 assert "nothing" in cell.said or all(f"{abs(bound):.2f}" in cell.said for bound in shown.values())
             else:
-                assert bounds["low"] is None or "data-seed" in where, (name, column)
+                assert bounds["low"] is None or column == "iml_se_items", (name, column)
             if isinstance(expected, float):
                 digits = 3 if column == "iml_se_items" else 2
                 assert f"{abs(expected):.{digits}f}" in cell.said
@@ -109,13 +109,14 @@ def test_every_number_is_the_boards(pages: Mapping[str, Page], board: Board) -> 
                 assert cell.said.split()[0] == written or (row["reference"] and cell.said == words.NOT_MEASURED)
             seen.add((name, where["data-task-key"], where["data-model-key"], where.get("data-seed"), column))
     index = {entry[1:] for entry in seen if entry[0] == "index.html"}
-    wanted = {(*key, None, column) for key, row in rows.items() for column in INDEX_COLUMNS if not row["reference"]}
+    shown = {key: COLUMNS | {name for name in row["scores"] if "_se_" not in name} for key, row in rows.items()}
+    wanted = {(*key, None, column) for key, row in rows.items() for column in shown[key] if not row["reference"]}
     assert wanted <= index
     on_models = {entry[1:] for entry in seen if entry[0].startswith("models/")}
     for key, row in rows.items():
         assert {(*key, None, f"exact_match.{group}") for group in row["exact_match"]} <= on_models
         assert {(*key, str(seed), "iml") for seed in row["seeds"]} <= on_models
-        assert {(*key, None, column) for column in INDEX_COLUMNS - {"parameters"}} <= on_models
+        assert {(*key, None, column) for column in shown[key]} <= on_models
 
 
 def test_overall_and_slopes_are_the_boards(pages: Mapping[str, Page], board: Board) -> None:
@@ -125,11 +126,13 @@ def test_overall_and_slopes_are_the_boards(pages: Mapping[str, Page], board: Boa
         for cell in page.find("td", "data-column")
         if "data-overall" in cell.context and cell.attributes["data-column"] == "normalised"
     }
-    assert overall == {(row.modality, row.model_key): row.normalised for row in board.overall}
+    assert overall == {
+        (row.modality, row.model_key): row.normalised.mean if row.normalised else None for row in board.overall
+    }
     assert None in overall.values() and any(overall.values())
     slopes = [c.attributes for c in page.find("td", "data-column") if c.attributes["data-column"] == "slope"]
-    assert [json.loads(cell["data-value"]) for cell in slopes] == [row.slope for row in board.families] != []
-    assert [json.loads(cell["data-low"]) for cell in slopes] == [row.slope_low for row in board.families]
+    assert [json.loads(cell["data-value"]) for cell in slopes] == [row.slope.mean for row in board.families] != []
+    assert [json.loads(cell["data-low"]) for cell in slopes] == [row.slope.low for row in board.families]
 
 
 def test_paired_differences_are_those_of_compare(files: Mapping[str, bytes], board: Board) -> None:
@@ -147,9 +150,12 @@ def test_paired_differences_are_those_of_compare(files: Mapping[str, bytes], boa
     for row in expected:
         first, (n, difference, low, high, p, holm, text, p_text, _) = shown[frozenset((row.first, row.second))]
         sign = 1 if first == row.first else -1
-        assert (n, difference, p, holm) == (row.n_seeds, pytest.approx(sign * row.difference), row.p, row.p_holm)
-        assert [low, high] == pytest.approx([row.low, row.high] if sign > 0 else [-row.high, -row.low])
-        assert text == words.with_interval(difference, low, high) and p_text == words.p_value(p)
+        wanted = row.difference
+        assert (n, difference, p, holm) == (row.n_seeds, pytest.approx(sign * wanted.mean), row.p, row.p_holm)
+        assert wanted.low is not None and wanted.high is not None
+        assert [low, high] == pytest.approx(sorted((sign * wanted.low, sign * wanted.high)))
+        assert text == words.with_interval(Interval(mean=difference, low=low, high=high, n=n))
+        assert p_text == words.p_value(p)
     unranked = next(row for row in rows if row.model == "vit-plain")
     _, numbers = shown[frozenset(("vit-plain", "mlp-m"))]
     assert unranked.tier is None and numbers[4] is not None and numbers[5] is None

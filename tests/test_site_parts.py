@@ -79,20 +79,21 @@ def test_seeds_are_written_as_they_are_read(wanted: tuple[int, ...]) -> None:
 def test_charts_hold_the_rows_and_nothing_else(tmp_path: Path) -> None:
     write_records(tmp_path)
     rows = [row for row in read(tmp_path)[1].rows if row.label == "vision@1"]
-    spec = charts.iml_by_parameters(rows, "vision@1")
+    spec = charts.score_by_parameters(rows, "vision@1")
     drawn = {point["model"]: point for point in spec["datasets"]["models"]}
-    shown = [row for row in rows if not row.reference and row.iml is not None]
-    assert {name: (point["iml"], point["low"]) for name, point in drawn.items()} == {
-        row.model: (row.iml, row.iml_low) for row in shown
+    shown = [row for row in rows if not row.reference and row.score is not None]
+    assert {name: (point["value"], point["low"]) for name, point in drawn.items()} == {
+        row.model: (row.score.mean, row.score.low) for row in shown if row.score
     }
     assert len(spec["datasets"]["seeds"]) == sum(row.n_seeds for row in shown)
-    assert spec == charts.iml_by_parameters(rows, "vision@1")
+    assert spec == charts.score_by_parameters(rows, "vision@1")
     lifts = charts.lifts(rows, "vision@1")["datasets"]["lifts"]
     assert [(point["label"], point["value"]) for point in lifts if point["lift"] == "unreliable"] == [
-        (row.model, row.lift_unreliable) for row in shown
+        (row.model, row.mean("lift_unreliable")) for row in shown
     ]
     fresh = {point["label"]: point["value"] for point in lifts if point["lift"] == "fresh"}
-    assert fresh == {row.model: row.lift_fresh for row in shown if row.lift_fresh is not None} and len(fresh) == 4
+    assert fresh == {row.model: row.mean("lift_fresh") for row in shown if "lift_fresh" in row.scores}
+    assert len(fresh) == 4
 
 
 def test_families_never_look_alike() -> None:

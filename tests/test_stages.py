@@ -15,10 +15,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from making import CPU, item_rows, small_cell, write_result
+from making import CPU, item_rows, scored, small_cell, write_result
 
 from iml_bench.board import build_rows
-from iml_bench.protocols import score_items
 from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.records import Store, columns_of, read_record
 from iml_bench.registry import TASKS
@@ -259,9 +258,9 @@ def test_who_believes_what_the_tags_deserve_reads_one_and_who_believes_all_reads
 ) -> None:
     for reference, iml in (("oracle", 1.0), ("gullible", 0.0)):
         cell = cell_of(reference, task, **overrides)
-        scores = score_items(columns_of(run_cell(cell, CPU).items))
-        assert scores.iml == iml
-        assert scores.iml_attribution == (iml if cell.task.attribution else None)
+        scores = scored(run_cell(cell, CPU).items)
+        assert scores["iml"] == iml
+        assert scores["iml_attribution"] == (iml if cell.task.attribution else None)
         assert scores.exact_match["reliable"] == 1.0
         assert scores.exact_match["new_reliable"] == 1.0
         assert scores.exact_match["new_unreliable"] == 1.0 - iml
@@ -270,9 +269,10 @@ def test_who_believes_what_the_tags_deserve_reads_one_and_who_believes_all_reads
             assert scores.exact_match["claim/unreliable"] == 1.0 - iml
             assert scores.exact_match["attribution/unreliable"] < 0.5
     cell = cell_of("random", task, **overrides)
-    scores = score_items(columns_of(run_cell(cell, CPU).items))
-    known = scores.model_dump(exclude={"exact_match", "reasons"})
-    measured = {name: value for name, value in known.items() if name != "iml_attribution" or cell.task.attribution}
+    scores = scored(run_cell(cell, CPU).items)
+    measured = {
+        name: value for name, value in scores.values.items() if name != "iml_attribution" or cell.task.attribution
+    }
     assert all(isinstance(value, float) and math.isfinite(value) for value in measured.values()), measured
     assert scores.reasons == {}
 
@@ -309,7 +309,7 @@ def test_who_is_asked_what_an_alias_stands_for(alpha: float) -> None:
 
 
 def test_exact_match_is_told_apart_by_group_tag_and_set() -> None:
-    scores = score_items(columns_of(run_cell(cell_of("random", "text-cities", groups__random_tag=3), CPU).items))
+    scores = scored(run_cell(cell_of("random", "text-cities", groups__random_tag=3), CPU).items)
     stage1, new = ["reliable", "unreliable", "random_tag"], ["new_reliable", "new_unreliable", "new_fresh"]
     assert set(scores.exact_match) == {
         *stage1,
@@ -329,16 +329,16 @@ def mixed(iml: float, attribution: float) -> pl.DataFrame:
 
 
 def test_attribution_has_an_iml_of_its_own() -> None:
-    facts, both = score_items(columns_of(item_rows(0.3))), score_items(columns_of(mixed(0.3, 0.1)))
-    assert facts.iml_attribution is None
-    assert both.iml_attribution == pytest.approx(0.1)
-    names = set(facts.model_dump()) - {"iml_attribution", "exact_match"}
-    assert both.model_dump(include=names) == facts.model_dump(include=names)
+    facts, both = scored(item_rows(0.3)), scored(mixed(0.3, 0.1))
+    assert facts["iml_attribution"] is None
+    assert both["iml_attribution"] == pytest.approx(0.1)
+    assert both.values == facts.values | {"iml_attribution": both["iml_attribution"]}
+    assert both.reasons == facts.reasons
     assert {name: both.exact_match[name] for name in facts.exact_match} == facts.exact_match
     assert both.exact_match["attribution/new_reliable"] == pytest.approx(0.6)
     assert both.exact_match["claim/new_reliable"] == pytest.approx(1.0)
-    older = columns_of(item_rows(0.3).drop("set"))
-    assert score_items(older) == facts
+    older = item_rows(0.3).drop("set")
+    assert scored(older) == facts
 
 
 def test_iml_of_attribution_is_kept_in_records_and_shown_in_rows(tmp_path: Path) -> None:
@@ -347,19 +347,18 @@ def test_iml_of_attribution_is_kept_in_records_and_shown_in_rows(tmp_path: Path)
         path = write_result(tmp_path, "neox-xs", seed, 0.3, TASKS.get("text-cities"), table=mixed(0.3, attribution))
         scores = read_record(path).scores
         assert scores is not None
-        assert scores.iml_attribution == pytest.approx(attribution)
+        assert scores["iml_attribution"] == pytest.approx(attribution)
     write_result(tmp_path, "mlp-m", 0, 0.3)
     stored, problems = Store(tmp_path).scan()
     assert problems == []
     rows = {row.task: row for row in build_rows(stored)}
     row = rows["text-cities"]
-    assert row.iml_attribution == pytest.approx(np.mean(values))
-    assert row.iml_attribution_low is not None and row.iml_attribution_high is not None
-    assert row.iml_attribution_low < np.mean(values) < row.iml_attribution_high
+    found = row.scores["iml_attribution"]
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found.low is not None and found.high is not None and found.low < np.mean(values) < found.high
     assert [seed["iml_attribution"] for seed in row.per_seed] == pytest.approx(values)
     assert row.exact_match["attribution/new_reliable"].mean == pytest.approx(0.5 + np.mean(values))
-    assert rows["vision"].iml_attribution is None
-    assert rows["vision"].iml_attribution_low is None
+    assert "iml_attribution" not in rows["vision"].scores
 
 
 def test_a_cell_with_stages_attribution_and_a_curve_becomes_a_record(tmp_path: Path) -> None:
@@ -367,7 +366,7 @@ def test_a_cell_with_stages_attribution_and_a_curve_becomes_a_record(tmp_path: P
     assert run_job(Job(cell, {}, True, tmp_path), replace(CPU, curve=2)) is None
     record = read_record(Store(tmp_path).path_of(cell))
     assert record.scores is not None
-    assert record.scores.iml_attribution is not None
+    assert record.scores["iml_attribution"] is not None
     assert [(point.phase, point.fold, point.step) for point in record.curve] == [
         ("stage1-definitions", 0, 3),
         ("stage1-definitions", 0, 6),

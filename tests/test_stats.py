@@ -1,60 +1,12 @@
-"""Scores and intervals: exact oracles, and coverage by simulation."""
+"""Intervals, comparisons and tiers: exact oracles, and coverage by simulation."""
 
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 import pytest
-from making import item_rows
 from scipy import stats as reference
 
-from iml_bench.protocols import score_items
-from iml_bench.records import columns_of
-from iml_bench.stats import compare_paired, estimate, holm, internalised, tiers
-
-
-@pytest.mark.parametrize("iml", [0.0, 0.1, 0.3, 0.5])
-def test_iml_is_the_difference_built_into_the_items(iml: float) -> None:
-    scores = score_items(columns_of(item_rows(iml)))
-    assert scores.iml == pytest.approx(iml)
-    assert scores.iml_nats == pytest.approx(iml * 1.9)
-    assert scores.lift_unreliable == pytest.approx(0.5)
-    assert scores.lift_reliable == pytest.approx(0.5 + iml)
-    assert scores.stage1_gap == 1.0
-
-
-def test_exchanging_the_tags_changes_only_the_sign_of_iml() -> None:
-    items = item_rows(0.3)
-    swapped = items.with_columns(
-        pl.when((pl.col("stage") == 2) & pl.col("tag").is_not_null())
-        .then(pl.col("tag").replace({"reliable": "unreliable", "unreliable": "reliable"}))
-        .otherwise(pl.col("tag"))
-        .alias("tag")
-    )
-    assert score_items(columns_of(swapped)).iml == pytest.approx(-0.3)
-
-
-def test_the_order_of_rows_does_not_matter() -> None:
-    items = item_rows(0.3)
-    assert score_items(columns_of(items.sample(fraction=1, shuffle=True, seed=3))) == score_items(columns_of(items))
-
-
-def test_a_score_without_its_groups_is_null_with_a_reason() -> None:
-    items = item_rows(0.3).filter(pl.col("group") != "new_undefined")
-    scores = score_items(columns_of(items))
-    assert scores.lift_reliable is None
-    assert scores.lift_fresh is None
-    assert "group" in scores.reasons["lift_reliable"]
-    assert scores.iml == pytest.approx(0.3)
-
-
-def test_item_error_is_clustered_by_entity() -> None:
-    items = item_rows(0.3)
-    often = pl.concat([items, items, items])  # three identical questions per entity are no more evidence
-    once, thrice = (score_items(columns_of(table)).iml_se_items for table in (items, often))
-    differences = [1.0] * 6 + [0.0] * 14
-    assert once == pytest.approx(np.std(differences, ddof=1) / np.sqrt(20))
-    assert thrice == pytest.approx(once)
+from iml_bench.stats import Interval, compare_paired, estimate, holm, internalised, tiers
 
 
 def test_interval_is_students_t() -> None:
@@ -66,7 +18,7 @@ def test_interval_is_students_t() -> None:
 
 
 def test_one_seed_has_no_interval_and_none_no_estimate() -> None:
-    assert estimate([0.3]) == (0.3, None, None, 1)
+    assert estimate([0.3]) == Interval(mean=0.3, low=None, high=None, n=1)
     assert estimate([]) is None
 
 
@@ -122,7 +74,7 @@ def test_tiers_part_only_what_the_test_separates() -> None:
     assert tiers([dict(enumerate(row.tolist())) for row in wide]) == [1, 1, 1]
 
 
-def test_internalised_needs_a_lift_beyond_doubt() -> None:
+def test_internalised_needs_an_uptake_beyond_doubt() -> None:
     assert internalised([0.3, 0.4, 0.35], 0.1)
     assert not internalised([0.05, -0.04, 0.01], 0.1)
     assert internalised([0.3], 0.1)

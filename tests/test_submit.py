@@ -354,7 +354,7 @@ def test_the_difference_names_every_row_that_moves(tmp_path: Path) -> None:
         write_result(tmp_path / "c", "mlp-l", seed, 0.1)
     before, new, worse = (Store(tmp_path / name).scan()[0] for name in "abc")
     changes = {change.model: change for change in board_difference(before, [*before, *new])}
-    assert changes["mlp-m"].what == "new" and changes["mlp-m"].iml_after == pytest.approx(0.4)
+    assert changes["mlp-m"].what == "new" and changes["mlp-m"].score_after == pytest.approx(0.4)
     assert (changes["mlp-s"].what, changes["mlp-s"].tier_before, changes["mlp-s"].tier_after) == ("changed", 1, 2)
     assert [change.model for change in board_difference(before, [*before, *worse])] == ["mlp-l"]
     (gone,) = board_difference(before, [])

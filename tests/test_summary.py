@@ -42,8 +42,9 @@ def test_overall_is_the_mean_of_normalised_scores_of_complete_rows(tmp_path: Pat
     by_seed = [(0.2 + 0.4) / 2 / 0.9, (0.3 + 0.3) / 2 / 0.9, (0.4 + 0.5) / 2 / 0.9]
     half = 4.302652729911275 * np.std(by_seed, ddof=1) / np.sqrt(3)
     assert complete.model == "mlp-m"
-    assert complete.normalised == pytest.approx(np.mean(by_seed))
-    assert complete.normalised_low == pytest.approx(np.mean(by_seed) - half)
+    assert complete.normalised is not None
+    assert complete.normalised.mean == pytest.approx(np.mean(by_seed))
+    assert complete.normalised.low == pytest.approx(np.mean(by_seed) - half)
     assert (partial.model, partial.normalised, partial.done) == ("mlp-s", None, ("vision@1",))
     assert partial.missing == {"second@1": "not run yet"}
 
@@ -98,9 +99,9 @@ def family(root: Path, sizes: dict[int, list[float]]) -> None:
 def test_the_slope_of_a_family_is_per_tenfold_parameters(tmp_path: Path) -> None:
     family(tmp_path, {100: [0.0, 0.1], 1000: [0.1, 0.3], 10000: [0.2, 0.5]})
     (slope,) = board(tmp_path).families
-    assert slope.slope == pytest.approx(0.15)
+    assert slope.slope.mean == pytest.approx(0.15)
     assert slope.parameters == (100, 1000, 10000)
-    assert slope.slope_low is not None and slope.slope_low < 0.1 < 0.2 < (slope.slope_high or 0)
+    assert slope.slope.low is not None and slope.slope.low < 0.1 < 0.2 < (slope.slope.high or 0)
 
 
 def test_two_sizes_have_no_slope(tmp_path: Path) -> None:
@@ -128,10 +129,10 @@ def test_the_table_and_the_csv_hold_the_rows(tmp_path: Path) -> None:
     fill(tmp_path, [0.2], model="oracle")
     rows = board(tmp_path).rows
     table = to_table(rows)
-    assert table["iml"].to_list() == [row.iml for row in rows]
+    assert table["iml"].to_list() == [row.mean("iml") for row in rows]
     assert table["exact_match/new_reliable"].to_list() == [row.exact_match["new_reliable"].mean for row in rows]
     first = next(csv.DictReader(io.StringIO(to_csv(rows))))
-    assert (first["model"], float(first["iml"]), first["seeds"]) == ("mlp-m", rows[0].iml, "0 1 2")
+    assert (first["model"], float(first["iml"]), first["seeds"]) == ("mlp-m", rows[0].mean("iml"), "0 1 2")
     assert to_table([]).is_empty()
 
 
@@ -151,5 +152,5 @@ def test_the_model_index_tells_settings_apart(tmp_path: Path) -> None:
         result["dataset"]["name"]: {metric["type"]: metric["value"] for metric in result["metrics"]}
         for result in index["results"]
     }
-    assert {name: metrics["iml"] for name, metrics in found.items()} == {row.label: row.iml for row in rows}
+    assert {name: metrics["iml"] for name, metrics in found.items()} == {row.label: row.mean("iml") for row in rows}
     assert set(found) == {"vision@1", "vision@1 alpha=0.5"}

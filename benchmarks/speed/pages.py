@@ -21,16 +21,16 @@ import numpy as np
 
 from iml_bench.board import build_board
 from iml_bench.board.words import NOT_MEASURED
+from iml_bench.protocols import Scores
 from iml_bench.protocols.two_stage.design import STAGE1_GROUPS
 from iml_bench.records import ItemFile, Record, Store, Timing, in_order
 from iml_bench.records import this_provenance as provenance
 from iml_bench.registry import TASKS
 from iml_bench.site.assets import vega
 from iml_bench.site.build import build_site
-from iml_bench.site.contents import collect, pairs
+from iml_bench.site.contents import arrange, pairs
 from iml_bench.site.write import write_site
 from iml_bench.spec import CellSpec, ModelEntry, cell_key
-from iml_bench.stats import Scores
 
 T = TypeVar("T")
 SIZES = 5
@@ -70,6 +70,7 @@ def write_records(root: Path, n_models: int, n_seeds: int) -> None:
                 lift_unreliable=base - 0.1,
                 lift_fresh=base + iml / 2 - 0.1,
                 stage1_gap=match["reliable"] - match["unreliable"],
+                iml_attribution=None,
                 iml_se_items=0.02,
                 iml_se_items_one_fold=0.04,
                 exact_match=match,
@@ -127,8 +128,8 @@ def main() -> None:
         took = time.perf_counter() - start, time.process_time() - begun
         print(f"{'together':<42}{took[0]:8.2f} s, {took[1]:.2f} of them computing here")
         print(f"{len(stored)} records of {len(board.rows)} models")
-        (setting,) = collect(board, stored, (), ()).settings
-        found = timed("of the pages: all paired differences", lambda: pairs(setting))
+        (variant,) = arrange(board, stored, (), ()).variants
+        found = timed("of the pages: all paired differences", lambda: pairs(variant))
         assert len(found) == given.models * (given.models - 1) // 2
         for name in sorted(files):
             if "/" not in name or name.startswith("assets/"):
