@@ -8,9 +8,9 @@ import polars as pl
 from making import item_rows, write_failure, write_result
 
 from iml_bench.board import Board, LeaderboardTask, build_board
-from iml_bench.records import CurveReport, Store, Stored, in_order
+from iml_bench.records import Store, Stored, in_order
 from iml_bench.registry import MODELS, TASKS
-from iml_bench.spec import ModelEntry, TaskSpec
+from iml_bench.spec import CurvePoint, ModelEntry, TaskSpec
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -44,7 +44,7 @@ def write_records(root: Path) -> None:
     for seed in (0, 1, 2):
         write_result(root, "vit-plain", seed, table=item_rows(0.0, base=0.0))
     null = TaskSpec.model_validate(TASKS.get("vision").model_dump() | {"alpha": 0.5})
-    points = [CurveReport(phase="stage1", fold=0, step=step, exact_match={"reliable": step / 4}) for step in (1, 2)]
+    points = [CurvePoint(phase="stage1", fold=0, step=step, exact_match={"reliable": step / 4}) for step in (1, 2)]
     for seed, iml in enumerate((0.0, 0.1)):
         write_result(root, "mlp-m", seed, iml, task=null, curve=tuple(points))
         write_result(root, "mlp-s", seed, 0.1, task=null)

@@ -15,8 +15,9 @@ from iml_bench.board.words import signed
 from iml_bench.cli.options import Data, DataDir, Json, make_runtime, print_json
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.errors import UsageError
-from iml_bench.records import CurveReport, Record, Stored, read_record
+from iml_bench.records import Record, Stored, read_record
 from iml_bench.registry import TASKS
+from iml_bench.spec import CurvePoint
 
 
 def show(
@@ -68,7 +69,7 @@ def _show_record(path: Path, as_json: bool) -> None:
     _details(record, console)
 
 
-def _point(point: CurveReport) -> str:
+def _point(point: CurvePoint) -> str:
     shown = ", ".join(f"{name} {value:.3f}" for name, value in point.exact_match.items())
     return f"{point.phase} fold {point.fold} step {point.step}: {shown}"
 

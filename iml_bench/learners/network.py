@@ -7,7 +7,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from iml_bench.modalities.text.tokens import Codec
 from iml_bench.models import count_parameters, generate
 from iml_bench.protocols.two_stage.design import Ints
 from iml_bench.runtime import Progress, Runtime
-from iml_bench.spec import Recipe, StageRecipe
+from iml_bench.spec import Recipe, StageOutcome, StageRecipe
 from iml_bench.streams import Streams
 
 PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -65,20 +64,6 @@ def make_accelerator(recipe: Recipe, runtime: Runtime) -> Accelerator:
         )
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"recipe.precision {recipe.precision!r} cannot be had here: {error}") from error
-
-
-@dataclass
-class StageOutcome:
-    """What one stage of training did."""
-
-    name: str
-    steps: int
-    final_loss: float | None
-    """Mean loss since the last look; null for a learner that has none."""
-    micro_batch: int | None
-    """Examples per process and forward pass at the end of the stage."""
-    accumulation: int | None
-    """Forward passes per process and optimiser step at the end of the stage."""
 
 
 class _GlobalBatch(NamedTuple):
@@ -153,7 +138,11 @@ class NetworkLearner:
             self.accelerator.free_memory()  # lets go of this stage's optimiser and its state
         local = math.ceil(self.recipe.batch_size / self.accelerator.num_processes)
         return StageOutcome(
-            name, steps, math.fsum(last) / len(last), self.micro_batch, math.ceil(local / self.micro_batch)
+            name=name,
+            steps=steps,
+            final_loss=math.fsum(last) / len(last),
+            micro_batch=self.micro_batch,
+            accumulation=math.ceil(local / self.micro_batch),
         )
 
     def logits(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from iml_bench.errors import unknown
-from iml_bench.learners.network import StageOutcome, Watch
+from iml_bench.learners.network import Watch
 from iml_bench.modalities import Feed, Indices, Renderer
 from iml_bench.protocols.two_stage.design import NONE, TAGS, Examples
-from iml_bench.spec import StageRecipe
+from iml_bench.spec import StageOutcome, StageRecipe
 from iml_bench.streams import Streams
 
 SURE: Final = 30.0
@@ -67,7 +67,7 @@ class ReferenceLearner:
         for row in examples.is_definition.nonzero()[0].tolist():
             claimed, tag = int(examples.content[row]), TAGS[examples.tag[row]]
             self.shown[int(examples.entity[row])] = (claimed, tag)
-        return StageOutcome(name, 0, None, None, None)
+        return StageOutcome(name=name, steps=0, final_loss=None, micro_batch=None, accumulation=None)
 
     def logits(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:
         """``[k, C]``: even over the words of all values, but for those of the answer that is given."""

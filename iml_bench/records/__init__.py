@@ -4,11 +4,9 @@ from iml_bench.records.provenance import Provenance, this_provenance
 from iml_bench.records.record import (
     MOST_ROWS,
     SCHEMA_VERSION,
-    CurveReport,
     Failure,
     ItemFile,
     Record,
-    StageReport,
     Timing,
 )
 from iml_bench.records.store import (
@@ -31,12 +29,10 @@ __all__ = [
     "LONGEST_ANSWER",
     "MOST_ROWS",
     "SCHEMA_VERSION",
-    "CurveReport",
     "Failure",
     "ItemFile",
     "Provenance",
     "Record",
-    "StageReport",
     "Store",
     "Stored",
     "Timing",

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from iml_bench.records.provenance import Provenance
-from iml_bench.spec import CellSpec, Spec, cell_key
-from iml_bench.spec.base import Digest, Line, Share
+from iml_bench.spec import CellSpec, CurvePoint, Spec, StageOutcome, cell_key
+from iml_bench.spec.base import Digest, Line
+from iml_bench.spec.report import Count
 from iml_bench.stats import Scores
 from iml_bench.untrusted import fit
 
@@ -21,31 +22,8 @@ SCHEMA_VERSION = 2
 
 MOST_ROWS: Final = 5_000_000
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
 ErrorText = Annotated[str, BeforeValidator(lambda text: fit(text) if isinstance(text, str) else text)]
 """What an exception says, which may be anything, as it may stand in a record."""
-
-
-class StageReport(Spec):
-    """What one stage of training did."""
-
-    name: Line
-    steps: Count
-    final_loss: float | None
-    micro_batch: Positive | None
-    """Examples per process and forward pass at the end; smaller than asked for where memory ran out."""
-    accumulation: Positive | None
-    """Forward passes per process and optimiser step at the end."""
-
-
-class CurveReport(Spec):
-    """One point of a learning curve."""
-
-    phase: Line
-    fold: Count
-    step: Count
-    exact_match: dict[Line, Share] = Field(max_length=100)
 
 
 class Failure(Spec):
@@ -98,8 +76,8 @@ class Record(Spec):
     items: ItemFile | None = None
     streams: dict[Line, Count] = Field(max_length=200)
     """The seed of every named random stream."""
-    stages: tuple[StageReport, ...] = Field(default=(), max_length=100)
-    curve: tuple[CurveReport, ...] = Field(default=(), max_length=10_000)
+    stages: tuple[StageOutcome, ...] = Field(default=(), max_length=100)
+    curve: tuple[CurvePoint, ...] = Field(default=(), max_length=10_000)
     """Where it was asked for (``--curve``); it is no part of the identity and changes nothing else."""
     provenance: Provenance
     timing: Timing

@@ -16,14 +16,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 import torch
 
 from iml_bench.learners.answers import Answering, answer_questions, generate_answers
-from iml_bench.learners.network import NetworkLearner, StageOutcome, Watch, make_accelerator
+from iml_bench.learners.network import NetworkLearner, Watch, make_accelerator
 from iml_bench.learners.reference import ReferenceLearner
 from iml_bench.modalities import Feed, Form, Renderer, TextRenderer, build_renderer, draw_noise
 from iml_bench.modalities.text.feed import TextFeed
@@ -42,7 +42,7 @@ from iml_bench.protocols.two_stage.design import (
     phases,
 )
 from iml_bench.runtime import Runtime
-from iml_bench.spec import CellSpec, LabelGridWorld, StageRecipe, TaskSpec
+from iml_bench.spec import CellSpec, CurvePoint, LabelGridWorld, StageOutcome, StageRecipe, TaskSpec
 from iml_bench.stats import ITEM_TYPES, exact_matches
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, build_world
@@ -59,16 +59,6 @@ class Learner(Answering, Protocol):
     def fit(self, feed: Feed, stage: StageRecipe, name: str, watch: Watch | None = None) -> StageOutcome: ...
     def snapshot(self) -> Any: ...
     def restore(self, state: Any) -> None: ...
-
-
-class CurvePoint(NamedTuple):
-    """Exact match at one moment of training."""
-
-    phase: str
-    fold: int
-    step: int
-    exact_match: dict[str, float]
-    """By what was shown, as in ``Scores.exact_match``."""
 
 
 @dataclass
@@ -228,7 +218,7 @@ class _Run:
             tables = [self.table(stage, fold, FACTS) for stage in stages]
             items = pl.concat([table for table in tables if table is not None])
             columns = {name: items[name].to_numpy() for name in items.columns}
-            self.curve.append(CurvePoint(phase, fold, step, exact_matches(columns)))
+            self.curve.append(CurvePoint(phase=phase, fold=fold, step=step, exact_match=exact_matches(columns)))
 
 
 def run_cell(cell: CellSpec, runtime: Runtime) -> CellOutcome:

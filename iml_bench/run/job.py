@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iml_bench.errors import UsageError
-from iml_bench.records import CurveReport, StageReport, Store, Timing, this_provenance
+from iml_bench.records import Store, Timing, this_provenance
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, cell_key
 from iml_bench.streams import Streams
@@ -94,8 +94,8 @@ def _done_draft(job: Job, started: datetime, outcome: CellOutcome) -> dict[str, 
         "parameters": outcome.parameters,
         "chance": outcome.chance,
         "data_digest": outcome.data_digest,
-        "stages": tuple(StageReport(**asdict(stage)) for stage in outcome.stages),
-        "curve": tuple(CurveReport(**point._asdict()) for point in outcome.curve),
+        "stages": tuple(outcome.stages),
+        "curve": tuple(outcome.curve),
         "provenance": this_provenance(outcome.device, outcome.processes, THREADS),
     }
 

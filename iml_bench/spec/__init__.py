@@ -1,4 +1,4 @@
-"""What is asked for: typed, frozen and validated, without torch."""
+"""What is asked for, and what training says it did: typed, frozen and validated, without torch."""
 
 from iml_bench.spec.base import Spec, canonical_json, digest_of, parse
 from iml_bench.spec.cell import ADDED, OUTSIDE_KEY, PROTOCOL, CellSpec, cell_key, identity, model_key, task_key
@@ -6,6 +6,7 @@ from iml_bench.spec.model import SCHEMES, ModelEntry, Source, entry_from_source,
 from iml_bench.spec.overrides import apply_overrides, changes, parse_override
 from iml_bench.spec.recipe import Recipe, StageRecipe
 from iml_bench.spec.render import ORDERS, DigitGridRender, TextRender
+from iml_bench.spec.report import CurvePoint, StageOutcome
 from iml_bench.spec.seeds import parse_seeds, show_seeds
 from iml_bench.spec.suite import MODEL, Grid, SuiteSpec, vary_model
 from iml_bench.spec.task import Groups, TaskSpec, n_false
@@ -31,6 +32,7 @@ __all__ = [
     "SCHEMES",
     "CellSpec",
     "CitiesWorld",
+    "CurvePoint",
     "CvdbWorld",
     "DigitGridRender",
     "Grid",
@@ -42,6 +44,7 @@ __all__ = [
     "SetsWorld",
     "Source",
     "Spec",
+    "StageOutcome",
     "StageRecipe",
     "SuiteSpec",
     "TaskSpec",

@@ -1,0 +1,35 @@
+"""What training did, as a learner says it and a record keeps it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from iml_bench.spec.base import Line, Share, Spec
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class StageOutcome(Spec):
+    """What one stage of training did."""
+
+    name: Line
+    steps: Count
+    final_loss: float | None
+    """Mean loss since the last look; null for a learner that has none."""
+    micro_batch: Positive | None
+    """Examples per process and forward pass at the end; smaller than asked for where memory ran out."""
+    accumulation: Positive | None
+    """Forward passes per process and optimiser step at the end."""
+
+
+class CurvePoint(Spec):
+    """Exact match at one moment of training: one point of a learning curve."""
+
+    phase: Line
+    fold: Count
+    step: Count
+    exact_match: dict[Line, Share] = Field(max_length=100)
+    """By what was shown, as in ``Scores.exact_match``."""
