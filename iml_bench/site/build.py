@@ -17,8 +17,8 @@ from iml_bench.paths import data_root
 from iml_bench.records import ItemFile, Stored, in_order
 from iml_bench.site import assets, cells, charts
 from iml_bench.site.commands import reproduce
-from iml_bench.site.contents import Contents, Model, Setting, Task, collect, pairs, registered_as
-from iml_bench.spec import ModelEntry
+from iml_bench.site.contents import Contents, Model, Setting, Task, collect, pairs
+from iml_bench.spec import ModelEntry, same_model
 
 # Nothing is loaded from elsewhere and nothing is sent; a script that slipped in as text could not run.
 POLICY = (
@@ -205,7 +205,7 @@ class _Pages:
 
     def _section(self, model: Model, row: Row, setting: Setting, own: Sequence[Stored]) -> dict[str, Any]:
         task = self.contents.tasks[row.task]
-        named = next((entry for entry in self.entries if registered_as(entry, model.entry)), None)
+        named = next((entry for entry in self.entries if same_model(entry, model.entry)), None)
         warning = None
         if not task.registered:
             warning = f"The task {row.task} is not registered in this installation; --task takes its file, too."
