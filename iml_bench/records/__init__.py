@@ -1,9 +1,11 @@
 """The versioned result of a cell, and the folder that holds them."""
 
+from iml_bench.records.names import record_path
 from iml_bench.records.provenance import Provenance, this_provenance
 from iml_bench.records.record import (
     MOST_ROWS,
     SCHEMA_VERSION,
+    Draft,
     Failure,
     ItemFile,
     Record,
@@ -15,6 +17,7 @@ from iml_bench.records.store import (
     LONGEST_ANSWER,
     Store,
     Stored,
+    as_named,
     columns_of,
     in_order,
     iterate_done,
@@ -29,6 +32,7 @@ __all__ = [
     "LONGEST_ANSWER",
     "MOST_ROWS",
     "SCHEMA_VERSION",
+    "Draft",
     "Failure",
     "ItemFile",
     "Provenance",
@@ -36,11 +40,13 @@ __all__ = [
     "Store",
     "Stored",
     "Timing",
+    "as_named",
     "columns_of",
     "in_order",
     "iterate_done",
     "latest_by_key",
     "read_items",
     "read_record",
+    "record_path",
     "this_provenance",
 ]

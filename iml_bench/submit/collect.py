@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.paths import probe_writable
-from iml_bench.records import Store, Stored, latest_by_key, read_items
+from iml_bench.records import Store, Stored, as_named, latest_by_key, read_items
 from iml_bench.registry import TASKS
 from iml_bench.runtime import Runtime
 from iml_bench.spec import ModelEntry, asked_for, same_model
@@ -144,7 +144,7 @@ def _stage(stored: Stored, entry: ModelEntry, staged: Store) -> None:
     if items.is_file() and not items.is_symlink():
         shutil.copyfile(items, path.with_suffix(".parquet"))
     if model == record.cell.model:
-        shutil.copyfile(stored.path, path)
+        path.write_bytes(as_named(stored, path.name))
         return
     renamed = record.items.model_copy(update={"file": path.with_suffix(".parquet").name})
     changed = record.model_copy(update={"cell": cell, "items": renamed})
