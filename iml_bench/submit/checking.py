@@ -143,15 +143,15 @@ def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.D
     wrong_task = safely(task_problems(record))
     findings.add(TASK, path, wrong_task)
     findings.add(DATA, path, safely(stream_problems(record)))
-    findings.add(TRAINING, path, safely(training_problems(record)))
+    known = record.cell.task.name in TASKS.origins
+    generated = _generated(stored, generator, findings) if known and not wrong_task else None
+    findings.add(TRAINING, path, safely(training_problems(record, generated)))
     try:
         items = read_items(stored)
     except UsageError as error:
         findings.add(FILES, None, [str(error)])
         return None
     findings.add(SCORES, path, safely(score_problems(record, items)))
-    known = record.cell.task.name in TASKS.origins
-    generated = _generated(stored, generator, findings) if known and not wrong_task else None
     if generated is not None:
         wrong_items = safely(item_problems(record, items, generated))
         findings.add(ITEMS, path, wrong_items)
@@ -167,6 +167,8 @@ def _generated(stored: Stored, generator: Generator, findings: Findings) -> Gene
     if missing is not None:
         for name in (ITEMS, DATA):
             findings.note(name, f"not generated: {missing}")
+        if None in (cell.task.recipe.stage1.steps, cell.task.recipe.stage2.steps):
+            findings.note(TRAINING, f"the steps of stages in epochs are not known: {missing}")
         return None
     try:
         return generator(cell)

@@ -15,6 +15,8 @@ from iml_bench.worlds.cities import cities_source
 if TYPE_CHECKING:
     import polars as pl
 
+    from iml_bench.run.cell import Setting
+
 KEYS: Final = ("stage", "fold", "set", "entity", "group", "tag", "attribute")
 """Columns of a per-item file that no model can change, but the right answer."""
 LARGEST_WORLD: Final = 1_000_000
@@ -34,6 +36,8 @@ class Generated(NamedTuple):
     """For each item all right answers, the one that is trained first."""
     chance: float
     digest: str
+    trained: tuple[int, ...]
+    """How many examples each phase of training shows, in the order of ``Record.stages``."""
 
 
 def what_is_missing(task: TaskSpec, runtime: Runtime) -> str | None:
@@ -113,7 +117,15 @@ def _generate(task: TaskSpec, seed: int, runtime: Runtime) -> Generated:
                 tables.append(item_table(setting, examples, {"stage": stage, "fold": fold, "set": which}, {}))
                 asked = zip(examples.content.tolist(), examples.asked.tolist(), strict=True)
                 answers += [setting.world.answers(entity, question) for entity, question in asked]
-    return Generated(pl.concat(tables), tuple(answers), setting.world.chance, setting.digest())
+    return Generated(pl.concat(tables), tuple(answers), setting.world.chance, setting.digest(), _trained(setting))
+
+
+def _trained(setting: Setting) -> tuple[int, ...]:
+    from iml_bench.protocols.two_stage.design import FOLDS, phases
+
+    shared, own = phases(setting.task)
+    phased = [(phase, 0) for phase in shared] + [(own, fold) for fold in FOLDS if own is not None]
+    return tuple(len(setting.design.trained(phase, fold)) for phase, fold in phased)
 
 
 @cache

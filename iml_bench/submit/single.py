@@ -14,7 +14,15 @@ from iml_bench.protocols.two_stage.design import phases
 from iml_bench.records import Record, Store, Stored, columns_of
 from iml_bench.registry import TASKS, changes_of
 from iml_bench.run.job import first_line
-from iml_bench.spec import PROTOCOL, DigitGridRender, LabelGridWorld, TaskSpec, canonical_json
+from iml_bench.spec import (
+    PROTOCOL,
+    DigitGridRender,
+    LabelGridWorld,
+    StageOutcome,
+    StageRecipe,
+    TaskSpec,
+    canonical_json,
+)
 from iml_bench.stats import score_items
 from iml_bench.streams import STREAMS, Streams
 from iml_bench.submit.entries import is_plain_text
@@ -194,25 +202,60 @@ def stream_problems(record: Record) -> Iterator[str]:
         yield "streams: that of the initial weights is missing"
 
 
-def training_problems(record: Record) -> Iterator[str]:
-    """Stages, steps and parameters must be what the recipe and the model make of them."""
+def training_problems(record: Record, generated: Generated | None) -> Iterator[str]:
+    """Stages, steps and parameters must be what the recipe and the model make of them.
+
+    Args:
+        record: a done record.
+        generated: the data of its cell; without them the steps of a stage in epochs are not known.
+    """
     task, reference = record.cell.task, record.cell.model.is_reference
     shared, own = phases(task)
-    wanted = [*shared, *([own, own] if own else [])]
+    wanted = [(phase, 0) for phase in shared] + [(own, fold) for fold in (0, 1) if own is not None]
+    names = [phase for phase, _ in wanted]
     found = [stage.name for stage in record.stages]
-    if found != wanted:
-        yield f"stages: it says {shown(', '.join(found)) or 'none'}, and {task.label} has {', '.join(wanted)}"
-    for stage in record.stages if found == wanted else ():
+    if found != names:
+        yield f"stages: it says {shown(', '.join(found)) or 'none'}, and {task.label} has {', '.join(names)}"
+    examples = generated.trained if generated is not None else [None] * len(wanted)
+    for stage, n in zip(record.stages, examples, strict=True) if found == names else ():
         recipe = task.recipe.stage2 if stage.name == "stage2" else task.recipe.stage1
-        steps = 0 if reference else recipe.steps
+        steps = 0 if reference else _steps(recipe, n, task.recipe.batch_size)
         if steps is not None and stage.steps != steps:
             yield f"stages: {stage.name} has {stage.steps} steps, and the recipe {steps}"
+        yield from _pieces_problems(record, stage)
     if (record.parameters == 0 or record.parameters is None) != reference:
         yield f"parameters: {_number(record.parameters)} cannot be those of {shown(repr(record.cell.model.name))}"
+    lasted = dict(zip(wanted, (stage.steps for stage in record.stages), strict=False))
     for point in record.curve:
-        if point.phase not in wanted or point.fold not in (0, 1):
+        if (point.phase, point.fold) not in wanted:
             yield f"curve: the task has no phase {shown(repr(point.phase))} in fold {point.fold}"
             return
+        if found == names and not 0 < point.step <= (last := lasted[point.phase, point.fold]):
+            yield f"curve: it has a point at step {point.step} of {point.phase}, which has {last} steps"
+            return
+
+
+def _steps(recipe: StageRecipe, n_examples: int | None, batch_size: int) -> int | None:
+    """Optimiser steps of a stage; None where they follow from a number of examples that is not known."""
+    if recipe.steps is not None:
+        return recipe.steps
+    return None if n_examples is None else recipe.total_steps(n_examples, batch_size)
+
+
+def _pieces_problems(record: Record, stage: StageOutcome) -> Iterator[str]:
+    """A stage of a network has a loss, and its micro-batches make up a global batch; a reference learner's has none."""
+    told = (stage.final_loss, stage.micro_batch, stage.accumulation)
+    if record.cell.model.is_reference or None in told:
+        if any((value is None) != record.cell.model.is_reference for value in told):
+            yield f"stages: {stage.name} has a loss and a micro-batch where a network is trained, and only there"
+        return
+    local = math.ceil(record.cell.task.recipe.batch_size / record.provenance.processes)
+    assert stage.micro_batch is not None
+    if stage.micro_batch > local or stage.accumulation != math.ceil(local / stage.micro_batch):
+        yield (
+            f"stages: {stage.name} took {stage.accumulation} times {stage.micro_batch} examples a step, and the "
+            f"recipe's batch gives each process {local}"
+        )
 
 
 def outcome_problems(record: Record, items: pl.DataFrame, generated: Generated | None) -> Iterator[str]:
