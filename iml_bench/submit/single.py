@@ -230,7 +230,8 @@ def training_problems(record: Record, generated: Generated | None) -> Iterator[s
         if (point.phase, point.fold) not in wanted:
             yield f"curve: the task has no phase {shown(repr(point.phase))} in fold {point.fold}"
             return
-        if found == names and not 0 < point.step <= (last := lasted[point.phase, point.fold]):
+        last = lasted[point.phase, point.fold] if found == names else point.step
+        if not 0 < point.step <= last:
             yield f"curve: it has a point at step {point.step} of {point.phase}, which has {last} steps"
             return
 
