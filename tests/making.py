@@ -15,7 +15,7 @@ import polars as pl
 from iml_bench.paths import data_root
 from iml_bench.protocols import Scores, score_items
 from iml_bench.protocols.items import OPTIONAL
-from iml_bench.records import Record, Store, Stored, Timing, columns_of, read_record, this_provenance
+from iml_bench.records import Draft, Failure, Record, Store, Stored, Timing, columns_of, read_record, this_provenance
 from iml_bench.registry import TASKS, changes_of
 from iml_bench.run.cell import ITEM_SCHEMA
 from iml_bench.run.job import Job, run_job
@@ -78,20 +78,20 @@ def write_result(
     entry = more.pop("entry", None) or find_model(model)
     table = more.pop("table", None)
     cell = CellSpec(task=task, model=entry, seed=seed)
-    draft = _draft(cell) | {"parameters": 1000, "chance": 0.1, "data_digest": "0" * 64} | more
+    draft = _draft(cell, **{"parameters": 1000, "chance": 0.1, "data_digest": "0" * 64, **more})
     return Store(root).write(draft, item_rows(iml) if table is None else table)
 
 
 def write_failure(root: Path, model: str = "mlp-m", seed: int = 0) -> Path:
     """Write the record of a failed cell."""
     cell = CellSpec(task=TASKS.get("vision"), model=find_model(model), seed=seed)
-    error = {"kind": "CellError", "message": "the loss was nan at step 7 of stage1", "traceback": "Traceback ..."}
-    return Store(root).write(_draft(cell) | {"error": error}, None)
+    error = Failure(kind="CellError", message="the loss was nan at step 7 of stage1", traceback="Traceback ...")
+    return Store(root).write(_draft(cell, error=error), None)
 
 
-def _draft(cell: CellSpec) -> dict[str, Any]:
+def _draft(cell: CellSpec, **more: Any) -> Draft:
     registered = TASKS.get(cell.task.name) if cell.task.name in TASKS.origins else cell.task
-    return {
+    fields = {
         "key": cell_key(cell),
         "cell": cell,
         "changes": changes(cell.task, registered),
@@ -100,6 +100,7 @@ def _draft(cell: CellSpec) -> dict[str, Any]:
         "provenance": this_provenance("cpu", 1, 1),
         "timing": Timing(started="2026-01-01T00:00:00+00:00", ended="2026-01-01T00:01:00+00:00", seconds={}),
     }
+    return Draft(**{**fields, **more})
 
 
 def entry(name: str, source: str, modality: str = "vision") -> ModelEntry:
@@ -155,6 +156,6 @@ def short_records(out: Path) -> Path:
     return out
 
 
-def draft_of(record: Record) -> dict[str, Any]:
+def draft_of(record: Record, **more: Any) -> Draft:
     """What ``Store.write`` needs to write a record once more."""
-    return {name: getattr(record, name) for name in Record.model_fields if name not in ("status", "items", "scores")}
+    return Draft(**{**{name: getattr(record, name) for name in Draft.model_fields}, **more})

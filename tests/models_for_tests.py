@@ -76,6 +76,17 @@ def with_dropout(shape: VisionShape) -> nn.Module:
     return nn.Sequential(nn.Dropout(0.5), linear(shape))
 
 
+def with_batch_norm(shape: VisionShape) -> nn.Module:
+    """A network with buffers that every training step moves and every evaluation reads."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(shape.height * shape.width, 16),
+        nn.BatchNorm1d(16, momentum=0.5),
+        nn.ReLU(),
+        nn.Linear(16, shape.positions * shape.classes),
+    )
+
+
 def not_a_module(shape: VisionShape) -> Any:
     """What a confused user might write."""
     return 3

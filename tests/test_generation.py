@@ -15,6 +15,7 @@ from sources import people_file
 
 from iml_bench.learners.answers import answer_questions
 from iml_bench.modalities.base import Answers
+from iml_bench.modalities.text import generated
 from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.modalities.text.generated import generate_answers, normalised
 from iml_bench.modalities.text.renderer import TextRenderer

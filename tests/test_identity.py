@@ -7,22 +7,33 @@ import types
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
+from making import write_result
 from pydantic import ValidationError
 
+from iml_bench.board import LeaderboardTask, build_board, build_rows, compare_models
+from iml_bench.errors import UsageError
+from iml_bench.records import Store
 from iml_bench.runtime import Runtime
+from iml_bench.site.contents import collect
 from iml_bench.spec import (
     ADDED,
     OUTSIDE_KEY,
     CellSpec,
+    ModelEntry,
     Spec,
     cell_key,
     digest_of,
     identity,
+    model_key,
+    same_model,
     task_key,
 )
+from iml_bench.submit import board_difference
+from iml_bench.submit.together import uneven
 
 Changes = dict[str, Any]
 
@@ -241,3 +252,66 @@ def test_task_key_ignores_model_and_seed_and_nothing_else(cells: dict[str, CellS
         assert task_key(with_changes(cell, same)) == task_key(cell)
     for other in ({"task.alpha": 0.5}, {"task.version": 2}, {"task.recipe.lr": 0.1}, {"protocol": 2}):
         assert task_key(with_changes(cell, other)) != task_key(cell)
+
+
+PLAIN: Changes = {"model.source": "hf:folder/model", "model.modality": "text"}
+FILES = {"model.digest": "a" * 64}
+
+
+@pytest.mark.parametrize(
+    ("entry", "recorded", "same"),
+    [
+        ({}, {}, True),
+        ({"model.name": "another", "model.family": "x", "model.licence": "mit", "model.modality": "any"}, {}, True),
+        ({"model.source": "hf:folder/model?revision=1"}, {}, False),
+        ({"model.tokenizer": "own"}, {}, False),
+        ({"model.trust_remote_code": True}, {}, False),
+        ({}, FILES, True),
+        (FILES, {}, False),
+        (FILES, FILES, True),
+        (FILES, {"model.digest": "b" * 64}, False),
+        (FILES, FILES | {"model.tokenizer": "own"}, False),
+    ],
+)
+def test_an_entry_and_a_recorded_model_are_the_same_by_one_rule(
+    cells: dict[str, CellSpec], entry: Changes, recorded: Changes, same: bool
+) -> None:
+    named, ran = (with_changes(cells["text"], PLAIN | changed) for changed in (entry, recorded))
+    assert same_model(named.model, ran.model) == same
+    equal = model_key(named) == model_key(ran)
+    assert equal == (same and named.model.digest == ran.model.digest), "one key is always one model"
+
+
+def test_two_models_of_one_source_are_two_wherever_they_are_looked_at(tmp_path: Path) -> None:
+    """The board, its page, what is missing, the comparison and the difference."""
+    one = ModelEntry(name="one", source="hf:folder/model", modality="any", family="x", architecture="x")
+    others = {
+        "tokenizer": one.model_copy(update={"tokenizer": "own"}),
+        "code": one.model_copy(update={"trust_remote_code": True}),
+        "files": one.model_copy(update={"digest": "a" * 64}),
+    }
+    write_result(tmp_path, entry=one)
+    required = [LeaderboardTask("vision", 1, "vision", {}, None, (0,))]
+    for name, other in others.items():
+        write_result(tmp_path / name, entry=other)
+        before, after = Store(tmp_path / name).scan()[0], Store(tmp_path).scan()[0]
+        assert len({row.model_key for row in build_rows(after)}) == 1 + len(before)
+        absent = [row.model for row in build_board(before, [one, other], required).absent]
+        assert absent == (["one"] if name != "files" else []), name
+        contents = collect(build_board(before, [one], required), before, [one], required)
+        (shown,) = contents.models.values()
+        assert (shown.entry is one) == (name == "files")
+        with pytest.raises(UsageError, match=r"several models among the records are named 'one': hf:folder/model \("):
+            compare_models(build_rows(after), ["one", "mlp-m"])
+        assert {change.what for change in board_difference(before, after)} == {"new"}
+        for path in (tmp_path / name).rglob("*.json"):
+            path.unlink()
+
+
+def test_records_of_a_row_are_of_the_same_files(tmp_path: Path) -> None:
+    one = ModelEntry(name="one", source="hf:folder/model", modality="any", family="x", architecture="x")
+    for seed, update in enumerate([{}, {"digest": "a" * 64}, {"tokenizer": "own", "digest": "b" * 64}]):
+        write_result(tmp_path, seed=seed, entry=one.model_copy(update=update))
+    stored = sorted(Store(tmp_path).scan()[0], key=lambda entry: entry.record.cell.seed)
+    ((path, problem),) = uneven(stored)
+    assert path == stored[1].path and problem == "its model's files are not those of seed 0: the digests differ"

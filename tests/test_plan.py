@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from making import small_cell
 
 from iml_bench.errors import UsageError
 from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.registry import TASKS
+from iml_bench.run.executors.processes import _distinct
 from iml_bench.run.job import Job
 from iml_bench.run.plan import Request, plan
 from iml_bench.sources import find_model
@@ -167,3 +169,11 @@ def test_remote_code_is_trusted_only_when_asked_for() -> None:
     trusted = find_model("hf:a/b", trust_remote_code=True)
     assert trusted.trust_remote_code
     assert key_of(trusted, "text") != key_of(find_model("hf:a/b"), "text")
+
+
+def test_models_of_one_source_that_differ_in_their_tokenizer_are_both_prepared(tmp_path: Path) -> None:
+    cell = small_cell("neox-xs", task="text")
+    one = cell.model.model_copy(update={"source": "hf:folder/model"})
+    models = [one, one.model_copy(update={"tokenizer": "own"}), one.model_copy(update={"name": "a label"})]
+    jobs = [Job(cell.model_copy(update={"model": model}), {}, smoke=True, out=tmp_path) for model in models]
+    assert [job.cell.model.tokenizer for job in _distinct(jobs)] == ["task", "own"]

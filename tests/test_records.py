@@ -1,16 +1,29 @@
-"""Records: written whole or not at all, read with doubt."""
+"""Records: written whole or not at all, read as untrusted input."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from making import item_rows, scored, write_failure, write_result
+from making import RESULTS, draft_of, entry, item_rows, scored, write_failure, write_result
 
 from iml_bench.errors import UsageError
-from iml_bench.records import SCHEMA_VERSION, Store, Stored, latest_by_key, read_items, read_record
-from iml_bench.spec import cell_key
+from iml_bench.records import (
+    SCHEMA_VERSION,
+    Store,
+    Stored,
+    as_named,
+    latest_by_key,
+    read_items,
+    read_record,
+    record_path,
+)
+from iml_bench.registry import TASKS
+from iml_bench.spec import CellSpec, cell_key
+from iml_bench.spec.seeds import LIMIT
+from iml_bench.submit.single import place_problems
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -112,7 +125,55 @@ def test_scan_names_what_it_cannot_read(tmp_path: Path) -> None:
 
 
 def test_a_hostile_model_name_stays_inside_the_folder(tmp_path: Path) -> None:
-    from making import entry
-
     path = write_result(tmp_path / "out", entry=entry("../../<b>evil</b>", "ref:mlp"))
     assert path.resolve().is_relative_to((tmp_path / "out").resolve())
+
+
+LONG_TASK = "t" * 200
+
+
+def test_names_of_records_are_what_they_were(tmp_path: Path) -> None:
+    cell = read_record(write_result(tmp_path, seed=3)).cell
+    assert str(record_path(cell)) == f"mlp-m/vision@1-{cell_key(cell)[:12]}-seed3.json"
+    shipped, problems = Store(RESULTS).scan()
+    assert problems == []
+    assert all(stored.path == Store(RESULTS).path_of(stored.record.cell) for stored in shipped)
+
+
+@pytest.mark.parametrize("model", ["m" * 200, "模型" * 100, "Ünï/cödé", "...", "é" * 200])
+@pytest.mark.parametrize("task", ["vision", "t" * 70, LONG_TASK, "t" * 400])
+def test_every_name_fits_a_file_and_its_temporary_ones(task: str, model: str) -> None:
+    spec = TASKS.get("vision").model_copy(update={"name": task, "version": 99999})
+    cells = [CellSpec(task=spec, model=entry(model, "ref:mlp"), seed=seed) for seed in (LIMIT - 1, 0)]
+    first, other = (record_path(cell) for cell in cells)
+    assert first != other
+    assert task in first.name or len(task) > 200
+    assert first.parts == (first.parent.name, first.name) and first.parent.name not in ("", ".", "..")
+    assert re.fullmatch(r"[A-Za-z0-9._@-]+", first.parent.name + first.name)
+    assert len(f".{first.stem}.parquet.{2**22}.tmp") <= 255 >= len(first.name)
+
+
+@pytest.mark.parametrize("task", ["t" * 70, LONG_TASK])
+@pytest.mark.parametrize("model", ["m" * 200, "模型" * 100])
+def test_records_with_long_names_are_written_and_read_back(tmp_path: Path, task: str, model: str) -> None:
+    spec = TASKS.get("vision").model_copy(update={"name": task})
+    path = write_result(tmp_path, task=spec, entry=entry(model, "ref:mlp"))
+    (stored,), problems = Store(tmp_path).scan()
+    assert (stored.path, problems, list(place_problems(stored))) == (path, [], [])
+    assert read_items(stored).equals(item_rows(0.3)) and stored.record.cell.task.name == task
+    moved = path.rename(path.with_name("t.json"))
+    assert list(place_problems(stored._replace(path=moved))) == [f"a record of this cell is named {path.name!r}"]
+
+
+def test_a_record_under_another_name_is_told_where_its_items_lie(tmp_path: Path) -> None:
+    stored = Stored(path := write_result(tmp_path), read_record(path))
+    assert as_named(stored, path.name) == path.read_bytes()
+    renamed = tmp_path / "other.json"
+    renamed.write_bytes(as_named(stored, renamed.name))
+    assert read_record(renamed).items.file == "other.parquet"  # type: ignore[union-attr]
+
+
+def test_a_draft_becomes_the_record_that_says_the_same(tmp_path: Path) -> None:
+    record = read_record(write_result(tmp_path / "a", seed=2, parameters=7))
+    again = read_record(Store(tmp_path / "b").write(draft_of(record), item_rows(0.3)))
+    assert again.model_dump(exclude={"items"}) == record.model_dump(exclude={"items"})

@@ -38,7 +38,7 @@ def test_a_cell_that_gives_another_score_is_refused(tmp_path: Path, short_run: P
     )
     found = {}
     for name, table in {"bit": bit, "other": other}.items():
-        path = Store(tmp_path / name).write(draft_of(one.record) | {"provenance": elsewhere}, table)
+        path = Store(tmp_path / name).write(draft_of(one.record, provenance=elsewhere), table)
         (found[name],) = rerun([Stored(path, read_record(path))], 1, 0, CPU, lambda event: None)
     assert found["bit"].passed and not found["bit"].identical and not found["bit"].same_machine
     assert not found["other"].passed and "standard errors apart" in (found["other"].problem or "")
@@ -53,7 +53,7 @@ def test_every_bit_counts_on_the_same_code_and_machine(
     one = sorted(Store(short_run).scan()[0])[0]
     made = one.record.provenance.model_copy(update={"commit": "a" * 40, "dirty": False})
     table = read_items(one).with_columns(log_likelihood=pl.col("log_likelihood") - 1e-9)
-    path = Store(tmp_path).write(draft_of(one.record) | {"provenance": made}, table)
+    path = Store(tmp_path).write(draft_of(one.record, provenance=made), table)
     (found,) = rerun([Stored(path, read_record(path))], 1, 0, CPU, lambda event: None)
     assert found.same_machine and not found.passed and "bit for bit" in (found.problem or "")
 

@@ -14,13 +14,17 @@ from typing import Any
 from urllib.parse import unquote, urldefrag
 
 import pytest
+from making import command, entry, write_result
 from reading_pages import Page, data_of
 from site_records import HOSTILE, REQUIRED, entries, read, write_records
 
 from iml_bench.board import Board, compare_models, words
+from iml_bench.records import Store, Stored, as_named, read_items, read_record
+from iml_bench.registry import TASKS
 from iml_bench.site.build import build_site
 from iml_bench.site.names import slug, unique_slugs
 from iml_bench.stats import Interval
+from iml_bench.submit.single import place_problems
 
 COLUMNS = {"tier", "n_seeds", "normalised", "chance", "iml"}
 
@@ -269,3 +273,24 @@ def test_an_empty_board_has_a_page(tmp_path: Path) -> None:
     files = _build(tmp_path / "none")
     assert "There are no results yet" in files["index.html"].decode()
     assert Page(files["tasks/vision.html"]).find("img", "src")
+
+
+@pytest.mark.parametrize("name", ["t" * 70, "t" * 200])
+def test_the_records_of_a_built_page_are_a_folder_of_records(name: str, tmp_path: Path) -> None:
+    task = TASKS.get("vision").model_copy(update={"name": name})
+    for seed in (0, 1):
+        write_result(tmp_path / "runs", seed=seed, task=task)
+        write_result(tmp_path / "runs", seed=seed, task=task, entry=entry("名" * 200, "ref:mlp?hidden=9"))
+    moved = next((tmp_path / "runs").rglob("*.json"))
+    stored = Stored(moved, read_record(moved))
+    (tmp_path / "runs" / "a b.json").write_bytes(as_named(stored, "a b.json"))
+    moved.with_suffix(".parquet").rename(tmp_path / "runs" / "a b.parquet")
+    moved.unlink()
+    done = command("leaderboard", "build", "--records", "runs", "--out", "page", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    asked = [command("leaderboard", "--json", "--records", folder, cwd=tmp_path) for folder in ("runs", "page/records")]
+    assert asked[0].stdout == asked[1].stdout and len(json.loads(asked[0].stdout)["rows"]) == 2
+    assert asked[1].stderr == asked[0].stderr
+    shipped, problems = Store(tmp_path / "page" / "records").scan()
+    assert problems == [] and all(len(read_items(one)) for one in shipped)
+    assert [list(place_problems(one)) for one in shipped] == [[]] * 4

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from making import CPU, log_likelihoods, small_cell
 
 from iml_bench.errors import CellError, UsageError
+from iml_bench.learners.network import NetworkLearner
+from iml_bench.protocols.two_stage.design import Design
 from iml_bench.run.cell import prepare, run_cell
 from iml_bench.runtime import Progress
 
@@ -84,6 +87,35 @@ def test_both_folds_start_from_the_stage_one_weights() -> None:
     again = learner.snapshot()
     # Equal only if weights are restored, the optimiser is fresh and the fold's streams begin anew.
     assert all(torch.equal(once[name], again[name]) for name in once)
+
+
+def test_buffers_go_back_with_the_weights() -> None:
+    cell = small_cell(MODELS + "with_batch_norm")
+    setting, learner, _ = prepare(cell, CPU)
+    assert isinstance(learner, NetworkLearner)
+
+    def buffers() -> dict[str, torch.Tensor]:
+        return {name: buffer.clone() for name, buffer in learner.model.named_buffers()}
+
+    learner.fit(setting.train_feed("stage1"), cell.task.recipe.stage1, "stage1")
+    first, weights = buffers(), learner.snapshot()
+    learner.fit(setting.train_feed("stage2", 0), cell.task.recipe.stage2, "stage2")
+    moved = buffers()
+    assert len(first) == 3 and not any(torch.equal(first[name], moved[name]) for name in first)
+    learner.restore(weights)
+    second = buffers()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("model", ["mlp-xs", MODELS + "with_batch_norm", MODELS + "with_dropout"])
+def test_branches_that_read_the_same_end_the_same(model: str, stages: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the first branch left behind would show: in weights, buffers, the optimiser or a random state."""
+    trained = Design.trained
+    monkeypatch.setattr(Design, "trained", lambda self, phase, fold=0: trained(self, phase, 0))
+    items = run_cell(small_cell(model, stages=stages), CPU).items.filter(pl.col("stage") == 2)
+    first, second = (items.filter(pl.col("fold") == fold).drop("fold", "tag") for fold in (0, 1))
+    assert len(first) > 10 and first.equals(second)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "sgd"])

@@ -101,9 +101,11 @@ def compare_models(rows: Sequence[Row], names: Sequence[str], measure: str | Non
             raise unknown("model among the records", name, known, "iml-bench leaderboard")
         if name in names[:position]:
             raise UsageError(f"{name!r} cannot be compared with itself; name two models")
-        sources = sorted({row.source for row in rows if row.model == name})
-        if len({row.model_key for row in rows if row.model == name}) > 1:
-            raise UsageError(f"several models among the records are named {name!r} ({', '.join(sources)})")
+        sources = {row.model_key: row.source for row in rows if row.model == name}
+        if len(sources) > 1:
+            # One source may stand for several models: with another tokenizer, or of other files.
+            told = sorted(f"{source} ({key[:6]})" for key, source in sources.items())
+            raise UsageError(f"several models among the records are named {name!r}: {', '.join(told)}")
     if len(names) < 2:
         raise UsageError("name two models to compare (iml-bench leaderboard lists them)")
     sides = {name: {row.task_key: row for row in rows if row.model == name} for name in names}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from iml_bench.board.required import LeaderboardTask
 from iml_bench.board.rows import Row, build_rows, normalise, task_label
 from iml_bench.records import Stored
-from iml_bench.spec import ModelEntry, Spec
+from iml_bench.spec import ModelEntry, Spec, model_key, same_model
 from iml_bench.stats import Interval, estimate, slopes
 
 
@@ -78,12 +78,13 @@ def build_board(stored: Sequence[Stored], entries: Iterable[ModelEntry], require
         required: what a complete row has.
     """
     rows = build_rows([entry for entry in stored if not entry.record.smoke])
+    models = {model_key(entry.record.cell): entry.record.cell.model for entry in stored}
     trained = [row for row in rows if not row.reference]
     return Board(
         rows=tuple(rows),
         overall=tuple(_overall(trained, required)),
         families=tuple(_families(trained)),
-        absent=tuple(_absent(trained, entries, required)),
+        absent=tuple(_absent(trained, models, entries, required)),
     )
 
 
@@ -178,12 +179,18 @@ def _families(rows: Sequence[Row]) -> list[Slope]:
     return sorted(found, key=lambda row: (row.label, row.family))
 
 
-def _absent(rows: Sequence[Row], entries: Iterable[ModelEntry], required: Sequence[LeaderboardTask]) -> list[Absent]:
+def _absent(
+    rows: Sequence[Row],
+    models: Mapping[str, ModelEntry],
+    entries: Iterable[ModelEntry],
+    required: Sequence[LeaderboardTask],
+) -> list[Absent]:
+    """What of the registered entries is not there yet; ``models`` are the recorded ones, by ``Row.model_key``."""
     found = []
     for entry in entries:
         if entry.is_reference:
             continue
-        own = [row for row in rows if row.source == entry.source]
+        own = [row for row in rows if same_model(entry, models[row.model_key])]
         for task in required:
             if entry.modality not in ("any", task.modality):
                 continue

@@ -1,10 +1,12 @@
 """The versioned result of a cell, and the folder that holds them."""
 
 from iml_bench.records.attachments import Attachment, Attachments
+from iml_bench.records.names import record_path
 from iml_bench.records.provenance import Provenance, this_provenance
 from iml_bench.records.record import (
     MOST_ROWS,
     SCHEMA_VERSION,
+    Draft,
     Failure,
     ItemFile,
     Record,
@@ -16,6 +18,7 @@ from iml_bench.records.store import (
     LONGEST_ANSWER,
     Store,
     Stored,
+    as_named,
     columns_of,
     in_order,
     iterate_done,
@@ -33,6 +36,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Attachment",
     "Attachments",
+    "Draft",
     "Failure",
     "ItemFile",
     "Provenance",
@@ -40,12 +44,14 @@ __all__ = [
     "Store",
     "Stored",
     "Timing",
+    "as_named",
     "columns_of",
     "in_order",
     "iterate_done",
     "latest_by_key",
     "read_items",
     "read_record",
+    "record_path",
     "scores_of",
     "this_provenance",
 ]

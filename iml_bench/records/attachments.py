@@ -76,7 +76,9 @@ class Attachments:
     def _file(self, kind: Literal["probe", "weights"], name: str, moment: str, suffix: str, write: Any) -> None:
         if not self.writes:
             return
-        path = self.record.with_name(f"{self.record.stem}.{name}-{moment.replace('/', '-')}.{suffix}")
+        # The stem's end has the key and the seed; file systems take 255 bytes, temporary name included.
+        stem = f"{self.record.stem[-140:]}.{name}-{moment.replace('/', '-')}"
+        path = self.record.with_name(f"{stem[:210]}.{suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         with Replacing(path) as temporary:
             write(temporary)

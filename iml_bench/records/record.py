@@ -10,7 +10,7 @@ from iml_bench.protocols import Scores, bound_problem
 from iml_bench.records.attachments import Attachment
 from iml_bench.records.provenance import Provenance
 from iml_bench.spec import CellSpec, CurvePoint, Spec, StageOutcome, cell_key
-from iml_bench.spec.base import Digest, Line
+from iml_bench.spec.base import Digest, FileName, Line
 from iml_bench.spec.report import Count
 from iml_bench.untrusted import fit
 
@@ -39,7 +39,7 @@ class Failure(Spec):
 class ItemFile(Spec):
     """The per-item outcomes that the scores were computed from."""
 
-    file: Line
+    file: FileName
     """Name of the Parquet file beside the record."""
     rows: int = Field(ge=1, le=MOST_ROWS)
     sha256: Digest
@@ -56,11 +56,10 @@ class Timing(Spec):
     in that of its phases, too."""
 
 
-class Record(Spec):
-    """The result of one cell."""
+class Draft(Spec):
+    """What a record says beside its items and their scores: all that is known when a cell has ended."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION, strict=True)
-    status: Literal["done", "failed"]
     key: Digest
     """``cell_key(cell)``; checked whenever a record is read."""
     cell: CellSpec
@@ -71,11 +70,9 @@ class Record(Spec):
     """Whether the task was shrunk for a test; such a record is no result."""
     parameters: Count | None = None
     """Trainable parameters, measured."""
-    scores: Scores | None = None
     chance: float | None = Field(default=None, ge=0, lt=1)
     """Exact match of a guess among an attribute's values."""
     data_digest: Digest | None = None
-    items: ItemFile | None = None
     streams: dict[Line, Count] = Field(max_length=200)
     """The seed of every named random stream."""
     stages: tuple[StageOutcome, ...] = Field(default=(), max_length=100)
@@ -88,9 +85,21 @@ class Record(Spec):
     error: Failure | None = None
 
     @model_validator(mode="after")
-    def _coherent(self) -> Self:
+    def _own_key(self) -> Self:
         if self.key != cell_key(self.cell):
             raise ValueError("the key does not belong to the specification; one of them was changed")
+        return self
+
+
+class Record(Draft):
+    """The result of one cell."""
+
+    status: Literal["done", "failed"]
+    scores: Scores | None = None
+    items: ItemFile | None = None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
         if (self.status == "done") != (self.scores is not None and self.items is not None):
             raise ValueError("a done record has scores and items, a failed one has neither")
         problem = bound_problem(self.cell.task, self.scores) if self.scores is not None else None

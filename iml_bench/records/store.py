@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -20,8 +19,9 @@ from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import ITEM_TYPES, Columns, Scores, evaluate, measures_of, score_items
 from iml_bench.protocols.items import NULLABLE, OPTIONAL
 from iml_bench.records.files import Replacing
-from iml_bench.records.record import SCHEMA_VERSION, ItemFile, Record
-from iml_bench.spec import CellSpec, cell_key
+from iml_bench.records.names import record_path
+from iml_bench.records.record import SCHEMA_VERSION, Draft, ItemFile, Record
+from iml_bench.spec import CellSpec
 from iml_bench.spec.base import first_problem
 from iml_bench.untrusted import read_bytes, read_json
 
@@ -179,32 +179,31 @@ class Store:
         return found, problems + unread
 
     def path_of(self, cell: CellSpec) -> Path:
-        """Where the record of a cell is written; the name is for people, identity is the key inside."""
-        model = re.sub(r"[^A-Za-z0-9._-]+", "_", cell.model.name)[:60].strip(".") or "model"
-        return self.root / model / f"{cell.task.name}@{cell.task.version}-{cell_key(cell)[:12]}-seed{cell.seed}.json"
+        """Where the record of a cell is written, see ``record_path``."""
+        return self.root / record_path(cell)
 
-    def write(self, draft: dict[str, Any], table: pl.DataFrame | None) -> Path:
+    def write(self, draft: Draft, table: pl.DataFrame | None) -> Path:
         """Write a record, its items first; nothing is left behind when the process is killed in between.
 
         Args:
-            draft: the fields of ``Record`` but ``status``, ``items`` and ``scores``.
+            draft: what the record says beside its items and their scores.
             table: the per-item outcomes of a done cell, None for a failed one.
         """
-        path = self.path_of(draft["cell"])
+        path = self.path_of(draft.cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(path)
         if table is None:
-            record = Record(status="failed", **draft)
+            record = Record(status="failed", **dict(draft))
         else:
             parquet = path.with_suffix(".parquet")
             with Replacing(parquet) as temporary:
                 table.write_parquet(temporary, compression="zstd", statistics=False)
                 digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
             items = ItemFile(file=parquet.name, rows=len(table), sha256=digest)
-            scores = score_items(draft["cell"].task, columns_of(table))
-            record = Record(status="done", items=items, scores=scores, **draft)
+            scores = score_items(draft.cell.task, columns_of(table))
+            record = Record(status="done", items=items, scores=scores, **dict(draft))
         with Replacing(path) as temporary:
-            temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            temporary.write_bytes(_written(record))
         return path
 
 
@@ -229,6 +228,20 @@ def _clear_leftovers(path: Path) -> None:
     """Remove temporary files of processes that were killed while they wrote this very record."""
     for leftover in path.parent.glob(f".{path.stem}.*.tmp"):
         leftover.unlink(missing_ok=True)
+
+
+def as_named(stored: Stored, name: str) -> bytes:
+    """The JSON of a record as it is, or where it lies under another name, as it must be under this one."""
+    items = stored.record.items
+    beside = Path(name).with_suffix(".parquet").name
+    if items is None or items.file == beside:
+        return stored.path.read_bytes()
+    renamed = stored.record.model_copy(update={"items": items.model_copy(update={"file": beside})})
+    return _written(renamed)
+
+
+def _written(record: Record) -> bytes:
+    return (record.model_dump_json(indent=1) + "\n").encode()
 
 
 def in_order(stored: Iterable[Stored]) -> list[Stored]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from iml_bench.errors import UsageError
 from iml_bench.protocols import streams_of
-from iml_bench.records import Attachments, Store, Timing, this_provenance
+from iml_bench.records import Attachments, Draft, Failure, Store, Timing, this_provenance
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, cell_key
 
@@ -51,7 +51,7 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
         record_failure(job, started, error)
         return first_line(error)
     if outcome.is_main:
-        Store(job.out).write(_done_draft(job, started, outcome), outcome.items)
+        Store(job.out).write(_draft(job, started, outcome), outcome.items)
     return None
 
 
@@ -76,12 +76,19 @@ def check_job(job: Job, runtime: Runtime) -> None:
 
 def record_failure(job: Job, started: datetime, error: BaseException) -> None:
     """Write the record of a failed cell, with its traceback."""
-    failure = {
-        "kind": type(error).__name__,
-        "message": str(error),
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-    draft = _draft(job, started, {}) | {"provenance": this_provenance("unknown", 1, THREADS), "error": failure}
+    failure = Failure(
+        kind=type(error).__name__, message=str(error), traceback="".join(traceback.format_exception(error))
+    )
+    draft = Draft(
+        key=cell_key(job.cell),
+        cell=job.cell,
+        changes=job.changes,
+        smoke=job.smoke,
+        streams=streams_of(job.cell.task, job.cell.seed).as_dict(),
+        provenance=this_provenance("unknown", 1, THREADS),
+        timing=_timing(started, {}),
+        error=failure,
+    )
     Store(job.out).write(draft, None)
 
 
@@ -96,29 +103,27 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _done_draft(job: Job, started: datetime, outcome: CellOutcome) -> dict[str, Any]:
-    return _draft(job, started, outcome.seconds) | {
-        "parameters": outcome.parameters,
-        "chance": outcome.chance,
-        "data_digest": outcome.data_digest,
-        "stages": tuple(outcome.stages),
-        "attachments": tuple(outcome.attachments),
-        "curve": tuple(outcome.curve),
-        "provenance": this_provenance(outcome.device, outcome.processes, THREADS),
-    }
+def _draft(job: Job, started: datetime, outcome: CellOutcome) -> Draft:
+    return Draft(
+        key=cell_key(job.cell),
+        cell=job.cell,
+        changes=job.changes,
+        smoke=job.smoke,
+        parameters=outcome.parameters,
+        chance=outcome.chance,
+        data_digest=outcome.data_digest,
+        streams=streams_of(job.cell.task, job.cell.seed).as_dict(),
+        stages=tuple(outcome.stages),
+        curve=tuple(outcome.curve),
+        attachments=tuple(outcome.attachments),
+        provenance=this_provenance(outcome.device, outcome.processes, THREADS),
+        timing=_timing(started, outcome.seconds),
+    )
 
 
-def _draft(job: Job, started: datetime, seconds: dict[str, float]) -> dict[str, Any]:
-    timing = Timing(
+def _timing(started: datetime, seconds: dict[str, float]) -> Timing:
+    return Timing(
         started=started.isoformat(timespec="seconds"),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds={part: round(value, 3) for part, value in seconds.items()},
     )
-    return {
-        "key": cell_key(job.cell),
-        "cell": job.cell,
-        "changes": job.changes,
-        "smoke": job.smoke,
-        "streams": streams_of(job.cell.task, job.cell.seed).as_dict(),
-        "timing": timing,
-    }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
@@ -15,11 +13,11 @@ import yaml
 from iml_bench.board import CEILING, Board, LeaderboardTask, Row, data_files, words
 from iml_bench.paths import data_root
 from iml_bench.protocols import measures_of
-from iml_bench.records import ItemFile, Stored, in_order
+from iml_bench.records import Stored, as_named, in_order, record_path
 from iml_bench.site import assets, charts, numbers
 from iml_bench.site.commands import reproduce
-from iml_bench.site.contents import Contents, Model, Task, Variant, arrange, pairs, registered_as
-from iml_bench.spec import ModelEntry
+from iml_bench.site.contents import Contents, Model, Task, Variant, arrange, pairs
+from iml_bench.spec import ModelEntry, same_model
 
 # Nothing is loaded from elsewhere and nothing is sent; a script that slipped in as text could not run.
 POLICY = (
@@ -79,26 +77,24 @@ class _Place(NamedTuple):
 
 
 def _records(contents: Contents) -> tuple[dict[str, bytes], dict[str, _Place]]:
-    """The records as they are, named as ``Store`` names them, so that their folder can be given to ``--records``."""
+    """The records, named as ``Store`` names them, so that their folder can be given to ``--records``."""
     files: dict[str, bytes] = {}
     places: dict[str, _Place] = {}
-    for (_, model), own in contents.cells.items():
-        folder = f"records/{contents.models[model].slug}"
-        for path, record in own:
-            task = record.cell.task
-            name = f"{folder}/{task.name[:60]}@{task.version}-{record.key[:12]}-seed{record.cell.seed}.json"
-            files[name] = path.read_bytes()
-            items = _items(path, record.items) if record.items else None
-            if items is not None and record.items is not None:
-                files[f"{folder}/{record.items.file}"] = items
-            places[record.key] = _Place(name, f"{folder}/{record.items.file}" if items and record.items else None)
+    for stored in (one for own in contents.cells.values() for one in own):
+        path = "records" / record_path(stored.record.cell)
+        files[str(path)] = as_named(stored, path.name)
+        items = _items(stored)
+        beside = str(path.with_suffix(".parquet")) if items is not None else None
+        if beside is not None and items is not None:
+            files[beside] = items
+        places[stored.record.key] = _Place(str(path), beside)
     return files, places
 
 
-def _items(record: Path, items: ItemFile) -> bytes | None:
+def _items(stored: Stored) -> bytes | None:
     """The per-item file beside a record, where it is a plain file with the recorded content."""
-    path = record.parent / items.file
-    if not re.fullmatch(r"\w[\w@.-]*\.parquet", items.file, re.ASCII) or path.is_symlink() or not path.is_file():
+    path, items = stored.path.with_suffix(".parquet"), stored.record.items
+    if items is None or path.is_symlink() or not path.is_file():
         return None
     content = path.read_bytes()
     return content if hashlib.sha256(content).hexdigest() == items.sha256 else None
@@ -217,7 +213,7 @@ class _Pages:
 
     def _section(self, model: Model, row: Row, variant: Variant, own: Sequence[Stored]) -> dict[str, Any]:
         task = self.contents.tasks[row.task]
-        named = next((entry for entry in self.entries if registered_as(entry, model.entry)), None)
+        named = next((entry for entry in self.entries if same_model(entry, model.entry)), None)
         warning = None
         if not task.registered:
             warning = f"The task {row.task} is not registered in this installation; --task takes its file, too."

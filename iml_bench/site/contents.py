@@ -11,7 +11,7 @@ from iml_bench.board import Board, LeaderboardTask, Row, Versus, fits, versus, w
 from iml_bench.records import Stored, latest_by_key
 from iml_bench.registry import TASKS
 from iml_bench.site.names import unique_slugs
-from iml_bench.spec import ModelEntry, TaskSpec, model_key, task_key
+from iml_bench.spec import ModelEntry, TaskSpec, model_key, same_model, task_key
 
 
 class Variant(NamedTuple):
@@ -154,16 +154,10 @@ def _models(
     for key, own in by_model.items():
         recorded = cells[own[0].task_key, key][0].record.cell.model
         # The registered entry says more (licence, notes) than one that was recorded long ago.
-        same = [entry for entry in entries if registered_as(entry, recorded)]
+        same = [entry for entry in entries if same_model(entry, recorded)]
         entry = next((entry for entry in same if entry.name == own[0].model), same[0] if same else recorded)
         found[key] = Model(key=key, slug=slugs[key], entry=entry, rows=tuple(own))
     return found
-
-
-def registered_as(entry: ModelEntry, recorded: ModelEntry) -> bool:
-    """Whether naming the entry loads what was recorded."""
-    same = ("source", "tokenizer", "trust_remote_code")
-    return all(getattr(entry, field) == getattr(recorded, field) for field in same)
 
 
 def _tasks(variants: Sequence[Variant], cells: Mapping[tuple[str, str], tuple[Stored, ...]]) -> dict[str, Task]:

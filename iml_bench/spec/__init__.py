@@ -1,7 +1,17 @@
-"""What is asked for: typed, frozen and validated, without torch."""
+"""What is asked for, and what training says it did: typed, frozen and validated, without torch."""
 
 from iml_bench.spec.base import Spec, canonical_json, digest_of, parse
-from iml_bench.spec.cell import ADDED, OUTSIDE_KEY, CellSpec, cell_key, identity, model_key, task_key
+from iml_bench.spec.cell import (
+    ADDED,
+    OUTSIDE_KEY,
+    CellSpec,
+    asked_for,
+    cell_key,
+    identity,
+    model_key,
+    same_model,
+    task_key,
+)
 from iml_bench.spec.model import SCHEMES, ModelEntry, Source, entry_from_source, parse_source
 from iml_bench.spec.overrides import apply_overrides, changes, parse_override
 from iml_bench.spec.recipe import Recipe, StageRecipe
@@ -31,6 +41,7 @@ __all__ = [
     "TaskSpec",
     "WorldSpec",
     "apply_overrides",
+    "asked_for",
     "canonical_json",
     "cell_key",
     "changes",
@@ -42,6 +53,7 @@ __all__ = [
     "parse_override",
     "parse_seeds",
     "parse_source",
+    "same_model",
     "show_seeds",
     "task_key",
     "vary_model",

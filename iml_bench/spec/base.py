@@ -23,6 +23,7 @@ def _one_line(text: str) -> str:
 Line = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
 """A label: one printable line of moderate length. It may still hold HTML or a formula, and is escaped where it is
 shown."""
+FileName = Annotated[str, Field(max_length=255), AfterValidator(_one_line)]
 LongLine = Annotated[str, Field(max_length=1000), AfterValidator(_one_line)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """A SHA-256 in hexadecimal."""

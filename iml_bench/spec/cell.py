@@ -91,5 +91,35 @@ def task_key(cell: CellSpec) -> str:
 
 
 def model_key(cell: CellSpec) -> str:
-    """SHA-256 of what is loaded: the identity's model, which names and labels are no part of."""
+    """SHA-256 of what is loaded: the identity's model, which names and labels are no part of.
+
+    Two recorded cells are of one model where this is the same; ``same_model`` holds an entry against them.
+    """
     return digest_of(identity(cell)["model"])
+
+
+def asked_for(model: ModelEntry) -> dict[str, Any]:
+    """What a model entry says is to be loaded: its part of a cell's identity, but for the digest of local files.
+
+    The digest is no choice of whoever writes an entry: it is filled in when a run is planned, from the files
+    that lie there.
+    """
+    outside = {path.removeprefix("model.") for path in OUTSIDE_KEY} | {"digest"}
+    return {field: value for field, value in model.model_dump(mode="json").items() if field not in outside}
+
+
+def same_model(entry: ModelEntry, model: ModelEntry) -> bool:
+    """Whether running ``entry`` would load ``model``: the one rule of what "the same model" means.
+
+    They ask for the same (source, tokenizer, remote code), and an entry that names the digest of its files has that
+    of the model. An entry without one leaves the files open and takes any; a *recorded* model without one has no
+    local files, and is not what an entry with a digest loads. Labels (name, family, size, ...) play no part.
+
+    So two models with one ``model_key`` are always the same model, and the same model under two keys
+    differs in its files only.
+
+    Args:
+        entry: what is named, such as a registered entry, whose digest may not be filled in.
+        model: what it is held against, such as the model of a recorded cell.
+    """
+    return asked_for(entry) == asked_for(model) and entry.digest in (None, model.digest)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from iml_bench.errors import UsageError, shown
+from iml_bench.protocols import protocol_of
+from iml_bench.protocols.base import trains
 from iml_bench.records import Store, Stored, iterate_done, read_items, read_record
 from iml_bench.registry import TASKS
 from iml_bench.run.job import first_line
@@ -144,7 +146,9 @@ def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.D
     wrong_task = safely(task_problems(record))
     findings.add(TASK, path, wrong_task)
     findings.add(DATA, path, safely(stream_problems(record)))
-    findings.add(TRAINING, path, safely(training_problems(record)))
+    known = record.cell.task.name in TASKS.origins
+    generated = _generated(stored, generator, findings) if known and not wrong_task else None
+    findings.add(TRAINING, path, safely(training_problems(record, generated)))
     try:
         items = read_items(stored)
     except UsageError as error:
@@ -153,8 +157,6 @@ def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.D
     findings.add(SCORES, path, safely(score_problems(record, items)))
     for note in score_notes(record):
         findings.note(SCORES, note)
-    known = record.cell.task.name in TASKS.origins
-    generated = _generated(stored, generator, findings) if known and not wrong_task else None
     if generated is not None:
         wrong_items = safely(item_problems(record, items, generated))
         findings.add(ITEMS, path, wrong_items)
@@ -170,6 +172,9 @@ def _generated(stored: Stored, generator: Generator, findings: Findings) -> Gene
     if missing is not None:
         for name in (ITEMS, DATA):
             findings.note(name, f"not generated: {missing}")
+        steps = trains(protocol_of(cell.task).schedule(cell.task))
+        if None in [getattr(cell.task.recipe, step.recipe).steps for step in steps]:
+            findings.note(TRAINING, f"the steps of stages in epochs are not known: {missing}")
         return None
     try:
         return generator(cell)

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.paths import probe_writable
-from iml_bench.records import Store, Stored, latest_by_key, read_items
+from iml_bench.records import Store, Stored, as_named, latest_by_key, read_items
 from iml_bench.registry import TASKS
 from iml_bench.runtime import Runtime
-from iml_bench.spec import ModelEntry
+from iml_bench.spec import ModelEntry, asked_for, same_model
 from iml_bench.submit.checking import Submission, check_submission
-from iml_bench.submit.entries import identity_of, with_labels
+from iml_bench.submit.entries import with_labels
 from iml_bench.submit.findings import Check
 from iml_bench.submit.single import sorted_items
 
@@ -103,8 +103,8 @@ def collect(
 
 def _choose(entry: ModelEntry, stored: Sequence[Stored]) -> tuple[list[Stored], list[str]]:
     """One done record for each cell of a model, and a sentence for each that is left out."""
-    wanted = identity_of(entry)
-    own = [one for one in stored if identity_of(one.record.cell.model) == wanted]
+    wanted = asked_for(entry)
+    own = [one for one in stored if asked_for(one.record.cell.model) == wanted]
     chosen, left_out = [], []
     for one in latest_by_key(own).values():
         record, where = one.record, shown(str(one.path), 300)
@@ -112,6 +112,8 @@ def _choose(entry: ModelEntry, stored: Sequence[Stored]) -> tuple[list[Stored], 
             left_out.append(f"{where} failed: {shown(record.error.message if record.error else '')}")
         elif record.smoke:
             left_out.append(f"{where} is a smoke test")
+        elif not same_model(entry, record.cell.model):
+            left_out.append(f"{where} is of other files: its model has another digest than the entry")
         elif record.cell.task.name not in TASKS.origins:
             left_out.append(f"{where} is of {record.cell.task.label}, which is not registered")
         else:
@@ -142,7 +144,7 @@ def _stage(stored: Stored, entry: ModelEntry, staged: Store) -> None:
     if items.is_file() and not items.is_symlink():
         shutil.copyfile(items, path.with_suffix(".parquet"))
     if model == record.cell.model:
-        shutil.copyfile(stored.path, path)
+        path.write_bytes(as_named(stored, path.name))
         return
     renamed = record.items.model_copy(update={"file": path.with_suffix(".parquet").name})
     changed = record.model_copy(update={"cell": cell, "items": renamed})

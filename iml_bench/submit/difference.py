@@ -7,7 +7,7 @@ from typing import Any
 
 from iml_bench.board import Row, build_rows
 from iml_bench.records import Stored
-from iml_bench.spec import Spec, canonical_json
+from iml_bench.spec import Spec
 
 
 class Change(Spec):
@@ -43,9 +43,9 @@ def board_difference(before: Sequence[Stored], after: Sequence[Stored]) -> list[
     return found
 
 
-def _rows(stored: Sequence[Stored]) -> dict[tuple[str, ...], Row]:
-    rows = [row for row in build_rows(stored) if not row.smoke]
-    return {(row.task, str(row.task_version), canonical_json(row.changes), row.model, row.source): row for row in rows}
+def _rows(stored: Sequence[Stored]) -> dict[tuple[str, str, str], Row]:
+    """The board's rows by what they are of, and by name: a row under another name is a new one, and the old is gone."""
+    return {(row.task_key, row.model_key, row.model): row for row in build_rows(stored) if not row.smoke}
 
 
 def _shown(row: Row) -> tuple[Any, ...]:

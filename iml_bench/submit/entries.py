@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
 from iml_bench.errors import UsageError, nearest, shown, unknown
 from iml_bench.paths import data_root, probe_writable
 from iml_bench.registry import MODELS
-from iml_bench.spec import OUTSIDE_KEY, ModelEntry, entry_from_source, parse
+from iml_bench.spec import ModelEntry, asked_for, entry_from_source, parse, same_model
 from iml_bench.spec.task import NAME_PATTERN
 
 LONGEST_NAME: Final = 60
@@ -30,16 +30,15 @@ def is_plain_text(text: str) -> bool:
     return text.isprintable() and not set("<>") & set(text) and not text.startswith(("=", "+", "-", "@"))
 
 
-def identity_of(entry: ModelEntry) -> dict[str, Any]:
-    """What an entry loads: the fields that are part of a cell's identity, but the digest of local files."""
-    outside = {path.removeprefix("model.") for path in OUTSIDE_KEY} | {"digest"}
-    return {field: value for field, value in entry.model_dump(mode="json").items() if field not in outside}
-
-
-def same_source(entry: ModelEntry) -> list[str]:
+def other_names(model: ModelEntry) -> list[str]:
     """Registered entries under other names that load the same."""
     listed = (row.spec for row in MODELS.list() if row.spec is not None)
-    return [other.name for other in listed if other.name != entry.name and identity_of(other) == identity_of(entry)]
+    return [entry.name for entry in listed if entry.name != model.name and _one_is_enough(entry, model)]
+
+
+def _one_is_enough(entry: ModelEntry, other: ModelEntry) -> bool:
+    """Whether one of two entries would load what the other does, whichever of them leaves its files open."""
+    return same_model(entry, other) or same_model(other, entry)
 
 
 def entry_problems(path: Path) -> Iterator[str]:
@@ -54,7 +53,7 @@ def entry_problems(path: Path) -> Iterator[str]:
         return
     yield from _problems(entry)
     taken = MODELS.get(entry.name) if entry.name in MODELS.origins else entry
-    if identity_of(taken) != identity_of(entry):
+    if not _one_is_enough(taken, entry):
         yield f"the name {entry.name!r} is taken by a registered model, which loads {shown(taken.source)}"
 
 
@@ -68,7 +67,7 @@ def _problems(entry: ModelEntry) -> Iterator[str]:
         text = getattr(entry, field)
         if not is_plain_text(text):
             yield f"{field}: {shown(repr(text))} holds < or >, or begins like a formula"
-    for name in same_source(entry):
+    for name in other_names(entry):
         yield f"the entry {name!r} loads the same, {shown(entry.source)}; one of them is enough"
 
 
@@ -160,14 +159,14 @@ def label_problems(model: ModelEntry) -> Iterator[str]:
             yield str(error)
             return
     if entry is None:
-        same = same_source(model)
+        same = other_names(model)
         near = nearest(model.name, MODELS.origins)
         hint = f"; did you mean {near!r}?" if near else "; iml-bench models add NAME writes an entry"
         if same:
             hint = f"; its entry is {same[0]!r}, and iml-bench submit {same[0]} collects it under that name"
         yield f"no model is registered as {asked}{hint}"
         return
-    ours, theirs = identity_of(model), identity_of(entry)
+    ours, theirs = asked_for(model), asked_for(entry)
     for field, value in ours.items():
         if value != theirs[field]:
             yield (
@@ -175,7 +174,7 @@ def label_problems(model: ModelEntry) -> Iterator[str]:
                 f"{shown(repr(theirs[field]))}"
             )
             return
-    if entry.digest is not None and model.digest != entry.digest:
+    if not same_model(entry, model):
         yield f"its model's files are not those of the entry {asked}: they have another digest"
     for field in ("modality", *LABELS):
         value, wanted = getattr(model, field), getattr(entry, field)

@@ -13,6 +13,7 @@ from iml_bench.spec import CellSpec, TaskSpec, task_key
 if TYPE_CHECKING:
     import polars as pl
 
+
 KEYS: Final = ("stage", "fold", "set", "entity", "group", "tag", "attribute")
 """Columns of a per-item file that no model can change, but the right answer."""
 LARGEST_WORLD: Final = 1_000_000

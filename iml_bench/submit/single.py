@@ -16,7 +16,7 @@ from iml_bench.protocols.base import trains
 from iml_bench.records import Record, Store, Stored, columns_of
 from iml_bench.registry import TASKS, changes_of
 from iml_bench.run.job import first_line
-from iml_bench.spec import canonical_json
+from iml_bench.spec import StageOutcome, canonical_json
 from iml_bench.submit.entries import is_plain_text
 from iml_bench.submit.generated import KEYS, Generated, letters, unspaced
 
@@ -207,25 +207,53 @@ def stream_problems(record: Record) -> Iterator[str]:
         yield "streams: that of the initial weights is missing"
 
 
-def training_problems(record: Record) -> Iterator[str]:
-    """Stages, steps and parameters must be what the recipe and the model make of them."""
+def training_problems(record: Record, generated: Generated | None) -> Iterator[str]:
+    """Stages, steps and parameters must be what the recipe and the model make of them.
+
+    Args:
+        record: a done record.
+        generated: the data of its cell; without them the steps of a stage in epochs are not known.
+    """
     task, reference = record.cell.task, record.cell.model.is_reference
     steps = trains(protocol_of(task).schedule(task))
-    wanted = [step.phase for step in steps]
+    wanted = [(step.phase, step.fold) for step in steps]
+    names = [phase for phase, _ in wanted]
     found = [stage.name for stage in record.stages]
-    if found != wanted:
-        yield f"stages: it says {shown(', '.join(found)) or 'none'}, and {task.label} has {', '.join(wanted)}"
-    for step, stage in zip(steps, record.stages, strict=True) if found == wanted else ():
-        recipe = getattr(task.recipe, step.recipe)
-        n_steps = 0 if reference else recipe.steps
+    if found != names:
+        yield f"stages: it says {shown(', '.join(found)) or 'none'}, and {task.label} has {', '.join(names)}"
+    for step, stage in zip(steps, record.stages, strict=True) if found == names else ():
+        known = generated.steps[step.label] if generated is not None else getattr(task.recipe, step.recipe).steps
+        n_steps = 0 if reference else known
         if n_steps is not None and stage.steps != n_steps:
             yield f"stages: {stage.name} has {stage.steps} steps, and the recipe {n_steps}"
+        yield from _pieces_problems(record, stage)
     if (record.parameters == 0 or record.parameters is None) != reference:
         yield f"parameters: {_number(record.parameters)} cannot be those of {shown(repr(record.cell.model.name))}"
+    lasted = dict(zip(wanted, (stage.steps for stage in record.stages), strict=False))
     for point in record.curve:
-        if point.phase not in wanted or point.fold not in (0, 1):
+        if (point.phase, point.fold) not in wanted:
             yield f"curve: the task has no phase {shown(repr(point.phase))} in fold {point.fold}"
             return
+        last = lasted[point.phase, point.fold] if found == names else point.step
+        if not 0 < point.step <= last:
+            yield f"curve: it has a point at step {point.step} of {point.phase}, which has {last} steps"
+            return
+
+
+def _pieces_problems(record: Record, stage: StageOutcome) -> Iterator[str]:
+    """A stage of a network has a loss, and its micro-batches make up a global batch; a reference learner's has none."""
+    told = (stage.final_loss, stage.micro_batch, stage.accumulation)
+    if record.cell.model.is_reference or None in told:
+        if any((value is None) != record.cell.model.is_reference for value in told):
+            yield f"stages: {stage.name} has a loss and a micro-batch where a network is trained, and only there"
+        return
+    local = math.ceil(record.cell.task.recipe.batch_size / record.provenance.processes)
+    assert stage.micro_batch is not None
+    if stage.micro_batch > local or stage.accumulation != math.ceil(local / stage.micro_batch):
+        yield (
+            f"stages: {stage.name} took {stage.accumulation} times {stage.micro_batch} examples a step, and the "
+            f"recipe's batch gives each process {local}"
+        )
 
 
 def outcome_problems(record: Record, items: pl.DataFrame, generated: Generated | None) -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from iml_bench.board import leaderboard_tasks
 from iml_bench.errors import shown
 from iml_bench.records import Record, Stored
-from iml_bench.spec import model_key, task_key
+from iml_bench.spec import asked_for, digest_of, model_key, task_key
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,8 +58,7 @@ def uneven(new: Sequence[Stored]) -> Iterator[tuple[Path, str]]:
     """Records whose model is not the one of the other seeds: another number of parameters, or other files."""
     rows: dict[tuple[str, str], list[Stored]] = defaultdict(list)
     for stored in new:
-        model = stored.record.cell.model
-        rows[task_key(stored.record.cell), model.source + model.tokenizer].append(stored)
+        rows[task_key(stored.record.cell), digest_of(asked_for(stored.record.cell.model))].append(stored)
     for row in rows.values():
         first = row[0].record
         for path, record in row[1:]:

@@ -18,6 +18,7 @@ from pebble import ProcessExpired, ProcessPool
 from iml_bench.errors import CellError, UsageError
 from iml_bench.run.job import Job, check_job, first_line, record_failure, run_job
 from iml_bench.runtime import Progress, Runtime
+from iml_bench.spec import model_key, task_key
 
 
 class Event(NamedTuple):
@@ -77,7 +78,7 @@ def _reporter(index: int, send: Callable[[Event], None]) -> Callable[[Progress],
 
 def _distinct(jobs: Sequence[Job]) -> list[Job]:
     """One job for every different pair of task and model."""
-    return list({(job.cell.task.model_dump_json(), job.cell.model.source): job for job in reversed(jobs)}.values())
+    return list({(task_key(job.cell), model_key(job.cell)): job for job in reversed(jobs)}.values())
 
 
 def _in_workers(jobs: Sequence[Job], runtime: Runtime, workers: int, listen: Listener) -> None:
