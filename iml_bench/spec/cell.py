@@ -12,8 +12,7 @@ from iml_bench.spec.seeds import LIMIT
 from iml_bench.spec.task import TaskSpec
 
 PROTOCOL = 1
-"""Version of what ``cell.py`` does with a specification; raised when the same specification would
-give another answer."""
+"""Version of what a run does with a specification; raised when the same specification would give another answer."""
 
 OUTSIDE_KEY = {
     "task.history": "says what changed between versions; nothing reads it",
