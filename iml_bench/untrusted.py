@@ -1,4 +1,4 @@
-"""Files that somebody else wrote: their kind and size are known before they are read, their contents before use."""
+"""Untrusted input: the kind and size of a file are known before it is read, its contents before they are used."""
 
 from __future__ import annotations
 

@@ -194,6 +194,13 @@ def test_smoke_tests_failures_and_unknown_tasks_are_left_out_by_name(tmp_path: P
     assert all("seed0" in path.name for path in found.written)
 
 
+def test_records_of_other_files_than_the_entrys_are_left_out(tmp_path: Path) -> None:
+    made = MODELS.get("mlp-m").model_copy(update={"digest": "a" * 64})
+    path = write_result(tmp_path, entry=made)
+    with pytest.raises(UsageError, match=f"{path} is of other files: its model has another digest"):
+        collect(made.model_copy(update={"digest": "b" * 64}), [Stored(path, read_record(path))], tmp_path, CPU)
+
+
 def test_nothing_lands_where_a_check_fails(tmp_path: Path) -> None:
     runs, results = tmp_path / "runs", tmp_path / "results"
     copy_records(shipped("convnet-s"), results)

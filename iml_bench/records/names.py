@@ -12,7 +12,6 @@ LONGEST_STEM: Final = 234
 """Bytes of a record's name without ``.json``. File systems take 255, and while the items are written they are called
 ``.STEM.parquet.PID.tmp``, with a process number of up to seven digits. A task's name of 200 letters is never cut."""
 LONGEST_MODEL: Final = 60
-LONGEST_VERSION: Final = 20
 
 
 def record_path(cell: CellSpec) -> PurePosixPath:
@@ -22,5 +21,5 @@ def record_path(cell: CellSpec) -> PurePosixPath:
     identity is the key inside, whose beginning keeps names apart where the rest had to be cut.
     """
     model = re.sub(r"[^A-Za-z0-9._-]+", "_", cell.model.name)[:LONGEST_MODEL].strip(".") or "model"
-    rest = f"@{str(cell.task.version)[:LONGEST_VERSION]}-{cell_key(cell)[:12]}-seed{cell.seed}"
+    rest = f"@{cell.task.version}-{cell_key(cell)[:12]}-seed{cell.seed}"
     return PurePosixPath(model, f"{cell.task.name[: LONGEST_STEM - len(rest)]}{rest}.json")

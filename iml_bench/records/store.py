@@ -1,4 +1,4 @@
-"""The folder of records, which is the state: written once and atomically, read as what anybody may have put there.
+"""The folder of records, which is the state: written once and atomically, read as untrusted input.
 
 A record is a JSON file beside a Parquet file of per-item outcomes. The JSON is renamed into place last,
 so a cell that was cut leaves nothing that looks finished. Running again compares cell keys, never names.

@@ -1,4 +1,4 @@
-"""What a contributor hands in: an entry, and records that are checked before anybody believes them."""
+"""What a contributor hands in: an entry, and records, which are untrusted input until they are checked."""
 
 from iml_bench.submit.checking import Submission, check_submission, find_submission
 from iml_bench.submit.collect import Collected, collect
