@@ -1,4 +1,4 @@
-"""Records: written whole or not at all, read with doubt."""
+"""Records: written whole or not at all, read as untrusted input."""
 
 from __future__ import annotations
 
