@@ -135,9 +135,7 @@ def test_a_score_that_means_nothing_is_last_either_way(page: Chrome) -> None:
     for reverse in (True, False):
         _sort(page, "IML [95 %]")
         names, scores = _names(page), _values(page, "iml")
-        assert set(names[-3:]) == {"vit-plain", "convnet-m", "convnet-s"}, (
-            "took in nothing, failed, two seeds far apart"
-        )
+        assert set(names[-3:]) == {"vit-plain", "convnet-m", "convnet-s"}, "no uptake, failed, two seeds far apart"
         assert scores[:-3] == sorted(scores[:-3], reverse=reverse) and len(scores) > 8
 
 

@@ -64,7 +64,7 @@ def measure_of(protocol: TaskSpec | str, name: str) -> Measure:
     """
     known = {measure.name: measure for measure in measures_of(protocol)}
     if name not in known:
-        raise unknown("measure", name, known, "iml-bench leaderboard --help")
+        raise unknown("measure", name, known, "iml-bench leaderboard --json")
     return known[name]
 
 
