@@ -101,7 +101,7 @@ class NetworkLearner:
         self.recipe, self.streams, self.runtime, self.accelerator = recipe, streams, runtime, accelerator
         self.parameters = count_parameters(model)
         if runtime.checkpointing:
-            _checkpoint(model)
+            turn_on_checkpointing(model)
         self.model = accelerator.prepare(model)
         # Accelerate's wrappers around the optimiser and the backward pass cost half a millisecond a step;
         # they do something only for scaled gradients and sharded models.
@@ -302,7 +302,12 @@ class NetworkLearner:
         return seen
 
 
-def _checkpoint(model: nn.Module) -> None:
+def turn_on_checkpointing(model: nn.Module) -> None:
+    """Let a model compute its activations twice instead of keeping them.
+
+    Raises:
+        UsageError: when it has no such mode.
+    """
     body: Any = getattr(model, "body", model)
     # Architectures of transformers and timm each have their own name for it.
     names = ("activation_checkpointing_enable", "gradient_checkpointing_enable", "set_grad_checkpointing")

@@ -3,7 +3,8 @@
 from iml_bench.models.base import TextModel, TextShape, VisionModel, VisionShape, count_parameters
 from iml_bench.models.generation import generate
 from iml_bench.models.language import load_form
-from iml_bench.models.loading import Shape, load_model
+from iml_bench.models.loading import check_model, load_model
+from iml_bench.models.trial import Shape
 
 __all__ = [
     "Shape",
@@ -11,6 +12,7 @@ __all__ = [
     "TextShape",
     "VisionModel",
     "VisionShape",
+    "check_model",
     "count_parameters",
     "generate",
     "load_form",

@@ -54,18 +54,25 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
 
 
 def check_job(job: Job, runtime: Runtime) -> None:
-    """Do everything up to the first training step, so that bad input is found before hours of work.
+    """Find bad input before hours of work: draw the data, and look at the model without reading its weights.
 
     Raises:
         UsageError: when the model, the data or the device cannot be had.
     """
     import torch
 
-    from iml_bench.run.cell import prepare
+    from iml_bench.learners.network import make_accelerator, turn_on_checkpointing
+    from iml_bench.models import check_model, load_form
+    from iml_bench.run.cell import Setting
 
     torch.set_num_threads(THREADS)
+    task, entry = job.cell.task, job.cell.model
     try:
-        prepare(job.cell, runtime)
+        device = make_accelerator(task.recipe, runtime).device
+        setting = Setting(task, job.cell.seed, device, runtime, load_form(entry))
+        if not entry.is_reference:
+            also = turn_on_checkpointing if runtime.checkpointing else None
+            check_model(entry, setting.shape(), optimizer=task.recipe.optimizer, device=device, also=also)
     except UsageError:
         raise
     except Exception:

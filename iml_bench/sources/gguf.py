@@ -35,6 +35,20 @@ def resolve_gguf(target: str) -> Path:
     return path
 
 
+def gguf_tensors(path: Path) -> dict[str, int]:
+    """The names of a GGUF file's tensors and how many numbers each has, from its header: none of them is read.
+
+    Args:
+        path: what ``resolve_gguf`` found.
+
+    Raises:
+        Exception: whatever the reader raises, when the header is broken or there should be more of the file.
+    """
+    from gguf import GGUFReader
+
+    return {tensor.name: int(tensor.n_elements) for tensor in GGUFReader(path).tensors}
+
+
 def _inside_package(package: str, inside: str) -> Path | None:
     if not package.isidentifier() or not inside:
         return None

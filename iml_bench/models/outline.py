@@ -1,0 +1,120 @@
+"""Language models without their weights: what their configuration and the headers of their files tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from iml_bench.errors import UsageError
+from iml_bench.models.base import TextShape
+from iml_bench.models.language import (
+    check_memory_of,
+    drawn,
+    finished,
+    fitting_config,
+    load_weights,
+    one_sentence,
+    read_weights,
+    refuse_misfit,
+)
+from iml_bench.models.memory import SMALL
+from iml_bench.sources.gguf import gguf_tensors, resolve_gguf
+from iml_bench.spec import ModelEntry
+
+
+def outline_language_model(
+    entry: ModelEntry, shape: TextShape, optimizer: str, device: torch.device
+) -> nn.Module | None:
+    """A model as ``load_language_model`` would give it, on the meta device, where it has no weights.
+
+    What fails without weights is tried with them, so that a sentence is always about the real thing.
+
+    Args:
+        entry: an ``hf:``, ``gguf:`` or ``hf-config:`` model.
+        shape: what the task asks for.
+        optimizer: the recipe's, which decides how much memory is needed.
+        device: where the model would be trained.
+
+    Returns:
+        None where nothing is wrong so far and the model must be made to know more.
+
+    Raises:
+        UsageError: as ``load_language_model``.
+    """
+    config, options = fitting_config(entry, shape)
+    n_parameters = check_memory_of(entry, config, optimizer, device)
+    scheme = entry.parsed.scheme
+    if scheme == "hf-config":
+        # Whether it looks ahead is in the architecture, and seen with any weights: small ones are soon drawn.
+        model = _on_meta(entry, config, {}) if n_parameters > SMALL else None
+    elif scheme == "gguf":
+        model = _of_table(entry, config, options)
+    else:
+        model = _of_headers(entry, config, options)
+    if model is None:
+        return None
+    try:
+        return finished(entry, shape, model, mean_resizing=False)
+    except UsageError:
+        raise
+    except Exception:
+        return None
+
+
+def _on_meta(entry: ModelEntry, config: Any, options: dict[str, Any]) -> Any:
+    try:
+        with torch.device("meta"):
+            return drawn(entry, config, **options)
+    except UsageError:
+        return None
+
+
+def _of_headers(entry: ModelEntry, config: Any, options: dict[str, Any]) -> Any:
+    """Of safetensors files: they are mapped into memory, and no page of a weight is touched."""
+    try:
+        model, report = read_weights(entry, config, options, device_map="meta")
+    except UsageError:
+        load_weights(entry, config, options)
+        return None
+    refuse_misfit(entry, {*report["missing_keys"], *report["mismatched_keys"]})
+    return model
+
+
+def _of_table(entry: ModelEntry, config: Any, options: dict[str, Any]) -> Any:
+    """Of a GGUF file: no block of it is unpacked."""
+    with one_sentence(entry, "cannot be loaded"):
+        table = gguf_tensors(resolve_gguf(entry.parsed.target))
+    model = _on_meta(entry, config, options)
+    if model is None:
+        load_weights(entry, config, options)
+        return None
+    if not _fits(model, table):
+        load_weights(entry, config, options)  # which knows for sure, and by name
+    return model
+
+
+def _fits(model: Any, table: dict[str, int]) -> bool:
+    """Whether a GGUF file seems to have every parameter of a model in its size; where that cannot be told, True.
+
+    Args:
+        model: without weights.
+        table: see ``gguf_tensors``.
+    """
+    try:
+        from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+        processor = TENSOR_PROCESSORS.get(model.config.model_type, TensorProcessor)(config={})
+        ours: dict[str, str] = get_gguf_hf_weights_map(model, processor)
+    except Exception:  # another version's inside, or an architecture without such a map
+        return True
+    found: dict[str, list[int]] = {}
+    for name, size in table.items():
+        if name in ours:
+            found.setdefault(ours[name], []).append(size)
+    tied: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        tied.setdefault(parameter, []).append(name)
+    sizes = [(parameter.numel(), [found[name] for name in names if name in found]) for parameter, names in tied.items()]
+    return all(there and all(sum(parts) == size for parts in there) for size, there in sizes)
