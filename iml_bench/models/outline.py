@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +16,11 @@ from iml_bench.models.language import (
     finished,
     fitting_config,
     load_weights,
-    one_sentence,
     read_weights,
     refuse_misfit,
 )
 from iml_bench.models.memory import SMALL
-from iml_bench.sources.gguf import gguf_tensors, resolve_gguf
+from iml_bench.sources.gguf import read_gguf_table, resolve_gguf
 from iml_bench.spec import ModelEntry
 
 
@@ -84,37 +84,26 @@ def _of_headers(entry: ModelEntry, config: Any, options: dict[str, Any]) -> Any:
 
 def _of_table(entry: ModelEntry, config: Any, options: dict[str, Any]) -> Any:
     """Of a GGUF file: no block of it is unpacked."""
-    with one_sentence(entry, "cannot be loaded"):
-        table = gguf_tensors(resolve_gguf(entry.parsed.target))
     model = _on_meta(entry, config, options)
-    if model is None:
+    if model is None or not _fits(model, resolve_gguf(entry.parsed.target)):
         load_weights(entry, config, options)
-        return None
-    if not _fits(model, table):
-        load_weights(entry, config, options)  # which knows for sure, and by name
     return model
 
 
-def _fits(model: Any, table: dict[str, int]) -> bool:
-    """Whether a GGUF file seems to have every parameter of a model in its size; where that cannot be told, True.
+def _fits(model: Any, path: Path) -> bool:
+    """Whether a GGUF file seems whole and to have every parameter of a model in its size."""
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
-    Args:
-        model: without weights.
-        table: see ``gguf_tensors``.
-    """
     try:
-        from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
-
-        processor = TENSOR_PROCESSORS.get(model.config.model_type, TensorProcessor)(config={})
-        ours: dict[str, str] = get_gguf_hf_weights_map(model, processor)
-    except Exception:  # another version's inside, or an architecture without such a map
-        return True
-    found: dict[str, list[int]] = {}
-    for name, size in table.items():
-        if name in ours:
-            found.setdefault(ours[name], []).append(size)
-    tied: dict[nn.Parameter, list[str]] = {}
+        table = read_gguf_table(path)
+        kind = next(kind for kind, name in MODEL_ARCH_NAMES.items() if name == table.architecture)
+        names = get_tensor_name_map(kind, model.config.get_text_config().num_hidden_layers)
+    except (ValueError, StopIteration, AttributeError):
+        return False
+    # A parameter that is shared has several names, and the file one of them.
+    tied: dict[nn.Parameter, list[int]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        tied.setdefault(parameter, []).append(name)
-    sizes = [(parameter.numel(), [found[name] for name in names if name in found]) for parameter, names in tied.items()]
-    return all(there and all(sum(parts) == size for parts in there) for size, there in sizes)
+        # Some files are of the model without its output layer, whose names begin later.
+        known = (names.get_name(".".join(name.split(".")[start:]), (".weight", ".bias")) for start in (0, 1))
+        tied.setdefault(parameter, []).extend(table.sizes[found] for found in known if found in table.sizes)
+    return all(sizes and set(sizes) == {parameter.numel()} for parameter, sizes in tied.items())
