@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from iml_bench.errors import UsageError
 from iml_bench.modalities.text.model import TextModel, TextShape
-from iml_bench.models import language, load_form, load_model
+from iml_bench.models import check_model, count_parameters, language, load_form, load_model
 from iml_bench.spec import ModelEntry, entry_from_source
 
 SHAPE = TextShape(classes=266, max_length=21, pad=0, line_end=199)
@@ -77,18 +77,25 @@ def entry(source: str | Path, **fields: Any) -> ModelEntry:
 
 
 def load(source: str | Path, shape: TextShape = SHAPE, seed: int = 0, **more: Any) -> TextModel:
+    """A loaded model, which its check passes too."""
+    n_trainable = check_model(entry(source), shape, **more)
     model = load_model(entry(source), shape, seed, **more)
     assert isinstance(model, TextModel)
+    assert n_trainable == count_parameters(model)
     return model
 
 
 def refusal(source: str | Path, shape: TextShape = SHAPE, **fields: Any) -> str:
-    """The one sentence that reading and loading a model ends with."""
-    with pytest.raises(UsageError) as caught:
-        load_form(entry(source, **fields))
-        load_model(entry(source, **fields), shape, 0)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    """The one sentence that reading and loading a model ends with, and reading and checking it."""
+    sentences = set()
+    for step in (lambda entry: load_model(entry, shape, 0), lambda entry: check_model(entry, shape)):
+        with pytest.raises(UsageError) as caught:
+            load_form(entry(source, **fields))
+            step(entry(source, **fields))
+        sentences.add(str(caught.value))
+    (sentence,) = sentences
+    assert "\n" not in sentence
+    return sentence
 
 
 def inputs_of(shape: TextShape, b: int = 3) -> dict[str, Tensor]:

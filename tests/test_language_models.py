@@ -144,7 +144,7 @@ def test_counting_parameters_does_not_change_the_weights_that_are_drawn(monkeypa
     state = torch.get_rng_state()
     counted = load(source, seed=4).state_dict()
     assert torch.equal(torch.get_rng_state(), state)
-    monkeypatch.setattr(language, "_check_memory", lambda *arguments: None)
+    monkeypatch.setattr(language, "check_memory_of", lambda *arguments: None)
     assert all(torch.equal(counted[key], value) for key, value in load(source, seed=4).state_dict().items())
 
 
@@ -376,7 +376,7 @@ def test_a_model_that_is_too_large_is_never_built(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UsageError, match=r"has 309\.\d\d billion parameters and needs at least 3\d\d\d\.\d GiB"):
         load(f"hf-config:gpt_neox?{large}", optimizer="sgd")
     assert time.perf_counter() - start < 30
-    monkeypatch.setattr(language, "_load_weights", lambda *arguments: pytest.fail("weights were read"))
+    monkeypatch.setattr(language, "load_weights", lambda *arguments: pytest.fail("weights were read"))
     assert "billion parameters" in refusal(saved("gpt_neox"))
     assert "LoRA" not in refusal(f"hf:{saved('gpt_neox')}?lora=2")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from iml_bench.protocols.base import Design, Examples, Ints
 from iml_bench.spec import TaskSpec
@@ -163,11 +163,7 @@ class Modality(ABC):
 
     @abstractmethod
     def shape(self, renderer: Renderer, feeds: Sequence[Feed]) -> Any:
-        """What a model must take and give, for all feeds of a cell."""
-
-    @abstractmethod
-    def wrapped(self, body: nn.Module, shape: Any) -> nn.Module:
-        """A model's body as a module from a batch's ``inputs`` to logits ``[k, C]``."""
+        """What a model must take and give, for all feeds of a cell: a ``trial.Shape``, which wraps a model's body."""
 
     def generated(self, learner: Any, feed: Feed, renderer: Renderer, answers: Answers) -> Answers:
         """The same questions with generated answers, compared after normalisation (``exact_match: normalised``)."""

@@ -1,11 +1,12 @@
 """Models: loading any of them, and the small reference networks."""
 
 from iml_bench.modalities.text.model import TextModel, TextShape
+from iml_bench.modalities.trial import Shape
 from iml_bench.modalities.vision.model import VisionModel, VisionShape
 from iml_bench.models.base import count_parameters
 from iml_bench.models.generation import generate
 from iml_bench.models.language import load_form
-from iml_bench.models.loading import Shape, load_model
+from iml_bench.models.loading import check_model, load_model
 
 __all__ = [
     "Shape",
@@ -13,6 +14,7 @@ __all__ = [
     "TextShape",
     "VisionModel",
     "VisionShape",
+    "check_model",
     "count_parameters",
     "generate",
     "load_form",

@@ -15,9 +15,11 @@ from torch import nn
 from iml_bench.errors import UsageError, unknown
 from iml_bench.modalities.text.model import TextShape
 from iml_bench.modalities.text.tokens import Form, isolate_random_strings
+from iml_bench.modalities.trial import first_line
 from iml_bench.models.base import count_parameters
+from iml_bench.models.context import check_context
 from iml_bench.models.memory import check_memory
-from iml_bench.sources.gguf import resolve_gguf
+from iml_bench.sources.gguf import read_gguf_table, resolve_gguf
 from iml_bench.spec import ModelEntry
 
 LANGUAGE_SCHEMES = ("hf", "gguf", "hf-config")
@@ -65,38 +67,40 @@ def load_language_model(entry: ModelEntry, shape: TextShape, optimizer: str, dev
     Raises:
         UsageError: when it cannot be had, its context is too short, or it is too large for the memory.
     """
-    _be_quiet()
+    config, options = fitting_config(entry, shape)
+    check_memory_of(entry, config, optimizer, device)
     published = entry.parsed.scheme != "hf-config"
-    config, options = _published_config(entry) if published else (_new_config(entry, shape), {})
-    _check_context(entry, config, shape)
-    _check_memory(entry, config, optimizer, device)
-    if published:
-        model = _load_weights(entry, config, options)
-        # Vocabularies are often padded and then larger than their tokenizer.
-        if model.get_input_embeddings().num_embeddings < shape.classes:
-            model.resize_token_embeddings(shape.classes)
-    else:
-        with _one_sentence(entry, "cannot be made"):
-            model = _auto_class(config).from_config(
-                config, trust_remote_code=entry.trust_remote_code, dtype=torch.float32
-            )
-    _add_lora(entry, model)
-    return model  # type: ignore[no-any-return]
+    return finished(entry, shape, load_weights(entry, config, options) if published else drawn(entry, config))
 
 
-def _be_quiet() -> None:
-    """Keep the library's bars and advice off the terminal, where a run shows its own."""
+def draw_language_model(entry: ModelEntry, shape: TextShape) -> nn.Module:
+    """As ``load_language_model``, but no file of weights is opened: they are all drawn."""
+    config, options = fitting_config(entry, shape)
+    return finished(entry, shape, drawn(entry, config, **options))
+
+
+def fitting_config(entry: ModelEntry, shape: TextShape) -> tuple[Any, dict[str, Any]]:
+    """The configuration of a model for a task, and options for loading that are not part of it.
+
+    Raises:
+        UsageError: when there is none, an option is wrong, or its context is too short.
+    """
     from transformers.utils import logging
 
+    # The library's bars and advice stay off the terminal, where a run shows its own.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    published = entry.parsed.scheme != "hf-config"
+    config, options = _published_config(entry) if published else (_new_config(entry, shape), {})
+    check_context(entry, config, shape)
+    return config, options
 
 
 def _tokenizer(entry: ModelEntry) -> Any:
     from transformers import AutoTokenizer
 
     where, place = _place(entry)
-    with _one_sentence(entry, "has no tokenizer that can be read"):
+    with one_sentence(entry, "has no tokenizer that can be read"):
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=entry.trust_remote_code, **place)
     # Where there are no tokenizer files, an empty tokenizer of the configured class comes back.
     if set(tokenizer("a", add_special_tokens=False)["input_ids"]) <= {tokenizer.unk_token_id}:
@@ -113,7 +117,7 @@ def _published_config(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
     options = {key: value for key, value in entry.parsed.options.items() if key not in (*PLACE, *LORA)}
     if not DTYPE.isdisjoint(options):
         raise UsageError(f"model {entry.name!r}: weights are kept in 32 bits; recipe.precision is how they are used")
-    with _one_sentence(entry, "cannot be loaded"):
+    with one_sentence(entry, "cannot be loaded"):
         config, unused = AutoConfig.from_pretrained(
             where, return_unused_kwargs=True, trust_remote_code=entry.trust_remote_code, **place, **options
         )
@@ -136,7 +140,7 @@ def _new_config(entry: ModelEntry, shape: TextShape) -> Any:
         **({"decoder_start_token_id": shape.pad} if _is_encoder_decoder(entry) else {}),
         **{key: value for key, value in source.options.items() if key not in LORA},
     }
-    with _one_sentence(entry, "cannot be made"):
+    with one_sentence(entry, "cannot be made"):
         config, plain = AutoConfig.for_model(source.target, **options), AutoConfig.for_model(source.target)
     for key in source.options.keys() - set(LORA):
         # What it knows, under a new name or an old one, does not end as a field that the plain one lacks.
@@ -151,7 +155,7 @@ def _is_encoder_decoder(entry: ModelEntry) -> bool:
     target = entry.parsed.target
     if target not in CONFIG_MAPPING:
         raise unknown("model type of transformers", target, CONFIG_MAPPING.keys(), "transformers.CONFIG_MAPPING")
-    with _one_sentence(entry, "cannot be made"):
+    with one_sentence(entry, "cannot be made"):
         return bool(AutoConfig.for_model(target).is_encoder_decoder)
 
 
@@ -161,58 +165,90 @@ def _auto_class(config: Any) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def _load_weights(entry: ModelEntry, config: Any, options: dict[str, Any]) -> Any:
+def load_weights(entry: ModelEntry, config: Any, options: dict[str, Any]) -> Any:
+    """A published model with all of its weights; see ``read_weights``."""
+    model, report = read_weights(entry, config, options)
+    refuse_misfit(entry, {*report["missing_keys"], *report["mismatched_keys"]})
+    return model
+
+
+def read_weights(
+    entry: ModelEntry, config: Any, options: dict[str, Any], **where_to: Any
+) -> tuple[Any, dict[str, set[Any]]]:
+    """A published model, and what in its files does not fit its configuration.
+
+    Args:
+        entry: an ``hf:`` or ``gguf:`` model.
+        config: its configuration.
+        options: more for ``from_pretrained``, from the source.
+        where_to: ``device_map="meta"`` where names and shapes are enough.
+
+    Raises:
+        UsageError: when the files are not there, are damaged, or an option is unknown.
+    """
     where, place = _place(entry)
-    with _one_sentence(entry, "cannot be loaded"):
-        model, report = _auto_class(config).from_pretrained(
+    with one_sentence(entry, "cannot be loaded"):
+        return _auto_class(config).from_pretrained(  # type: ignore[no-any-return]
             where,
             config=config,
             trust_remote_code=entry.trust_remote_code,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
+            ignore_mismatched_sizes=True,  # they are refused by name, in words of our own
+            **where_to,
             **place,
             **options,
         )
-    mismatched = [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]]
-    wrong = sorted({*report["missing_keys"], *mismatched})
-    if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise _refused(entry, f"has weights that do not fit its configuration ({wrong[0]}{more})")
-    return model
 
 
-def _check_context(entry: ModelEntry, config: Any, shape: TextShape) -> None:
-    limit = _context_length(config)
-    if limit is None:
-        return
-    if shape.max_length > limit:
-        raise UsageError(
-            f"model {entry.name!r} reads at most {limit} tokens and the longest text of this task has "
-            f"{shape.max_length}"
+def refuse_misfit(entry: ModelEntry, wrong: set[Any]) -> None:
+    """Refuse a model whose files lack some weights or have them in another shape.
+
+    Args:
+        entry: the model's.
+        wrong: names of weights, or tuples that begin with one.
+    """
+    names = sorted({key if isinstance(key, str) else key[0] for key in wrong})
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise _refused(entry, f"has weights that do not fit its configuration ({names[0]}{more})")
+
+
+def drawn(entry: ModelEntry, config: Any, **options: Any) -> Any:
+    """A model with random weights, or on the meta device with none."""
+    with one_sentence(entry, "cannot be made"):
+        return _auto_class(config).from_config(
+            config, trust_remote_code=entry.trust_remote_code, dtype=torch.float32, **options
         )
-    if shape.max_target > limit:
-        raise UsageError(
-            f"model {entry.name!r} writes at most {limit} tokens and the longest answer of this task has "
-            f"{shape.max_target}"
-        )
 
 
-def _context_length(config: Any) -> int | None:
-    """The most tokens a model is made for; None where there is no such limit."""
-    if hasattr(config, "relative_attention_num_buckets"):
-        return None  # T5 and its like: some carry an n_positions that nothing reads
-    for part in (config, config.get_text_config()):
-        for name in ("max_position_embeddings", "n_positions", "n_ctx"):
-            limit = getattr(part, name, None)
-            if isinstance(limit, int) and limit > 0:
-                return limit
-    return None
+def finished(entry: ModelEntry, shape: TextShape, model: Any, **resizing: Any) -> nn.Module:
+    """Let a published vocabulary grow to its tokenizer, and add what the source says; in place.
+
+    Args:
+        entry: the model's.
+        shape: what the task asks for.
+        model: with weights or without.
+        resizing: more for ``resize_token_embeddings``.
+    """
+    # Vocabularies are often padded and then larger than their tokenizer.
+    published = entry.parsed.scheme != "hf-config"
+    if published and model.get_input_embeddings().num_embeddings < shape.classes:
+        model.resize_token_embeddings(shape.classes, **resizing)
+    _add_lora(entry, model)
+    return model  # type: ignore[no-any-return]
 
 
-def _check_memory(entry: ModelEntry, config: Any, optimizer: str, device: torch.device) -> None:
-    """Count the parameters of a model without weights, and ask whether they can be trained."""
+def check_memory_of(entry: ModelEntry, config: Any, optimizer: str, device: torch.device) -> int:
+    """Count the parameters of a model without weights, and ask whether they can be trained.
+
+    Returns:
+        All parameters; 0 where they cannot be counted.
+
+    Raises:
+        UsageError: when they need more memory than there is, or there is no place for its adapters.
+    """
     with torch.random.fork_rng(devices=[]):  # the weights must be drawn as if nobody had counted
         try:
             with torch.device("meta"):
@@ -221,9 +257,10 @@ def _check_memory(entry: ModelEntry, config: Any, optimizer: str, device: torch.
         except UsageError:
             raise
         except Exception:
-            return  # what is wrong is said when the model itself is made; some cannot be made without weights
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+            return 0  # what is wrong is said when the model itself is made; some cannot be made without weights
+    n_parameters: int = sum(parameter.numel() for parameter in model.parameters())
     check_memory(entry, n_parameters, count_parameters(model), optimizer, device)
+    return n_parameters
 
 
 def _add_lora(entry: ModelEntry, model: Any) -> None:
@@ -241,7 +278,7 @@ def _add_lora(entry: ModelEntry, model: Any) -> None:
 
     if isinstance(targets, str) and targets != ALL_LINEAR:
         targets = [targets]  # peft takes a bare name for a regular expression
-    with _one_sentence(entry, f"cannot have LoRA on {targets}"):
+    with one_sentence(entry, f"cannot have LoRA on {targets}"):
         # Written out, so that a model is the same under another version's defaults.
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.0, bias="none")
         inject_adapter_in_model(config, model)
@@ -322,7 +359,7 @@ def _need(package: str, what: str, extra: str) -> None:
 
 
 @contextmanager
-def _one_sentence(entry: ModelEntry, what: str) -> Iterator[None]:
+def one_sentence(entry: ModelEntry, what: str) -> Iterator[None]:
     """Whatever a library raises, as the sentence ``model 'x' (source) {what}: {reason}``."""
     try:
         yield
@@ -354,18 +391,8 @@ def _refused(entry: ModelEntry, what: str) -> UsageError:
 
 def _is_damaged(path: Path) -> bool:
     """Whether a GGUF file's table of contents is broken, or says that there should be more of the file."""
-    from gguf import GGUFReader
-
     try:
-        GGUFReader(path)
-    except Exception:  # it has no exceptions of its own
+        read_gguf_table(path)
+    except ValueError:
         return True
     return False
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

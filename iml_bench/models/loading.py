@@ -1,35 +1,34 @@
-"""From a model entry to a module: one function per source scheme."""
+"""From a model entry to a module: one loader per source scheme."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import inspect
+import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from iml_bench.errors import UsageError, unknown
-from iml_bench.modalities.text.model import TextModel, TextShape
-from iml_bench.modalities.vision.model import VisionModel, VisionShape
-from iml_bench.models.language import LANGUAGE_SCHEMES, first_line, load_language_model
+from iml_bench.modalities.trial import CPU, Shape, first_line
+from iml_bench.modalities.vision.model import VisionShape
+from iml_bench.models.base import count_parameters
+from iml_bench.models.language import LANGUAGE_SCHEMES, draw_language_model, load_language_model
+from iml_bench.models.meta import META, scalars_are_zero
 from iml_bench.models.networks import NETWORKS
+from iml_bench.models.outline import outline_language_model
 from iml_bench.spec import ModelEntry
-
-Shape = VisionShape | TextShape
 
 
 def load_model(
-    entry: ModelEntry,
-    shape: Shape,
-    seed: int,
-    *,
-    optimizer: str = "adamw",
-    device: torch.device = torch.device("cpu"),
+    entry: ModelEntry, shape: Shape, seed: int, *, optimizer: str = "adamw", device: torch.device = CPU
 ) -> nn.Module:
     """Build or load a model on the host; pretrained ones keep their weights.
 
@@ -45,97 +44,85 @@ def load_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if entry.parsed.scheme in LANGUAGE_SCHEMES:
-            assert isinstance(shape, TextShape)
-            body = load_language_model(entry, shape, optimizer, device)
-        else:
-            body = LOADERS[entry.parsed.scheme](entry, shape)
-    if isinstance(shape, VisionShape):
-        return _tried_on_images(entry, VisionModel(body, shape), shape)
-    return _tried_on_texts(entry, TextModel(body), shape)
-
-
-def _tried_on_images(entry: ModelEntry, model: VisionModel, shape: VisionShape) -> VisionModel:
-    """One forward pass: a model that cannot take the task's input must fail before hours of work."""
-    what = f"images of {shape.height}x{shape.width}"
-    pixels = torch.zeros(2, shape.channels, shape.height, shape.width)
-    logits = _forward(entry, model, what, {"pixels": pixels})
-    expected = (2 * shape.positions, shape.classes)
-    if tuple(logits.shape) != expected:
-        raise _wrong_shape(entry, what, logits, expected)
+        body = LOADERS[entry.parsed.scheme].load(entry, shape, optimizer, device)
+    model = shape.wrap(body)
+    shape.try_out(entry, model)
     return model
 
 
-def _tried_on_texts(entry: ModelEntry, model: TextModel, shape: TextShape) -> TextModel:
-    """As ``_tried_on_images``; and whether it looks ahead, and logits can be had at chosen positions only."""
-    what = f"texts of {shape.max_length} tokens"
-    inputs = {"input_ids": _tokens(shape, shape.max_length)}
-    answered, written = shape.max_length, "input_ids"
-    if shape.max_target:
-        what += f" and answers of {shape.max_target}"
-        answered, written = shape.max_target, "decoder_input_ids"
-        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        inputs[written] = _tokens(shape, answered)
-    model.early = False
-    everywhere = torch.arange(2 * answered)
-    logits = _forward(entry, model, what, {"keep": everywhere, **inputs})
-    # Pretrained models have more classes than their tokenizer has tokens.
-    if len(logits) != 2 * answered or logits.shape[1] < shape.classes:
-        raise _wrong_shape(entry, what, logits, (2 * answered, shape.classes))
-    others = {**inputs, written: torch.cat([inputs[written][:, :-1], inputs[written][:, :1]], dim=1)}
-    before = everywhere.view(2, answered)[:, :-1].flatten()
-    if not _near(_forward(entry, model, what, {"keep": before, **others}), logits[before]):
-        raise UsageError(f"model {entry.name!r} looks ahead: what it predicts depends on the tokens that follow")
-    last = everywhere[-2:]
-    model.early = True
+def check_model(
+    entry: ModelEntry,
+    shape: Shape,
+    *,
+    optimizer: str = "adamw",
+    device: torch.device = CPU,
+    also: Callable[[nn.Module], object] | None = None,
+) -> int:
+    """Everything about a model that can be known without its weights; no random generator is moved.
+
+    A model whose code needs real tensors is made with random weights. Those of a user's own are made as
+    they are in a cell: nothing is known of what their code does or keeps.
+
+    Args:
+        entry: the model.
+        shape: what the task asks for.
+        optimizer: as for ``load_model``.
+        device: as for ``load_model``.
+        also: something else that must be possible with it, told by a ``UsageError``.
+
+    Returns:
+        Trainable parameters.
+
+    Raises:
+        UsageError: as ``load_model``, except for what only the weights tell.
+    """
+    loader = LOADERS[entry.parsed.scheme]
+    with _generators_as_they_were():
+        body = loader.outline(entry, shape, optimizer, device)
+        model = _taken(entry, shape, body) if body is not None else None
+        if model is None:
+            model = shape.wrap(loader.draw(entry, shape))
+            tried = shape.check_output if loader.published else shape.try_out
+            tried(entry, model)
+        if also is not None:
+            also(model)
+    return count_parameters(model)
+
+
+def _taken(entry: ModelEntry, shape: Shape, body: nn.Module) -> nn.Module | None:
+    """The wrapped model when it takes the task's input without weights; None where that is to be tried with some."""
     try:
-        chosen = _forward(entry, model, what, {"keep": last, **inputs})
-        model.early = chosen.shape == logits[last].shape and _near(chosen, logits[last])
-    except UsageError:
-        model.early = False
+        model = shape.wrap(body)
+        with scalars_are_zero():
+            shape.check_output(entry, model, META)
+    except Exception:
+        return None
     return model
 
 
-def _tokens(shape: TextShape, length: int) -> Tensor:
-    """Two texts ``[2, length]`` of differing tokens: equal ones may give equal logits at all positions."""
-    ids = torch.arange(2 * length).view(2, length) % shape.classes
-    return torch.where(ids == shape.pad, shape.line_end, ids)
-
-
-def _near(one: Tensor, other: Tensor) -> bool:
-    """Equal but for rounding, which grows with the largest logit."""
-    largest = float(other.nan_to_num().abs().max())
-    return torch.allclose(one, other, rtol=0, atol=1e-4 * largest, equal_nan=True)
-
-
-def _forward(entry: ModelEntry, model: nn.Module, what: str, inputs: dict[str, Tensor]) -> Tensor:
-    model.eval()
+@contextmanager
+def _generators_as_they_were() -> Iterator[None]:
+    ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            logits: Tensor = model(**inputs)
-    except Exception as error:
-        raise UsageError(f"model {entry.name!r} cannot take {what}: {first_line(error)}") from error
-    return logits
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)  # noqa: NPY002
 
 
-def _wrong_shape(entry: ModelEntry, what: str, logits: Tensor, expected: tuple[int, ...]) -> UsageError:
-    return UsageError(f"model {entry.name!r} gave logits of shape {tuple(logits.shape)} for {what}, not {expected}")
-
-
-def _ref(entry: ModelEntry, shape: Shape) -> nn.Module:
+def _ref(entry: ModelEntry, shape: VisionShape) -> nn.Module:
     target = entry.parsed.target
     if target not in NETWORKS:
         raise unknown("reference network", target, NETWORKS, "iml-bench models")
-    assert isinstance(shape, VisionShape)
     outputs = shape.positions * shape.classes
     network: nn.Module = _call(entry, NETWORKS[target], shape.height, shape.width, outputs)
     return network
 
 
-def _timm(entry: ModelEntry, shape: Shape) -> nn.Module:
+def _timm(entry: ModelEntry, shape: VisionShape) -> nn.Module:
     import timm
 
-    assert isinstance(shape, VisionShape)
     source = entry.parsed
     if source.target.split(".")[0] not in timm.list_models():
         raise unknown("timm architecture", source.target, timm.list_models(), "timm.list_models()")
@@ -200,8 +187,38 @@ def _call(entry: ModelEntry, function: Callable[..., Any], *args: Any) -> Any:
     return function(*args, **options)
 
 
-LOADERS: dict[str, Callable[[ModelEntry, Shape], nn.Module]] = {
-    "ref": _ref,
-    "timm": _timm,
-    "python": _python,
+class Loader(NamedTuple):
+    """What is done with the models of a source scheme; shapes are of the modality that they are for."""
+
+    load: Callable[[ModelEntry, Any, str, torch.device], nn.Module]
+    """The body for a shape, with its weights, given an optimiser and a device; draws from torch's generator."""
+    outline: Callable[[ModelEntry, Any, str, torch.device], nn.Module | None]
+    """The same body on the meta device, where it has no weights. None where it must be drawn to know more."""
+    draw: Callable[[ModelEntry, Any], nn.Module]
+    """The same body with random weights."""
+    published: bool = False
+    """Whether ``load`` reads weights: what the body computes with random ones says nothing then."""
+
+
+def _drawn(draw: Callable[[ModelEntry, Any], nn.Module], *, outlined: bool = True) -> Loader:
+    """The loader of models that have no weights yet."""
+
+    def outline(entry: ModelEntry, shape: Any, optimizer: str, device: torch.device) -> nn.Module | None:
+        if not outlined:
+            return None
+        try:
+            with META:
+                return draw(entry, shape)
+        except Exception:
+            return None  # what is wrong, or only cannot be made without memory, is seen when it is drawn
+
+    return Loader(lambda entry, shape, optimizer, device: draw(entry, shape), outline, draw)
+
+
+_LANGUAGE = (load_language_model, outline_language_model, draw_language_model)
+LOADERS: dict[str, Loader] = {
+    "ref": _drawn(_ref),
+    "timm": _drawn(_timm),
+    "python": _drawn(_python, outlined=False),
+    **{scheme: Loader(*_LANGUAGE, published=scheme != "hf-config") for scheme in LANGUAGE_SCHEMES},
 }

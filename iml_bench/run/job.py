@@ -13,7 +13,7 @@ from iml_bench.errors import UsageError
 from iml_bench.protocols import streams_of
 from iml_bench.records import Attachments, Draft, Failure, Store, Timing, this_provenance
 from iml_bench.runtime import Runtime
-from iml_bench.spec import CellSpec, cell_key
+from iml_bench.spec import SCHEMES, CellSpec, cell_key
 
 if TYPE_CHECKING:
     from iml_bench.run.cell import CellOutcome
@@ -56,18 +56,25 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
 
 
 def check_job(job: Job, runtime: Runtime) -> None:
-    """Do everything up to the first training step, so that bad input is found before hours of work.
+    """Find bad input before hours of work: draw the data, and look at the model without reading its weights.
 
     Raises:
         UsageError: when the model, the data or the device cannot be had.
     """
     import torch
 
-    from iml_bench.run.cell import prepare
+    from iml_bench.learners.setup import enable_checkpointing, make_accelerator
+    from iml_bench.models import check_model, load_form
+    from iml_bench.run.cell import Setting
 
     torch.set_num_threads(THREADS)
+    task, entry = job.cell.task, job.cell.model
     try:
-        prepare(job.cell, runtime)
+        device = make_accelerator(task.recipe, runtime).device
+        setting = Setting(task, job.cell.seed, device, runtime, load_form(entry))
+        if not entry.is_reference and entry.parsed.scheme in SCHEMES:  # learners of other packages load their own
+            also = enable_checkpointing if runtime.checkpointing else None
+            check_model(entry, setting.shape(), optimizer=task.recipe.optimizer, device=device, also=also)
     except UsageError:
         raise
     except Exception:

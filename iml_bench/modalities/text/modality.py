@@ -7,12 +7,11 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from iml_bench.modalities.base import Answers, Feed, Modality, Renderer, Scene
 from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.modalities.text.generated import generate_answers
-from iml_bench.modalities.text.model import TextModel, TextShape
+from iml_bench.modalities.text.model import TextShape
 from iml_bench.modalities.text.picture import text_lines
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.modalities.text.spec import TextRender
@@ -39,10 +38,6 @@ class Text(Modality):
         codec = cast(TextRenderer, renderer).codec
         length, target = (max(column) for column in zip(*(cast(TextFeed, feed).longest for feed in feeds), strict=True))
         return TextShape(codec.classes, length, codec.pad, codec.line_end, target)
-
-    def wrapped(self, body: nn.Module, shape: Any) -> TextModel:
-        """See ``Modality.wrapped``."""
-        return TextModel(body)
 
     def generated(self, learner: Any, feed: Feed, renderer: Renderer, answers: Answers) -> Answers:
         """See ``Modality.generated``."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from iml_bench.errors import UsageError
+from iml_bench.modalities.trial import CPU, forward, wrong_shape
+from iml_bench.spec import ModelEntry
 
 
 class TextShape(NamedTuple):
@@ -17,6 +22,70 @@ class TextShape(NamedTuple):
     line_end: int
     max_target: int = 0
     """Encoder-decoder models: tokens of the longest answer; 0 for causal ones."""
+
+    def wrap(self, body: nn.Module) -> TextModel:
+        """See ``trial.Shape``."""
+        return TextModel(body)
+
+    def check_output(self, entry: ModelEntry, model: nn.Module, device: torch.device = CPU) -> None:
+        """See ``trial.Shape``."""
+        self._logits(entry, model, self._inputs(device))
+
+    def try_out(self, entry: ModelEntry, model: nn.Module) -> None:
+        """See ``trial.Shape``; whether it looks ahead, and whether logits can be had at chosen positions only."""
+        assert isinstance(model, TextModel)
+        inputs = self._inputs(CPU)
+        logits = self._logits(entry, model, inputs)
+        everywhere = torch.arange(2 * self._answered)
+        written = inputs[self._written]
+        others = {**inputs, self._written: torch.cat([written[:, :-1], written[:, :1]], dim=1)}
+        before = everywhere.view(2, self._answered)[:, :-1].flatten()
+        if not _near(forward(entry, model, self._what, {"keep": before, **others}), logits[before]):
+            raise UsageError(f"model {entry.name!r} looks ahead: what it predicts depends on the tokens that follow")
+        last = everywhere[-2:]
+        model.early = True
+        try:
+            chosen = forward(entry, model, self._what, {"keep": last, **inputs})
+            model.early = chosen.shape == logits[last].shape and _near(chosen, logits[last])
+        except UsageError:
+            model.early = False
+
+    @property
+    def _answered(self) -> int:
+        """Tokens of the texts that the model continues."""
+        return self.max_target or self.max_length
+
+    @property
+    def _written(self) -> str:
+        return "decoder_input_ids" if self.max_target else "input_ids"
+
+    @property
+    def _what(self) -> str:
+        return f"texts of {self.max_length} tokens" + (f" and answers of {self.max_target}" if self.max_target else "")
+
+    def _inputs(self, device: torch.device) -> dict[str, Tensor]:
+        """Two of the longest texts, ``[2, T]`` each."""
+        inputs = {"input_ids": self._tokens(self.max_length)}
+        if self.max_target:
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+            inputs[self._written] = self._tokens(self.max_target)
+        return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+    def _tokens(self, length: int) -> Tensor:
+        """Two texts ``[2, length]`` of differing tokens: equal ones may give equal logits at all positions."""
+        ids = torch.arange(2 * length).view(2, length) % self.classes
+        return torch.where(ids == self.pad, self.line_end, ids)
+
+    def _logits(self, entry: ModelEntry, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """The logits of all positions, which must be as many as the task asks for."""
+        assert isinstance(model, TextModel)
+        model.early = False
+        everywhere = torch.arange(2 * self._answered, device=inputs["input_ids"].device)
+        logits = forward(entry, model, self._what, {"keep": everywhere, **inputs})
+        # Pretrained models have more classes than their tokenizer has tokens.
+        if len(logits) != 2 * self._answered or logits.shape[1] < self.classes:
+            raise wrong_shape(entry, self._what, logits, (2 * self._answered, self.classes))
+        return logits
 
 
 class TextModel(nn.Module):
@@ -59,3 +128,9 @@ class TextModel(nn.Module):
             return None
         self._chosen = True
         return (arguments[0].flatten(0, 1).index_select(0, self._keep), *arguments[1:])
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Equal but for rounding, which grows with the largest logit."""
+    largest = float(other.nan_to_num().abs().max())
+    return torch.allclose(one, other, rtol=0, atol=1e-4 * largest, equal_nan=True)

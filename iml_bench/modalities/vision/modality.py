@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from iml_bench.modalities.base import Feed, Modality, Renderer, Scene
-from iml_bench.modalities.vision.model import VisionModel, VisionShape
+from iml_bench.modalities.vision.model import VisionShape
 from iml_bench.modalities.vision.picture import vision_sheet
 from iml_bench.modalities.vision.renderer import VisionRenderer
 from iml_bench.modalities.vision.spec import DigitGridRender
@@ -38,10 +37,6 @@ class Vision(Modality):
         own = cast(VisionRenderer, renderer)
         height, width = own.spec.canvas
         return VisionShape(height, width, 1, own.cells, own.classes)
-
-    def wrapped(self, body: nn.Module, shape: Any) -> VisionModel:
-        """See ``Modality.wrapped``."""
-        return VisionModel(body, shape)
 
     def least_log_likelihood(self, task: TaskSpec, gold: Sequence[str]) -> NDArray[np.float64]:
         """See ``Modality.least_log_likelihood``: an answer is one label."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from iml_bench.modalities.trial import CPU, forward, wrong_shape
+from iml_bench.spec import ModelEntry
 
 
 class VisionShape(NamedTuple):
@@ -15,6 +19,23 @@ class VisionShape(NamedTuple):
     channels: int
     positions: int
     classes: int
+
+    def wrap(self, body: nn.Module) -> VisionModel:
+        """See ``trial.Shape``."""
+        return VisionModel(body, self)
+
+    def check_output(self, entry: ModelEntry, model: nn.Module, device: torch.device = CPU) -> None:
+        """See ``trial.Shape``."""
+        what = f"images of {self.height}x{self.width}"
+        pixels = torch.zeros(2, self.channels, self.height, self.width, device=device)
+        logits = forward(entry, model, what, {"pixels": pixels})
+        expected = (2 * self.positions, self.classes)
+        if tuple(logits.shape) != expected:
+            raise wrong_shape(entry, what, logits, expected)
+
+    def try_out(self, entry: ModelEntry, model: nn.Module) -> None:
+        """See ``trial.Shape``."""
+        self.check_output(entry, model)
 
 
 class VisionModel(nn.Module):
