@@ -11,20 +11,9 @@ import iml_bench
 
 PACKAGE = Path(iml_bench.__file__).parent
 ROOMS = (
-    *(
-        "errors",
-        "paths",
-        "untrusted",
-        "streams",
-        "runtime",
-        "extensions",
-        "spec",
-        "registry",
-        "sources",
-        "worlds",
-        "protocols",
-    ),
-    *("modalities", "models", "stats", "learners", "records", "run", "board", "site", "submit", "cli", "__main__"),
+    *("errors", "paths", "untrusted", "streams", "runtime", "extensions", "spec", "registry", "sources", "worlds"),
+    *("protocols", "modalities", "models", "stats", "learners", "records", "run", "board", "library", "site"),
+    *("submit", "cli", "__main__"),
 )
 
 

@@ -24,11 +24,12 @@ from iml_bench.errors import UsageError
 from iml_bench.paths import data_root
 from iml_bench.records import Store
 from iml_bench.registry import TASKS
+from iml_bench.run.command import seeds
 from iml_bench.run.picture import PANEL, draw_task
 from iml_bench.run.plan import Request, plan
 from iml_bench.runtime import Runtime
 from iml_bench.site import assets, charts
-from iml_bench.site.commands import reproduce, seeds
+from iml_bench.site.commands import reproduce
 from iml_bench.site.write import write_site
 
 PICTURES = sorted((data_root() / "tasks" / "pictures").iterdir())

@@ -11,7 +11,7 @@ from making import CPU, log_likelihoods, small_cell
 
 from iml_bench.errors import CellError, UsageError
 from iml_bench.run.cell import prepare, run_cell
-from iml_bench.runtime import Progress
+from iml_bench.runtime import StageProgress
 
 MODELS = "python:models_for_tests:"
 
@@ -91,7 +91,7 @@ def test_both_folds_start_from_the_stage_one_weights() -> None:
 def test_every_optimizer_and_schedule_trains(optimizer: str, schedule: str) -> None:
     overrides = {"recipe__optimizer": optimizer, "recipe__schedule": schedule, "recipe__warmup_steps": 2}
     cell = small_cell("mlp-xs", **overrides, recipe__lr=0.05 if optimizer == "sgd" else 1e-3)
-    losses: list[Progress] = []
+    losses: list[StageProgress] = []
     setting, learner, _ = prepare(cell, replace(CPU, report=losses.append))
     stage = cell.task.recipe.stage1.model_copy(update={"steps": 80})
     learner.fit(setting.train_feed("stage1"), stage, "stage1")

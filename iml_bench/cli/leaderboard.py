@@ -8,12 +8,11 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from iml_bench.board import Absent, Board, Row, Slope, build_board, leaderboard_tasks, to_csv
+from iml_bench.board import Absent, Board, Row, Slope, to_csv
 from iml_bench.cli.options import Json, Records, load_records, print_json
 from iml_bench.cli.tables import out_console, print_families, print_groups, print_overall, print_rows
 from iml_bench.errors import UsageError, unknown
-from iml_bench.records import Stored
-from iml_bench.registry import MODELS
+from iml_bench.library import reading as library
 
 SORTS = {
     "iml": "iml",
@@ -32,12 +31,6 @@ SORTS = {
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 Kind = TypeVar("Kind", Row, Slope, Absent)
-
-
-def read_board(stored: Sequence[Stored]) -> Board:
-    """The board of some records, with the registered models and the tasks that make a row complete."""
-    entries = [listed.spec for listed in MODELS.list() if listed.spec is not None]
-    return build_board(stored, entries, leaderboard_tasks())
 
 
 @app.callback()
@@ -67,7 +60,7 @@ def leaderboard(
     if sort not in SORTS:
         raise unknown("column", sort, SORTS, "iml-bench leaderboard --help")
     stored, folders = load_records(records)
-    board = _chosen(read_board(stored), task, family, SORTS[sort])
+    board = _chosen(library.board(stored), task, family, SORTS[sort])
     console = out_console()
     if as_json:
         print_json(board)

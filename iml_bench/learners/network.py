@@ -24,7 +24,7 @@ from iml_bench.modalities import Feed, Indices, draw_noise, to_device
 from iml_bench.modalities.text.tokens import Codec
 from iml_bench.models import count_parameters, generate
 from iml_bench.protocols.two_stage.design import Ints
-from iml_bench.runtime import Progress, Runtime
+from iml_bench.runtime import Runtime, StageProgress
 from iml_bench.spec import Recipe, StageRecipe
 from iml_bench.streams import Streams
 
@@ -47,7 +47,7 @@ class Watch(NamedTuple):
 
 
 def make_accelerator(recipe: Recipe, runtime: Runtime) -> Accelerator:
-    """An Accelerator for one cell: device, mixed precision, processes and trackers.
+    """An Accelerator for one cell: device, mixed precision and processes.
 
     Raises:
         UsageError: when the device or the precision is not to be had here.
@@ -60,8 +60,6 @@ def make_accelerator(recipe: Recipe, runtime: Runtime) -> Accelerator:
         return Accelerator(
             mixed_precision=recipe.precision,
             cpu=runtime.device == "cpu",
-            log_with=runtime.track,
-            project_dir=str(runtime.track_dir) if runtime.track_dir else None,
         )
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"recipe.precision {recipe.precision!r} cannot be had here: {error}") from error
@@ -143,8 +141,7 @@ class NetworkLearner:
                 last.extend(seen)
                 mean = math.fsum(seen) / len(seen)
                 step += len(rows)
-                self.runtime.report(Progress(name, step, steps, mean))
-                self.accelerator.log({f"{name}/loss": mean}, step=step)
+                self.runtime.report(StageProgress(name, step, steps, mean))
                 if watch and looks and step >= looks[0] * steps / watch.points:
                     watch.look(step)
                     looks = [point for point in looks if point * steps / watch.points > step]

@@ -240,12 +240,7 @@ def run_cell(cell: CellSpec, runtime: Runtime) -> CellOutcome:
     """
     run = _Run(cell, runtime)
     accelerator = run.accelerator
-    if runtime.track:
-        config = {"task": cell.task.label, "model": cell.model.name, "seed": cell.seed}
-        accelerator.init_trackers("iml-bench", config=config)
     run.train_and_ask()
-    if runtime.track:
-        accelerator.end_training()
     return CellOutcome(
         items=pl.concat(run.tables),
         parameters=run.learner.parameters,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iml_bench.errors import UsageError
 from iml_bench.records import CurveReport, StageReport, Store, Timing, this_provenance
+from iml_bench.run.tracking import tracked
 from iml_bench.runtime import Runtime
 from iml_bench.spec import CellSpec, cell_key
 from iml_bench.streams import Streams
@@ -44,7 +45,9 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
     torch.set_num_threads(THREADS)
     started = datetime.now(UTC)
     try:
-        outcome = run_cell(job.cell, runtime)
+        with tracked(job.cell, runtime) as tracker:
+            outcome = run_cell(job.cell, replace(runtime, report=tracker.loss))
+            tracker.scores(outcome.items)
     except Exception as error:
         record_failure(job, started, error)
         return first_line(error)
