@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from making import CPU, small_cell
 
 from iml_bench.records import Store
 from iml_bench.run.job import Job, run_job
-from iml_bench.runtime import Runtime, StageProgress
 from iml_bench.run.tracking import tracked
+from iml_bench.runtime import Runtime, StageProgress
 from iml_bench.spec import CellSpec, cell_key
 
 
@@ -63,7 +64,7 @@ def test_every_trained_cell_is_one_run_whose_steps_never_go_back(runs: list[Fake
         assert begun.config == {"task": "vision@1", "model": "mlp-xs", "seed": cell.seed, "key": cell_key(cell)}
         *losses, (last, scores) = begun.logged
         steps = [step for step, _ in losses]
-        assert all(before < after for before, after in zip(steps, steps[1:], strict=False))
+        assert all(before < after for before, after in pairwise(steps))
         recipe = cell.task.recipe
         assert last == steps[-1] == (recipe.stage1.steps or 0) + 2 * (recipe.stage2.steps or 0)
         assert list(dict.fromkeys(name for _, values in losses for name in values)) == ["stage1/loss", "stage2/loss"]

@@ -100,7 +100,8 @@ def _can_compare(names: Sequence[str], out: Path) -> bool:
 
 
 def _program() -> str:
-    return "python -m iml_bench" if sys.argv[0].endswith("__main__.py") else "iml-bench"
+    as_module = Path(sys.argv[0]).parts[-2:] == ("iml_bench", "__main__.py")
+    return "python -m iml_bench" if as_module else "iml-bench"
 
 
 def _command(*words: str) -> str:

@@ -122,14 +122,14 @@ def score(items: pl.DataFrame | AnyPath) -> Scores:
             except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
                 raise UsageError(f"{shown(repr(str(path)), 300)} cannot be read as a per-item file") from error
     cells = items["key"].n_unique() if "key" in items.columns else 1
-    if cells != 1:
+    if cells > 1:
         raise UsageError(f"these are items of {cells} cells; score one at a time, as items.filter(key=...) gives it")
     # What an older file lacks is null in a frame of several files, and only there.
     known = [name for name in items.columns if name in ITEM_TYPES]
     held = [name for name in known if name == "tag" or items[name].null_count() < len(items)]
-    needed = [name for name in ITEM_TYPES if name in _NEEDED and name not in held]
-    if needed or not len(items):
-        raise UsageError(f"these are no per-item outcomes: {f'no column {needed[0]!r}' if needed else 'no rows'}")
+    missing = [f"column {name!r}" for name in _NEEDED if name not in held]
+    if missing or not len(items):
+        raise UsageError(f"these are no per-item outcomes: there is no {missing[0] if len(items) else 'row'}")
     return score_items(columns_of(items.select(held)))
 
 
