@@ -24,6 +24,7 @@ from iml_bench.registry import TASKS
 from iml_bench.run.display import RunDisplay
 from iml_bench.run.executors.base import Event
 from iml_bench.run.session import Standing
+from iml_bench.runtime import StageProgress
 from iml_bench.sources import find_model
 from iml_bench.spec import apply_overrides, vary_model
 
@@ -232,18 +233,23 @@ def test_reading_and_listing_import_no_torch(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("notebook", [False, True])
-def test_progress_is_lines_on_stderr_and_in_a_notebook_on_stdout(
-    notebook: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize("where", ["terminal", "notebook", "file"])
+def test_progress_is_bars_on_a_terminal_and_lines_elsewhere(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("rich.console._is_jupyter", lambda: notebook)
+    """What a notebook shows is on stdout: it paints stderr red."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: where == "notebook")
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm"}.items() if where == "terminal" else ():
+        monkeypatch.setenv(name, value)
     stored = Stored(path := write_result(tmp_path), read_record(path))
     job: Any = type("Job", (), {"cell": stored.record.cell})
     with RunDisplay([job]) as display:
         display.begin(Standing(1, (0,), 0, 1, tmp_path))
         display(Event("start", 0))
+        display(Event("progress", 0, StageProgress("stage1", 3, 9, 0.25)))
+        assert [bar.completed for bar in display.progress.tasks] == ([3] if where == "terminal" else [])
         display(Event("failed", 0, message="CellError: no luck"))
     out, err = capsys.readouterr()
-    shown, other = (out, err) if notebook else (err, out)
+    shown, other = (out, err) if where == "notebook" else (err, out)
     assert "1 cells: 0 done already, 1 to run" in shown and "FAILED CellError: no luck" in shown
     assert (other, display.failures) == ("", {0: "CellError: no luck"})
