@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal, NamedTuple
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
-class Progress(NamedTuple):
+class StageProgress(NamedTuple):
     """How far a stage is."""
 
     stage: str
@@ -19,7 +20,17 @@ class Progress(NamedTuple):
     loss: float
 
 
-def _silent(progress: Progress) -> None:
+def is_launched() -> bool:
+    """Whether this is one of several processes that share every batch, as Accelerate starts them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks and writes, of several that share every batch."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _silent(progress: StageProgress) -> None:
     pass
 
 
@@ -45,5 +56,5 @@ class Runtime:
     track: str | None = None
     """An Accelerate tracker (``tensorboard``, ``wandb``, ...); None: no tracking."""
     track_dir: Path | None = None
-    report: Callable[[Progress], None] = _silent
+    report: Callable[[StageProgress], None] = _silent
     """Called some forty times a stage."""

@@ -19,7 +19,7 @@ from iml_bench.board import build_board, build_rows
 from iml_bench.cli.app import app
 from iml_bench.errors import UsageError
 from iml_bench.protocols import Measure, measures_of
-from iml_bench.protocols.two_stage import measures as two_stage
+from iml_bench.protocols.two_stage import TWO_STAGE, TwoStage
 from iml_bench.records import Store, Stored, read_items, read_record
 from iml_bench.site.build import build_site
 from iml_bench.submit import check_submission, find_submission
@@ -130,7 +130,7 @@ SHARE = Measure(
 @pytest.fixture
 def one_more(monkeypatch: pytest.MonkeyPatch) -> Measure:
     """A measure that came after all records: one more entry in the protocol's list."""
-    monkeypatch.setattr(two_stage, "MEASURES", (*two_stage.MEASURES, SHARE))
+    monkeypatch.setattr(TwoStage, "own_measures", (*TWO_STAGE.own_measures, SHARE))
     return SHARE
 
 
@@ -189,7 +189,9 @@ def test_items_are_read_only_for_what_a_record_lacks(tmp_path: Path, monkeypatch
     path.with_suffix(".parquet").unlink()
     stored = Stored(path, read_record(path))
     assert build_rows([stored])[0].mean("iml") == pytest.approx(0.3)
-    monkeypatch.setattr(two_stage, "MEASURES", (*two_stage.MEASURES, replace(SHARE, missing="nobody said anything")))
+    monkeypatch.setattr(
+        TwoStage, "own_measures", (*TWO_STAGE.own_measures, replace(SHARE, missing="nobody said anything"))
+    )
     (row,) = build_rows([stored])
     assert "answered_x" not in row.scores and "cannot be read" in row.reasons["answered_x"]
     assert row.mean("iml") == pytest.approx(0.3)
@@ -198,7 +200,7 @@ def test_items_are_read_only_for_what_a_record_lacks(tmp_path: Path, monkeypatch
 def test_what_older_items_cannot_say_is_null_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needy = replace(SHARE, needs=("truthful",), missing="no definition was false")
     path = write_result(tmp_path)
-    monkeypatch.setattr(two_stage, "MEASURES", (*two_stage.MEASURES, needy))
+    monkeypatch.setattr(TwoStage, "own_measures", (*TWO_STAGE.own_measures, needy))
     (row,) = build_rows([Stored(path, read_record(path))])
     assert row.reasons["answered_x"] == "its items have no column truthful: an older iml-bench wrote them"
     assert scored(alpha_run())["answered_x"] is not None
@@ -209,7 +211,7 @@ def test_a_measure_that_fails_costs_no_record(tmp_path: Path, monkeypatch: pytes
         replace(SHARE, name="raises", of=lambda columns: columns["no such"].mean()),
         replace(SHARE, name="nan", of=lambda columns: float("nan")),
     ]
-    monkeypatch.setattr(two_stage, "MEASURES", (*two_stage.MEASURES, *broken))
+    monkeypatch.setattr(TwoStage, "own_measures", (*TWO_STAGE.own_measures, *broken))
     scores = read_record(write_result(tmp_path)).scores
     assert scores is not None and scores["raises"] is None and scores["nan"] is None
     assert "KeyError" in scores.reasons["raises"] and "came out as nan" in scores.reasons["nan"]
@@ -219,8 +221,8 @@ def test_a_measure_that_fails_costs_no_record(tmp_path: Path, monkeypatch: pytes
 def test_a_protocol_with_a_single_measure_and_no_uptake_has_a_board(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(two_stage, "MEASURES", (replace(SHARE, shown="headline"),))
-    monkeypatch.setattr("iml_bench.board.rows.uptake_of", lambda task: None)
+    monkeypatch.setattr(TwoStage, "own_measures", (replace(SHARE, shown="headline"),))
+    monkeypatch.setattr(TwoStage, "uptake", None)
     for seed in range(3):
         write_result(tmp_path, "mlp-m", seed, 0.1)
         write_result(tmp_path, "mlp-s", seed, 0.4)

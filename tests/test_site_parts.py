@@ -19,18 +19,20 @@ from site_records import read, write_records
 
 from iml_bench.board import build_rows
 from iml_bench.cli import pages
-from iml_bench.cli.options import parse_overrides, parse_seeds
+from iml_bench.cli.options import parse_overrides
 from iml_bench.errors import UsageError
 from iml_bench.modalities.vision.picture import PANEL
 from iml_bench.paths import data_root
 from iml_bench.records import Store
 from iml_bench.registry import TASKS
+from iml_bench.run.command import seeds
 from iml_bench.run.picture import draw_task
 from iml_bench.run.plan import Request, plan
 from iml_bench.runtime import Runtime
 from iml_bench.site import assets, charts
-from iml_bench.site.commands import reproduce, seeds
+from iml_bench.site.commands import reproduce
 from iml_bench.site.write import write_site
+from iml_bench.spec import parse_seeds
 
 PICTURES = sorted((data_root() / "tasks" / "pictures").iterdir())
 

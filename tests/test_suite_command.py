@@ -177,7 +177,7 @@ def test_showing_and_planning_import_no_torch(tmp_path: Path) -> None:
             "from iml_bench.cli.app import main\n"
             "try: main()\n"
             "except SystemExit as end: assert not end.code\n"
-            "from iml_bench.run.plan import leaderboard_tasks\n"
+            "from iml_bench.board import leaderboard_tasks\n"
             "assert leaderboard_tasks()\n"
             "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
         )

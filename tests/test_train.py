@@ -14,7 +14,7 @@ from iml_bench.errors import CellError, UsageError
 from iml_bench.learners.network import NetworkLearner
 from iml_bench.protocols.two_stage.design import Design
 from iml_bench.run.cell import prepare, run_cell
-from iml_bench.runtime import Progress
+from iml_bench.runtime import StageProgress
 
 MODELS = "python:models_for_tests:"
 
@@ -123,7 +123,7 @@ def test_branches_that_read_the_same_end_the_same(model: str, stages: int, monke
 def test_every_optimizer_and_schedule_trains(optimizer: str, schedule: str) -> None:
     overrides = {"recipe__optimizer": optimizer, "recipe__schedule": schedule, "recipe__warmup_steps": 2}
     cell = small_cell("mlp-xs", **overrides, recipe__lr=0.05 if optimizer == "sgd" else 1e-3)
-    losses: list[Progress] = []
+    losses: list[StageProgress] = []
     setting, learner, _ = prepare(cell, replace(CPU, report=losses.append))
     stage = cell.task.recipe.stage1.model_copy(update={"steps": 80})
     learner.fit(setting.train_feed("stage1"), stage, "stage1")

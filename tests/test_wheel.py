@@ -28,6 +28,7 @@ def test_the_wheel_holds_the_declarations_and_its_commit(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         info = json.loads(archive.read("iml_bench/_build_info.json"))
+    assert "iml_bench/py.typed" in names
     for path in ("tasks/vision.yaml", "leaderboard/models/mlp-m.yaml", "benchmarks/smoke.yaml"):
         assert f"iml_bench/_data/{path}" in names
     for folder in ("site/templates", "site/static"):

@@ -1,7 +1,4 @@
-"""Run some cells once: ``python cells.py WORKERS STEPS FOLDER``, what ``workers.py`` times.
-
-Imports as little as the command line does, since worker processes import this file again.
-"""
+"""Run some cells once: ``python cells.py WORKERS STEPS FOLDER``, what ``workers.py`` times."""
 
 from __future__ import annotations
 
@@ -9,8 +6,9 @@ import sys
 from pathlib import Path
 
 from iml_bench.registry import TASKS
-from iml_bench.run.executors.processes import Event, run_jobs
+from iml_bench.run.executors.base import Event
 from iml_bench.run.job import Job
+from iml_bench.run.session import Session
 from iml_bench.runtime import Runtime
 from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, apply_overrides, changes
@@ -37,7 +35,8 @@ def main(workers: int, stage1: int, out: Path) -> None:
         if event.kind == "failed":
             failures.append(event.message)
 
-    run_jobs([Job(cell, changes(task, base), False, out) for cell in cells], Runtime(device="cpu"), workers, listen)
+    session = Session(out, Runtime(device="cpu"), workers)
+    session.run([Job(cell, changes(task, base), False, out) for cell in cells], listen=listen)
     if failures:
         sys.exit(f"{len(failures)} cells failed: {failures[0]}")
 

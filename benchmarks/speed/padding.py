@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from iml_bench.learners.base import Watch
 from iml_bench.modalities.base import Batch, Feed, Indices
 from iml_bench.modalities.text.feed import TextFeed
-from iml_bench.runtime import Progress
+from iml_bench.runtime import StageProgress
 
 ROUNDING = "query_key_value.bias"
 """Weights of GPT-NeoX that are not compared: a key's bias adds the same to all scores of a query where it is
@@ -73,7 +73,7 @@ def traced(bench: Bench, feed: Feed) -> Trace:
     """Stage 1 on a feed, with a look at every step."""
     learner, losses, tokens = bench.learner, [], []
 
-    def report(progress: Progress) -> None:
+    def report(progress: StageProgress) -> None:
         losses.append(progress.loss)
 
     def count(module: nn.Module, arguments: tuple[Tensor, ...], inputs: dict[str, Tensor]) -> None:

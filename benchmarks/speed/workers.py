@@ -19,7 +19,7 @@ CALIBRATION_STEPS = 500
 
 
 def one_and_two_workers(steps: int | None) -> Comparison:
-    """``run_jobs`` with one worker over ``run_jobs`` with two, on the CPU.
+    """A session with one worker over a session with two, on the CPU.
 
     Args:
         steps: of stage 1 of a cell; None measures how many make a cell take about ``CELL_SECONDS``.

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from iml_bench.cli.options import Data, DataDir, Device, Json, make_runtime, print_json
+from iml_bench.cli.options import Data, DataDir, Device, Json, print_json
 from iml_bench.cli.tables import out_console
 from iml_bench.errors import UsageError, unknown
+from iml_bench.library.options import make_runtime
 from iml_bench.registry import MODELS, TASKS
 from iml_bench.spec import SCHEMES
 

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from iml_bench.board import build_rows, compare_models
 from iml_bench.cli.options import Json, Records, load_records, print_json
 from iml_bench.cli.tables import out_console, print_versus
-from iml_bench.errors import UsageError
+from iml_bench.library import reading as library
 
 
 def compare(
@@ -30,13 +29,7 @@ def compare(
       iml-bench compare mlp-m convnet-s --measure lift_reliable
       iml-bench compare mlp-m convnet-s --records iml-results --json
     """
-    stored, _ = load_records(records)
-    stored = [entry for entry in stored if not entry.record.smoke]
-    if task is not None:
-        stored = [entry for entry in stored if entry.record.cell.task.name == task]
-        if not stored:
-            raise UsageError(f"there are no records of task {task!r} here (iml-bench leaderboard lists what there is)")
-    rows = compare_models(build_rows(stored), models, measure)
+    rows = library.compare(*models, task=task, measure=measure, records=load_records(records)[0])
     if as_json:
         print_json(rows)
     else:

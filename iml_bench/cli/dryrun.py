@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from iml_bench.board import task_label
-from iml_bench.cli.run import status_of
 from iml_bench.paths import data_root
 from iml_bench.records import Store
 from iml_bench.run.job import Job
+from iml_bench.run.session import status_of
 from iml_bench.run.walltime import UNKNOWN, WallTimes, total_seconds
 from iml_bench.spec import Spec, cell_key, show_seeds, task_key
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import socket
 import sys
 
@@ -31,7 +32,5 @@ def _take_part(rank: int, processes: int, port: int, arguments: list[str]) -> No
     shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     own = {"RANK": rank, "LOCAL_RANK": rank}
     os.environ.update({name: str(value) for name, value in {**shared, **own}.items()})
-    from iml_bench.cli.app import main
-
     sys.argv = arguments
-    main()
+    runpy.run_module("iml_bench", run_name="__main__")

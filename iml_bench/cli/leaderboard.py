@@ -8,24 +8,17 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from iml_bench.board import Absent, Board, Row, Slope, build_board, leaderboard_tasks, to_csv
+from iml_bench.board import Absent, Board, Row, Slope, to_csv
 from iml_bench.cli.options import Json, Records, load_records, print_json
 from iml_bench.cli.tables import out_console, print_families, print_groups, print_overall, print_rows
 from iml_bench.errors import UsageError, unknown
-from iml_bench.records import Stored
-from iml_bench.registry import MODELS
+from iml_bench.library import reading as library
 
 FIELDS = ("normalised", "parameters", "n_seeds", "model", "family")
 """Fields of a row that ``--sort`` takes beside the measures."""
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 Kind = TypeVar("Kind", Row, Slope, Absent)
-
-
-def read_board(stored: Sequence[Stored]) -> Board:
-    """The board of some records, with the registered models and the tasks that make a row complete."""
-    entries = [listed.spec for listed in MODELS.list() if listed.spec is not None]
-    return build_board(stored, entries, leaderboard_tasks())
 
 
 @app.callback()
@@ -55,7 +48,7 @@ def leaderboard(
     if as_csv and as_json:
         raise UsageError("--csv and --json are two forms; give one")
     stored, folders = load_records(records)
-    board = _chosen(read_board(stored), task, family, sort)
+    board = _chosen(library.board(stored), task, family, sort)
     console = out_console()
     if as_json:
         print_json(board)

@@ -13,7 +13,7 @@ from rich.table import Table
 from iml_bench.cli.options import Json, print_json
 from iml_bench.cli.tables import out_console
 from iml_bench.errors import UsageError
-from iml_bench.registry import MODELS, TASKS, Listed
+from iml_bench.library.listing import model_rows, task_rows
 from iml_bench.spec import SCHEMES
 
 Modality = Annotated[str | None, typer.Option("--modality", help="Only vision or only text.")]
@@ -21,13 +21,7 @@ Modality = Annotated[str | None, typer.Option("--modality", help="Only vision or
 
 def tasks(modality: Modality = None, as_json: Json = False) -> None:
     """List the tasks: shipped, from installed packages, and the broken ones with the reason."""
-    rows = []
-    for listed in TASKS.list():
-        spec = listed.spec
-        row = _row(listed, spec.modality if spec else None)
-        row |= {"version": spec.version, "model": spec.model, "description": spec.description} if spec else {}
-        rows.append(row)
-    _print(_of(modality, rows), ("name", "version", "modality", "model", "description"), as_json)
+    _print(_of(modality, task_rows()), ("name", "version", "modality", "model", "description"), as_json)
 
 
 MODELS_HELP = "List the model entries; --model also takes a file or a source.\n\n\b\nSources:\n" + "\n".join(
@@ -44,13 +38,7 @@ def models(context: typer.Context, modality: Modality = None, as_json: Json = Fa
         if modality is not None or as_json:
             raise UsageError(f"--modality and --json list models; leave them out before {context.invoked_subcommand}")
         return
-    rows = []
-    for listed in MODELS.list():
-        spec = listed.spec
-        row = _row(listed, spec.modality if spec else None)
-        row |= {"family": spec.family, "source": spec.source, "notes": spec.notes} if spec else {}
-        rows.append(row)
-    _print(_of(modality, rows), ("name", "modality", "family", "source", "notes"), as_json)
+    _print(_of(modality, model_rows()), ("name", "modality", "family", "source", "notes"), as_json)
 
 
 @models_app.command("add")
@@ -84,10 +72,6 @@ def add_model(
     asked = name if to is None else shlex.quote(str(path))
     for command in (f"iml-bench check {asked}", f"iml-bench suite run leaderboard --model {asked}"):
         console.print(f"next:    {command}", markup=False, soft_wrap=True)
-
-
-def _row(listed: Listed[Any], modality: str | None) -> dict[str, Any]:
-    return {"name": listed.name, "modality": modality, "origin": listed.origin, "problem": listed.problem}
 
 
 def _of(modality: str | None, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

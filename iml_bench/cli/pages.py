@@ -13,9 +13,9 @@ from typing import Annotated
 import typer
 
 from iml_bench.board import leaderboard_tasks
-from iml_bench.cli.leaderboard import read_board
-from iml_bench.cli.options import Records, scan_records
+from iml_bench.cli.options import Records
 from iml_bench.errors import UsageError
+from iml_bench.library import reading as library
 from iml_bench.registry import MODELS
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the page: new, empty, or an earlier page to replace.")]
@@ -79,13 +79,13 @@ class _Quiet(SimpleHTTPRequestHandler):
 def _files(records: Sequence[Path] | None) -> dict[str, bytes]:
     from iml_bench.site.build import build_site
 
-    stored, folders, problems = scan_records(records)
+    stored, folders, problems = library.scan_folders(records)
     for problem in problems:
         sys.stderr.write(f"left out: {problem}\n")
     # On the page a file is named as it lies in its folder; where that lies on this machine is nobody's business.
     left_out = [_within(problem, folders) for problem in problems]
     entries = [listed.spec for listed in MODELS.list() if listed.spec is not None]
-    return build_site(read_board(stored), stored, entries, leaderboard_tasks(), left_out)
+    return build_site(library.board(stored), stored, entries, leaderboard_tasks(), left_out)
 
 
 def _within(problem: str, folders: Sequence[Path]) -> str:

@@ -12,9 +12,10 @@ from rich.markup import escape
 
 from iml_bench.board import build_rows
 from iml_bench.board.words import amount
-from iml_bench.cli.options import Data, DataDir, Json, make_runtime, print_json
+from iml_bench.cli.options import Data, DataDir, Json, print_json
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.errors import UsageError
+from iml_bench.library.options import make_runtime
 from iml_bench.protocols import measures_of
 from iml_bench.records import Stored, read_record, scores_of
 from iml_bench.registry import TASKS

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from iml_bench.board import task_label
 from iml_bench.board.words import signed
-from iml_bench.cli.options import DEFAULT_OUT, Data, DataDir, Device, Json, make_runtime, print_json
+from iml_bench.cli.options import Data, DataDir, Device, Json, print_json
 from iml_bench.cli.tables import out_console
 from iml_bench.errors import UsageError
+from iml_bench.library.options import DEFAULT_OUT, make_runtime
 from iml_bench.paths import data_root
 from iml_bench.records import Store, Stored
 

@@ -11,21 +11,13 @@ from rich.table import Table
 
 from iml_bench.board import task_label
 from iml_bench.cli.dryrun import dry_run, print_dry_run
-from iml_bench.cli.options import (
-    DEFAULT_OUT,
-    Data,
-    DataDir,
-    Device,
-    Json,
-    Out,
-    Workers,
-    make_runtime,
-    print_json,
-    seeds_of,
-)
-from iml_bench.cli.run import execute
+from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, Out, Workers, print_json
+from iml_bench.cli.outcome import carry_out_and_show
 from iml_bench.cli.tables import out_console
+from iml_bench.library.options import DEFAULT_OUT, make_runtime, seeds_of
+from iml_bench.library.running import Work
 from iml_bench.registry import SUITES, TASKS
+from iml_bench.run.executors.base import choose_executor
 from iml_bench.run.plan import plan
 from iml_bench.run.suites import suite_requests
 from iml_bench.spec import SuiteSpec, show_seeds
@@ -119,6 +111,7 @@ def run_suite(
     smoke: Annotated[bool, typer.Option("--smoke", help="Shrink every task to a test.")] = False,
     out: Out = DEFAULT_OUT,
     workers: Workers = None,
+    executor: Executor = None,
     device: Device = "auto",
     data: Data = None,
     data_dir: DataDir = None,
@@ -138,11 +131,10 @@ def run_suite(
     jobs = plan(requests, out)
     runtime = make_runtime(device, data_dir=data_dir, data=data.resolve() if data else None, out=out)
     _say_left_out(suite, {request.where for request in requests})
+    work = Work(tuple(jobs), runtime, out, workers, executor)
     if not dry:
-        raise typer.Exit(execute(jobs, runtime, workers, as_json=as_json))
-    from iml_bench.run.executors.processes import default_workers
-
-    found = dry_run(jobs, workers or default_workers(runtime))
+        raise typer.Exit(carry_out_and_show(work, None, as_json=as_json))
+    found = dry_run(jobs, choose_executor(executor, workers, runtime, len(jobs)).width(runtime))
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:

@@ -25,7 +25,7 @@ from iml_bench.modalities.base import Feed, Indices, draw_noise, to_device
 from iml_bench.modalities.text.tokens import Codec
 from iml_bench.models import count_parameters, generate, load_model
 from iml_bench.protocols.base import Ints
-from iml_bench.runtime import Progress, Runtime
+from iml_bench.runtime import Runtime, StageProgress
 from iml_bench.spec import CellSpec, Recipe, StageOutcome, StageRecipe
 from iml_bench.streams import Streams
 
@@ -103,8 +103,7 @@ class NetworkLearner:
                 last.extend(seen)
                 mean = math.fsum(seen) / len(seen)
                 step += len(rows)
-                self.runtime.report(Progress(name, step, steps, mean))
-                self.accelerator.log({f"{name}/loss": mean}, step=step)
+                self.runtime.report(StageProgress(name, step, steps, mean))
                 if watch and looks and step >= looks[0] * steps / watch.points:
                     watch.look(step)
                     looks = [point for point in looks if point * steps / watch.points > step]

@@ -15,7 +15,7 @@ from iml_bench.spec import Recipe
 
 
 def make_accelerator(recipe: Recipe, runtime: Runtime) -> Accelerator:
-    """An Accelerator for one cell: device, mixed precision, processes and trackers.
+    """An Accelerator for one cell: device, mixed precision and processes.
 
     Raises:
         UsageError: when the device or the precision is not to be had here.
@@ -28,8 +28,6 @@ def make_accelerator(recipe: Recipe, runtime: Runtime) -> Accelerator:
         return Accelerator(
             mixed_precision=recipe.precision,
             cpu=runtime.device == "cpu",
-            log_with=runtime.track,
-            project_dir=str(runtime.track_dir) if runtime.track_dir else None,
         )
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"recipe.precision {recipe.precision!r} cannot be had here: {error}") from error

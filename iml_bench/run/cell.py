@@ -212,12 +212,7 @@ def run_cell(cell: CellSpec, runtime: Runtime, attachments: Attachments | None =
     """
     run = _Run(cell, runtime, attachments)
     accelerator = run.accelerator
-    if runtime.track:
-        config = {"task": cell.task.label, "model": cell.model.name, "seed": cell.seed}
-        accelerator.init_trackers("iml-bench", config=config)
     run.carry_out()
-    if runtime.track:
-        accelerator.end_training()
     return CellOutcome(
         items=pl.concat(run.tables),
         parameters=run.learner.parameters,

@@ -15,10 +15,11 @@ import torch
 
 from iml_bench.errors import UsageError
 from iml_bench.protocols import Scores, headline_of, score_items
-from iml_bench.records import Store, columns_of, read_items
+from iml_bench.records import columns_of, read_items
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import CellOutcome, Setting, prepare, run_cell
-from iml_bench.run.job import THREADS, Job, run_job
+from iml_bench.run.job import THREADS, Job
+from iml_bench.run.session import Session
 from iml_bench.runtime import Runtime
 from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides
@@ -170,10 +171,11 @@ def _round_trip(cell: CellSpec, runtime: Runtime) -> str:
     with tempfile.TemporaryDirectory() as folder:
         job = Job(cell, changes={}, smoke=True, out=Path(folder))
         began = datetime.now(UTC)
-        failed = run_job(job, runtime)
-        _require(failed is None, failed or "")
-        stored, problems = Store(job.out).scan()
-        _require(len(stored) == 1 and not problems, problems[0] if problems else "no record was found")
+        failures: list[str] = []
+        stored = Session(job.out, runtime).run(
+            [job], listen=lambda event: failures.append(event.message or "") if event.kind == "failed" else None
+        )
+        _require(not failures, failures[0] if failures else "")
         scores = score_items(cell.task, columns_of(read_items(stored[0])))
         _require(scores == stored[0].record.scores, "its scores are not those of its items")
         return f"in {(datetime.now(UTC) - began).total_seconds():.1f} s"

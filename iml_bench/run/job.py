@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from iml_bench.errors import UsageError
 from iml_bench.protocols import streams_of
 from iml_bench.records import Attachments, Draft, Failure, Store, Timing, this_provenance
-from iml_bench.runtime import Runtime
+from iml_bench.run.tracking import tracked
+from iml_bench.runtime import Runtime, is_first
 from iml_bench.spec import SCHEMES, CellSpec, cell_key
 
 if TYPE_CHECKING:
@@ -45,8 +45,10 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
     torch.set_num_threads(THREADS)
     started = datetime.now(UTC)
     try:
-        attachments = Attachments(Store(job.out).path_of(job.cell), writes=is_first_process())
-        outcome = run_cell(job.cell, runtime, attachments)
+        attachments = Attachments(Store(job.out).path_of(job.cell), writes=is_first())
+        with tracked(job.cell, runtime) as tracker:
+            outcome = run_cell(job.cell, replace(runtime, report=tracker.loss), attachments)
+            tracker.scores(outcome.items)
     except Exception as error:
         record_failure(job, started, error)
         return first_line(error)
@@ -97,11 +99,6 @@ def record_failure(job: Job, started: datetime, error: BaseException) -> None:
         error=failure,
     )
     Store(job.out).write(draft, None)
-
-
-def is_first_process() -> bool:
-    """Whether this is the one of several processes (``--processes``) that writes files."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def first_line(error: BaseException) -> str:

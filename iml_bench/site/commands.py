@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 from iml_bench.board import Row
-from iml_bench.spec import ModelEntry, TaskSpec, show_seeds
-from iml_bench.spec.base import read_value
+from iml_bench.run.command import command_of
+from iml_bench.run.plan import Request
+from iml_bench.spec import ModelEntry, TaskSpec
 
 
 def reproduce(row: Row, entry: ModelEntry, task: TaskSpec, *, registered: bool) -> str:
@@ -22,36 +20,15 @@ def reproduce(row: Row, entry: ModelEntry, task: TaskSpec, *, registered: bool) 
         registered: whether the entry can be named; its source is given otherwise.
     """
     changes = dict(row.changes)
-    words = ["iml-bench", "run", "--task", row.task]
-    if changes.pop("setting", None) == "small":
-        words.append("--small")
-    words += _settings(changes)
-    if task.world.reads_file:
-        words += ["--data", "FILE"]
-    words += ["--model", entry.name if registered else entry.source]
-    if entry.trust_remote_code and not registered:
-        words.append("--trust-remote-code")
-    words += ["--seeds", seeds(sorted({*row.seeds, *row.failed_seeds}))]
-    return shlex.join(words)
-
-
-def seeds(wanted: Sequence[int]) -> str:
-    """What ``--seeds`` takes for these, as short as it gets: ``5``, ``3-7``, ``1,4``."""
-    if list(wanted) == list(range(len(wanted))):
-        return str(len(wanted))
-    shown = show_seeds(wanted)
-    return f"{shown}-{shown}" if shown.isdigit() else shown  # a number alone would say how many
-
-
-def _settings(changes: Mapping[str, Any]) -> list[str]:
-    return [word for path, value in changes.items() for word in ("--set", f"{path}={_as_typed(value)}")]
-
-
-def _as_typed(value: Any) -> str:
-    """A value as a person would type it, where that is read as the same."""
-    try:
-        if isinstance(value, str) and read_value(value) == value:
-            return value
-    except Exception:  # whatever YAML makes of a word that is none
-        return json.dumps(value)
-    return json.dumps(value)
+    small = changes.pop("setting", None) == "small"
+    return command_of(
+        Request(
+            task=row.task,
+            models=(entry.name if registered else entry.source,),
+            seeds=tuple(sorted({*row.seeds, *row.failed_seeds})),
+            overrides=changes,
+            small=small,
+            trust_remote_code=entry.trust_remote_code and not registered,
+            data=Path("FILE") if task.world.reads_file else None,
+        )
+    )

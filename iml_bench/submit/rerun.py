@@ -12,9 +12,11 @@ import numpy as np
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import Measure, headline_of
-from iml_bench.records import Record, Store, Stored, iterate_done, read_items
-from iml_bench.run.executors.processes import Listener, run_jobs
+from iml_bench.records import Record, Stored, iterate_done, read_items
+from iml_bench.run.executors.base import Listener
+from iml_bench.run.executors.inline import InlineExecutor
 from iml_bench.run.job import Job
+from iml_bench.run.session import Session
 from iml_bench.runtime import Runtime
 from iml_bench.sources import find_model
 from iml_bench.spec import Spec
@@ -76,8 +78,8 @@ def rerun(submitted: Sequence[Stored], number: int, seed: int, runtime: Runtime,
     chosen = [trained[index] for index in picked.tolist()]
     with tempfile.TemporaryDirectory() as folder:
         jobs = [Job(one.record.cell, one.record.changes, smoke=False, out=Path(folder)) for one in chosen]
-        run_jobs(jobs, replace(runtime, curve=0), 1, listen)
-        again = {one.record.key: one for one in Store(Path(folder)).scan()[0]}
+        session = Session(Path(folder), replace(runtime, curve=0))
+        again = {one.record.key: one for one in session.run(jobs, InlineExecutor(), listen)}
         return [_compare(one, again.get(one.record.key)) for one in chosen]
 
 

@@ -1,110 +1,103 @@
-"""Run jobs, one after another in this process or side by side in worker processes of one thread each."""
+"""Cells side by side in worker processes of one thread each."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
 from iml_bench.errors import CellError, UsageError
+from iml_bench.run.executors.base import Event, Groups, Listener, default_workers, distinct, reporter
 from iml_bench.run.job import Job, check_job, first_line, record_failure, run_job
-from iml_bench.runtime import Progress, Runtime
-from iml_bench.spec import model_key, task_key
+from iml_bench.runtime import Runtime
 
 
-class Event(NamedTuple):
-    """What happened to a job: it began, got on, ended well or failed."""
+class ProcessExecutor:
+    """Runs cells in worker processes of this machine; models are checked in them too, side by side."""
 
-    kind: str
-    """``start``, ``progress``, ``done`` or ``failed``."""
-    job: int
-    """Index of the job."""
-    progress: Progress | None = None
-    message: str | None = None
+    def __init__(self, workers: int | None = None) -> None:
+        """Args: workers: processes; None: ``default_workers``."""
+        self.workers = workers
+
+    def width(self, runtime: Runtime) -> int:
+        """The number of processes, of which no more are started than there are jobs."""
+        return self.workers or default_workers(runtime)
+
+    def run(self, groups: Groups, runtime: Runtime, listen: Listener) -> None:
+        """See ``Executor.run``."""
+        jobs = [job for group in groups for job in group]
+        context = multiprocessing.get_context("spawn")
+        with _environment(_ONE_THREAD), _script_left_out(), context.Manager() as manager:
+            events: Any = manager.Queue()
+            workers = max(1, min(self.width(runtime), len(jobs)))
+            pool = ProcessPool(max_workers=workers, context=context, initializer=_start_worker, initargs=(events,))
+            # Not "with pool": that would let every scheduled cell run to its end before an interrupt is heard.
+            try:
+                _check_all(pool, distinct(groups), runtime)
+                _schedule_all(pool, jobs, replace(runtime, report=_unheard), events, listen)
+            except BaseException:
+                pool.stop()
+                raise
+            else:
+                pool.close()
+            finally:
+                pool.join()
 
 
-Listener = Callable[[Event], None]
+_ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Read when a worker's libraries are loaded: two processes with two threads each on two cores would wait for one
+another most of the time."""
 
 
-def default_workers(runtime: Runtime) -> int:
-    """One process where there is an accelerator or Accelerate launched several, else one per core."""
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    accelerator = runtime.device in ("cuda", "mps") or (
-        runtime.device == "auto" and (Path("/dev/nvidia0").exists() or os.uname().sysname == "Darwin")
-    )
-    if launched or accelerator:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
-def run_jobs(jobs: Sequence[Job], runtime: Runtime, workers: int, listen: Listener) -> None:
-    """Run all jobs; one that fails keeps its error in its record and stops no other.
+@contextmanager
+def _script_left_out() -> Iterator[None]:
+    """Workers do not import the script that the user runs: without a ``__main__`` guard they would run it again.
 
-    Before the first of them starts, every different pair of task and model is prepared once.
-
-    Args:
-        jobs: what to run.
-        runtime: hardware and folders.
-        workers: processes; 1 runs the jobs in this one.
-        listen: is told of every event, in this process.
-
-    Raises:
-        UsageError: when a model, the data or the device cannot be had; nothing has been run then.
+    Nothing that a worker is given comes from it; ``multiprocessing`` takes these two attributes for the reason to.
     """
-    if workers > 1 and len(jobs) > 1:
-        _in_workers(jobs, runtime, min(workers, len(jobs)), listen)
-        return
-    for job in _distinct(jobs):
-        check_job(job, runtime)
-    for index, job in enumerate(jobs):
-        listen(Event("start", index))
-        reporting = replace(runtime, report=_reporter(index, listen))
-        message = run_job(job, reporting)
-        listen(Event("failed" if message else "done", index, message=message))
+    main = sys.modules["__main__"]
+    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)
 
 
-def _reporter(index: int, send: Callable[[Event], None]) -> Callable[[Progress], None]:
-    return lambda progress: send(Event("progress", index, progress))
-
-
-def _distinct(jobs: Sequence[Job]) -> list[Job]:
-    """One job for every different pair of task and model."""
-    return list({(task_key(job.cell), model_key(job.cell)): job for job in reversed(jobs)}.values())
-
-
-def _in_workers(jobs: Sequence[Job], runtime: Runtime, workers: int, listen: Listener) -> None:
-    context = multiprocessing.get_context("spawn")
-    # Read when a worker's libraries are loaded: two processes with two threads each on two cores
-    # would wait for one another most of the time.
-    environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    os.environ.update(environment | {"TOKENIZERS_PARALLELISM": "false"})
-    with context.Manager() as manager:
-        events: Any = manager.Queue()
-        pool = ProcessPool(max_workers=workers, context=context, initializer=_start_worker, initargs=(events,))
-        # Not "with pool": that would let every scheduled cell run to its end before an interrupt is heard.
-        try:
-            _check_all(pool, _distinct(jobs), runtime)
-            _schedule_all(pool, jobs, runtime, events, listen)
-        except BaseException:
-            pool.stop()
-            raise
-        else:
-            pool.close()
-        finally:
-            pool.join()
+def _unheard(progress: Any) -> None:
+    """In place of a listener of this process, which need not be one that can be sent to a worker."""
 
 
 def _check_all(pool: ProcessPool, jobs: Sequence[Job], runtime: Runtime) -> None:
-    checks = [(job, pool.schedule(check_job, args=[job, runtime])) for job in jobs]
+    checks = [(job, pool.schedule(check_job, args=[job, replace(runtime, report=_unheard)])) for job in jobs]
     for job, check in checks:
         try:
             check.result()
@@ -150,4 +143,4 @@ def _start_worker(events: Any) -> None:
 
 def _run_in_worker(index: int, job: Job, runtime: Runtime) -> str | None:
     _events.put(Event("start", index))
-    return run_job(job, replace(runtime, report=_reporter(index, _events.put)))
+    return run_job(job, replace(runtime, report=reporter(index, _events.put)))

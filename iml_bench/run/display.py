@@ -1,33 +1,44 @@
-"""What a run shows while it goes: a bar per running cell on a terminal, a line per finished one elsewhere."""
+"""What a run shows while it goes: bars on a terminal and in a notebook, a line for every finished cell elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from iml_bench.run.executors.processes import Event
+from iml_bench.run.executors.base import Event
 from iml_bench.run.job import Job
+from iml_bench.run.session import Standing
+from iml_bench.runtime import is_first
 
 
 class RunDisplay:
-    """Listens to the events of a run and shows them on stderr."""
+    """Listens to a session and shows how it goes: on stderr, or below the cell of a notebook.
+
+    A notebook shows bars where ``ipywidgets`` is installed, and lines otherwise.
+    """
 
     def __init__(self, jobs: Sequence[Job], *, quiet: bool = False) -> None:
-        """Args: jobs: what runs; quiet: show nothing (other processes than the first)."""
-        self.jobs, self.quiet = jobs, quiet
+        """Args: jobs: those of the session, in its order; quiet: show nothing, and still keep ``failures``."""
+        self.jobs, self.quiet = jobs, quiet or not is_first()
         self.console = Console(stderr=True, highlight=False)
-        self.live = self.console.is_terminal and not quiet
+        notebook = self.console.is_jupyter
+        bars = find_spec("ipywidgets") is not None if notebook else self.console.is_terminal
+        self.live = bars and not self.quiet
+        # A notebook paints what goes to stderr red, as if something had gone wrong.
+        self.lines: TextIO = sys.stdout if notebook else sys.stderr
         self.bars: dict[int, Any] = {}
         self.began: dict[int, float] = {}
         self.failures: dict[int, str] = {}
-        self.finished = 0
+        """First line of the error of every job that failed, by its place."""
+        self.finished = self.to_do = 0
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -38,8 +49,13 @@ class RunDisplay:
             transient=True,
         )
 
+    def begin(self, standing: Standing) -> None:
+        """Say how much there is to do."""
+        self.to_do = len(standing.to_do)
+        if not self.quiet:
+            self.lines.write(f"{standing}\n")
+
     def __enter__(self) -> Self:
-        self.progress.start()
         return self
 
     def __exit__(
@@ -52,6 +68,7 @@ class RunDisplay:
         if event.kind == "start":
             self.began[event.job] = time.monotonic()
             if self.live:
+                self.progress.start()  # not before: until then a model's files may be downloaded, with bars of its own
                 self.bars[event.job] = self.progress.add_task(
                     self._name(event.job), total=self._total(event.job), stage="setup", loss="-"
                 )
@@ -64,7 +81,7 @@ class RunDisplay:
         assert event.progress is not None
         stage, step, total, loss = event.progress
         if event.job in self.bars:
-            # Both folds report as stage2; each restarts its step count from the stage's start.
+            # Every branch reports as the same stage; each restarts its step count from the stage's start.
             self.progress.update(self.bars[event.job], completed=step, total=total, stage=stage, loss=f"{loss:.3f}")
 
     def _end(self, event: Event) -> None:
@@ -77,11 +94,11 @@ class RunDisplay:
             return
         seconds = time.monotonic() - self.began.get(event.job, time.monotonic())
         how = f"FAILED {event.message}; the others go on" if event.kind == "failed" else "done"
-        line = f"[{self.finished}/{len(self.jobs)}] {self._name(event.job)} {how} ({seconds:.1f} s)"
+        line = f"[{self.finished}/{self.to_do}] {self._name(event.job)} {how} ({seconds:.1f} s)"
         if self.live:
             self.progress.console.print(escape(line), style="red" if event.kind == "failed" else None)
         else:
-            sys.stderr.write(line + "\n")
+            self.lines.write(line + "\n")
 
     def _name(self, index: int) -> str:
         cell = self.jobs[index].cell

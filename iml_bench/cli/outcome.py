@@ -1,0 +1,114 @@
+"""What ``run`` and ``suite run`` show: how it goes, the scores, what failed, and a command that goes on from there."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from iml_bench.board import build_rows
+from iml_bench.cli.options import print_json
+from iml_bench.cli.tables import out_console, print_rows
+from iml_bench.errors import UsageError
+from iml_bench.library.options import DEFAULT_OUT
+from iml_bench.library.reading import compare
+from iml_bench.library.results import Results
+from iml_bench.library.running import Work, carry_out, display_of
+from iml_bench.protocols import protocol_of
+from iml_bench.records import Store, Stored
+from iml_bench.run.command import command_of
+from iml_bench.run.plan import plan
+from iml_bench.runtime import is_first
+
+ALL_DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
+CONTROL_SEEDS = 8
+
+
+def carry_out_and_show(work: Work, asked: Mapping[str, Any] | None, *, as_json: bool) -> int:
+    """Run what is not done and print the rows of all of it; returns the exit status.
+
+    Args:
+        work: what is run.
+        asked: the options that change no answer, as ``command_of`` takes them; None: they cannot be given to ``run``.
+        as_json: print rows as JSON and nothing else.
+    """
+    display = display_of(work)
+    try:
+        results = carry_out(work, display)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted; what is done is kept. To continue:\n  {_this_command()}\n")
+        return INTERRUPTED
+    if is_first():
+        _print(work, results, asked, as_json=as_json)
+        for index, message in display.failures.items():
+            sys.stderr.write(f"failed: {Store(work.out).path_of(work.jobs[index].cell)}: {message}\n")
+        if display.failures:
+            sys.stderr.write(f"to try the failed cells again:\n  {_this_command()}\n")
+    return SOME_FAILED if display.failures else ALL_DONE
+
+
+def _print(work: Work, results: Results, asked: Mapping[str, Any] | None, *, as_json: bool) -> None:
+    rows = build_rows(results)
+    if as_json:
+        print_json(rows)
+        return
+    console = out_console()
+    print_rows(rows, console)
+    console.print(f"records: {work.out}", markup=False)
+    step = next_step(work, results, asked)
+    if step is not None:
+        what, command = step
+        console.print(f"next:    {what}\n  {command}", markup=False, soft_wrap=True)
+
+
+def next_step(work: Work, results: Sequence[Stored], asked: Mapping[str, Any] | None) -> tuple[str, str] | None:
+    """What to do next, in words, and the command for it, to paste; None where no trained model is done.
+
+    Of several models two are compared. Of one the null control is run: the same models with the same options and in
+    the same folder, and with tags that say nothing.
+    """
+    done = [one for one in results if one.record.status == "done" and not one.record.cell.model.is_reference]
+    if not done:
+        return None
+    smoke, task = done[0].record.smoke, done[0].record.cell.task
+    folder = [] if work.out == DEFAULT_OUT else ["--records", str(work.out)]
+    names = list(dict.fromkeys(one.record.cell.model.name for one in done))[:2]
+    if len(names) > 1 and not smoke and _can_compare(names, work.out):
+        return "compare two of the models, seed by seed", _command("compare", *names, *folder)
+    if work.request is not None and asked is not None and (control := protocol_of(task).control(task)):
+        overrides = {**work.request.overrides, **control}
+        request = replace(work.request, overrides=overrides, seeds=tuple(range(CONTROL_SEEDS)))
+        try:
+            plan([request], work.out)
+        except UsageError:
+            pass  # of some tasks the number of groups does not allow it
+        else:
+            return "the null control, which must read zero", command_of(request, asked, _program())
+    if smoke:
+        return "look into a record", _command("show", str(done[0].path))
+    return "see it among the others", _command("leaderboard", *folder)
+
+
+def _can_compare(names: Sequence[str], out: Path) -> bool:
+    try:
+        compare(*names, records=Store(out).scan()[0])
+    except UsageError:
+        return False
+    return True
+
+
+def _program() -> str:
+    as_module = Path(sys.argv[0]).parts[-2:] == ("iml_bench", "__main__.py")
+    return "python -m iml_bench" if as_module else "iml-bench"
+
+
+def _command(*words: str) -> str:
+    return f"{_program()} {shlex.join(words)}"
+
+
+def _this_command() -> str:
+    """The command as the user gave it, to paste."""
+    return _command(*sys.argv[1:])
