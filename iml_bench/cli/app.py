@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from iml_bench import __version__
-from iml_bench.cli import check, compare, export, leaderboard, listing, pages, run, show, submit, suite
+from iml_bench.cli import check, compare, export, leaderboard, listing, pages, probe, run, show, submit, suite
 from iml_bench.errors import UsageError
 
 HELP = """Measure implicit meta-learning: which sources a model learns to believe by ordinary training.
@@ -27,6 +27,7 @@ app.command("tasks")(listing.tasks)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
 app.command("check")(check.check)
+app.command("probe", help=probe.HELP)(probe.probe)
 app.command("submit")(submit.submit)
 leaderboard.app.command("build")(pages.build)
 leaderboard.app.command("serve")(pages.serve)

@@ -42,12 +42,28 @@ def carry_out_and_show(work: Work, asked: Mapping[str, Any] | None, *, as_json: 
         sys.stderr.write(f"interrupted; what is done is kept. To continue:\n  {_this_command()}\n")
         return INTERRUPTED
     if is_first():
+        _say_not_attached(work, results)
         _print(work, results, asked, as_json=as_json)
         for index, message in display.failures.items():
             sys.stderr.write(f"failed: {Store(work.out).path_of(work.jobs[index].cell)}: {message}\n")
         if display.failures:
             sys.stderr.write(f"to try the failed cells again:\n  {_this_command()}\n")
     return SOME_FAILED if display.failures else ALL_DONE
+
+
+def _say_not_attached(work: Work, results: Sequence[Stored]) -> None:
+    """Say of how many cells there is nothing of what ``--probe`` and ``--keep`` ask for: they were done before."""
+    wanted = {*work.runtime.probes, *([("weights", None)] if work.runtime.keep else [])}
+    lacking = 0
+    for record in (one.record for one in results):
+        if record.status == "done" and not record.cell.model.is_reference:
+            made = {(one.name, one.moment if one.kind == "probe" else None) for one in record.attachments}
+            lacking += not wanted <= made
+    if lacking:
+        sys.stderr.write(
+            f"{lacking} of the cells were done before, without --keep or this --probe: give another --out, or "
+            "iml-bench probe where weights were kept\n"
+        )
 
 
 def _print(work: Work, results: Results, asked: Mapping[str, Any] | None, *, as_json: bool) -> None:

@@ -66,6 +66,13 @@ def run(
         typer.Option("--curve", min=0, max=1000, help="Also ask this many times in each stage; kept in the record."),
     ] = 0,
     track: Track = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option("--probe", help="NAME or NAME@MOMENT: look into the network; repeatable. iml-bench probe --help"),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Write the weights after every training step beside the records.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Put models through both stages of a task and score them, one record per seed.
@@ -95,6 +102,8 @@ def run(
         "data_dir": data_dir,
         "curve": curve,
         "track": track,
+        "probe": probe or [],
+        "keep": keep,
     }
     work = planned(task, model, seeds, options)
     if processes > 1 and not is_launched():

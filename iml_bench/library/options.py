@@ -77,6 +77,10 @@ class RunOptions(TypedDict, total=False):
     """Also ask this many times in each stage, at most 1000; kept in the record."""
     track: str | None
     """A tracker of Accelerate (``tensorboard``, ``wandb``, ...): one run for every cell that is trained."""
+    probe: Sequence[str]
+    """Probes that look into every network, each ``NAME`` or ``NAME@MOMENT``; their tables lie beside the records."""
+    keep: bool
+    """Write the weights after every training step beside the records."""
     progress: bool
     """Show how it goes (the default); False: silent."""
 
@@ -166,6 +170,7 @@ def runtime_of(options: RunOptions) -> Runtime:
         data=None if data is None else Path(data).resolve(),
         curve=curve,
         checkpointing=options.get("gradient_checkpointing", False),
+        keep=options.get("keep", False),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from iml_bench.errors import UsageError, unknown
+from iml_bench.errors import UsageError, shown
 from iml_bench.extensions import PROBES
 from iml_bench.learners.base import Inspectable, Learner
 from iml_bench.protocols.base import Step, trains
@@ -72,7 +72,7 @@ def parse_probe(text: str, schedule: Sequence[Step]) -> tuple[str, str]:
     PROBES.get(name)
     known = moments(schedule)
     if moment and moment not in known:
-        raise unknown(f"moment of probe {name!r}", moment, known, f"here: {', '.join(known)};")
+        raise UsageError(f"probe {name!r}: there is no moment {shown(repr(moment))}; the task has {', '.join(known)}")
     return name, moment or default_moment(schedule)
 
 

@@ -82,6 +82,7 @@ class Attachments:
         path.parent.mkdir(parents=True, exist_ok=True)
         with Replacing(path) as temporary:
             write(temporary)
+            temporary.chmod(0o644)  # safetensors makes files that only their owner may read
             with temporary.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.made.append(Attachment(kind=kind, name=name, moment=moment, file=path.name, sha256=digest))

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import ITEM_TYPES, Columns, Scores, evaluate, measures_of, score_items
 from iml_bench.protocols.items import NULLABLE, OPTIONAL
+from iml_bench.records.attachments import Attachment
 from iml_bench.records.files import Replacing
 from iml_bench.records.names import record_path
 from iml_bench.records.record import SCHEMA_VERSION, Draft, ItemFile, Record
@@ -206,6 +207,16 @@ class Store:
             temporary.write_bytes(_written(record))
         return path
 
+    def attach(self, stored: Stored, made: Sequence[Attachment]) -> None:
+        """List attachments in a record that is there; those of the same name and moment are replaced.
+
+        Nothing else of the record changes, and it is exchanged whole.
+        """
+        new = {(one.kind, one.name, one.moment) for one in made}
+        kept = [one for one in stored.record.attachments if (one.kind, one.name, one.moment) not in new]
+        with Replacing(stored.path) as temporary:
+            temporary.write_bytes(_written(stored.record.model_copy(update={"attachments": (*kept, *made)})))
+
 
 def _json_files(root: Path) -> tuple[list[Path], list[str]]:
     """JSON files below a folder, and a sentence for every folder that cannot be read."""
@@ -234,10 +245,14 @@ def as_named(stored: Stored, name: str) -> bytes:
     """The JSON of a record as it is, or where it lies under another name, as it must be under this one."""
     items = stored.record.items
     beside = Path(name).with_suffix(".parquet").name
-    if items is None or items.file == beside:
+    if stored.record.attachments:  # weights and tables of probes stay where they are
+        bare = stored.record.model_copy(update={"attachments": ()})
+    elif items is None or items.file == beside:
         return stored.path.read_bytes()
-    renamed = stored.record.model_copy(update={"items": items.model_copy(update={"file": beside})})
-    return _written(renamed)
+    else:
+        bare = stored.record
+    renamed = items.model_copy(update={"file": beside}) if items is not None else None
+    return _written(bare.model_copy(update={"items": renamed}))
 
 
 def _written(record: Record) -> bytes:

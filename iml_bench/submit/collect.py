@@ -143,11 +143,11 @@ def _stage(stored: Stored, entry: ModelEntry, staged: Store) -> None:
     items = stored.path.with_name(record.items.file)
     if items.is_file() and not items.is_symlink():
         shutil.copyfile(items, path.with_suffix(".parquet"))
-    if model == record.cell.model:
+    if model == record.cell.model and not record.attachments:
         path.write_bytes(as_named(stored, path.name))
         return
     renamed = record.items.model_copy(update={"file": path.with_suffix(".parquet").name})
-    changed = record.model_copy(update={"cell": cell, "items": renamed})
+    changed = record.model_copy(update={"cell": cell, "items": renamed, "attachments": ()})
     path.write_text(changed.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
