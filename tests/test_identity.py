@@ -18,7 +18,7 @@ from iml_bench.board import LeaderboardTask, build_board, build_rows, compare_mo
 from iml_bench.errors import UsageError
 from iml_bench.records import Store
 from iml_bench.runtime import Runtime
-from iml_bench.site.contents import collect
+from iml_bench.site.contents import arrange
 from iml_bench.spec import (
     ADDED,
     OUTSIDE_KEY,
@@ -298,7 +298,7 @@ def test_two_models_of_one_source_are_two_wherever_they_are_looked_at(tmp_path: 
         assert len({row.model_key for row in build_rows(after)}) == 1 + len(before)
         absent = [row.model for row in build_board(before, [one, other], required).absent]
         assert absent == (["one"] if name != "files" else []), name
-        contents = collect(build_board(before, [one], required), before, [one], required)
+        contents = arrange(build_board(before, [one], required), before, [one], required)
         (shown,) = contents.models.values()
         assert (shown.entry is one) == (name == "files")
         with pytest.raises(UsageError, match=r"several models among the records are named 'one': hf:folder/model \("):

@@ -10,7 +10,7 @@ from making import small_cell
 from iml_bench.errors import UsageError
 from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.registry import TASKS
-from iml_bench.run.executors.processes import _distinct
+from iml_bench.run.executors.base import distinct
 from iml_bench.run.job import Job
 from iml_bench.run.plan import Request, plan
 from iml_bench.sources import find_model
@@ -176,4 +176,4 @@ def test_models_of_one_source_that_differ_in_their_tokenizer_are_both_prepared(t
     one = cell.model.model_copy(update={"source": "hf:folder/model"})
     models = [one, one.model_copy(update={"tokenizer": "own"}), one.model_copy(update={"name": "a label"})]
     jobs = [Job(cell.model_copy(update={"model": model}), {}, smoke=True, out=tmp_path) for model in models]
-    assert [job.cell.model.tokenizer for job in _distinct(jobs)] == ["task", "own"]
+    assert [job.cell.model.tokenizer for job in distinct([jobs])] == ["task", "own"]
