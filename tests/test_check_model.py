@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from iml_bench.errors import UsageError
 from iml_bench.models import VisionShape, check_model, count_parameters, language, load_model, memory, outline
 from iml_bench.run.cell import run_cell
-from iml_bench.run.executors.processes import run_jobs
+from iml_bench.run.executors.inline import InlineExecutor
 from iml_bench.run.job import Job, check_job
 from iml_bench.spec import CellSpec
 
@@ -69,7 +69,7 @@ def published_cell(folder: Path, seed: int = 0) -> CellSpec:
 def test_weights_are_read_once_per_cell_and_not_by_the_check(saved: Save, tmp_path: Path, read: list[bool]) -> None:
     jobs = [Job(published_cell(saved("llama"), seed), {}, True, tmp_path) for seed in (0, 1)]
     kinds: list[str] = []
-    run_jobs(jobs, CPU, 1, lambda event: kinds.append(event.kind))
+    InlineExecutor().run([jobs], CPU, lambda event: kinds.append(event.kind))
     assert read == [False, True, True]
     assert kinds.count("done") == 2
 
