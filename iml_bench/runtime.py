@@ -18,6 +18,10 @@ class StageProgress(NamedTuple):
     step: int
     total: int
     loss: float
+    cell_step: int = 0
+    """Steps of the whole cell so far, which never go back."""
+    cell_total: int = 0
+    """Steps of the cell's whole schedule; 0 where they are not told."""
 
 
 def is_launched() -> bool:

@@ -41,15 +41,15 @@ def test_a_script_of_ten_lines_gives_the_numbers_of_the_command_line(tmp_path: P
     assert done.stderr.count("10 cells: 0 done already, 10 to run; 2 workers") == 1
     *table, board, versus, scores = done.stdout.splitlines()
     rows = json.loads(command("leaderboard", "--records", str(records), "--json").stdout)["rows"]
-    assert json.loads(board) == {row["model"]: row["iml"] for row in rows if not row["reference"]}
+    assert json.loads(board) == {row["model"]: row["scores"]["iml"]["mean"] for row in rows if not row["reference"]}
     compared = json.loads(command("compare", "mlp-m", "convnet-s", "--records", str(records), "--json").stdout)
-    assert json.loads(versus) == [row["difference"] for row in compared] != []
+    assert json.loads(versus) == [row["difference"]["mean"] for row in compared] != []
     computed, recorded = json.loads(scores)
     assert computed == recorded
     arguments = ["run", "--task", "vision", "--model", "mlp-xs", "--model", "mlp-s", "--seeds", "2", "--smoke"]
     again = command(*arguments, "--out", str(out), "--json")
     assert "10 done already, 0 to run" in again.stderr
-    shown = {row["model"]: row["iml"] for row in json.loads(again.stdout)}
+    shown = {row["model"]: row["scores"]["iml"]["mean"] for row in json.loads(again.stdout)}
     for model in ("mlp-xs", "mlp-s"):
         assert any(f'"{model}"' in line or model in line for line in table)
         means = iml_bench.read(out).cells.filter(model=model)["iml"].mean()
@@ -199,7 +199,7 @@ def test_records_are_taken_in_every_form(tmp_path: Path) -> None:
     forms: list[Any] = [tmp_path, str(tmp_path), [tmp_path], results, list(results)]
     assert len({iml_bench.board(form).model_dump_json() for form in forms}) == 1
     (versus,) = iml_bench.compare("mlp-m", "mlp-s", records=results, task="vision")
-    assert versus.difference == pytest.approx(0.2)
+    assert versus.difference.mean == pytest.approx(0.2)
     with pytest.raises(UsageError, match="there are no records of task 'text' here"):
         iml_bench.compare("mlp-m", "mlp-s", records=results, task="text")
     assert iml_bench.board([]).rows == ()
@@ -246,8 +246,8 @@ def test_progress_is_bars_on_a_terminal_and_lines_elsewhere(
     with RunDisplay([job]) as display:
         display.begin(Standing(1, (0,), 0, 1, tmp_path))
         display(Event("start", 0))
-        display(Event("progress", 0, StageProgress("stage1", 3, 9, 0.25)))
-        assert [bar.completed for bar in display.progress.tasks] == ([3] if where == "terminal" else [])
+        display(Event("progress", 0, StageProgress("stage1", 3, 9, 0.25, 5, 20)))
+        assert [bar.completed for bar in display.progress.tasks] == ([5] if where == "terminal" else [])
         display(Event("failed", 0, message="CellError: no luck"))
     out, err = capsys.readouterr()
     shown, other = (out, err) if where == "notebook" else (err, out)

@@ -70,7 +70,7 @@ def test_every_trained_cell_is_one_run_whose_steps_never_go_back(runs: list[Fake
         assert list(dict.fromkeys(name for _, values in losses for name in values)) == ["stage1/loss", "stage2/loss"]
         stored = {one.record.key: one.record.scores for one in Store(tmp_path).scan()[0]}[cell_key(cell)]
         assert stored is not None
-        assert scores["iml"] == stored.iml and scores["exact_match/reliable"] == stored.exact_match["reliable"]
+        assert scores["iml"] == stored["iml"] and scores["exact_match/reliable"] == stored.exact_match["reliable"]
         assert "iml_attribution" not in scores, "what is not measured is not logged"
 
 
@@ -97,13 +97,13 @@ def test_only_the_first_of_several_processes_tracks(runs: list[Fake], monkeypatc
     assert (runs, heard) == ([], [progress])
 
 
-def test_a_branch_of_one_step_counts_on(runs: list[Fake]) -> None:
+def test_steps_are_those_of_the_whole_cell(runs: list[Fake]) -> None:
     heard: list[StageProgress] = []
     with tracked(small_cell("mlp-xs"), Runtime(track="wandb", report=heard.append)) as tracker:
-        for stage, step in (("stage1", 1), ("stage2", 2), ("stage2", 4), ("stage2", 2), ("stage2", 4), ("stage3", 5)):
-            tracker.loss(StageProgress(stage, step, 9, 0.5))
-    assert [step for step, _ in runs[0].logged] == [1, 3, 5, 7, 9, 14]
-    assert len(heard) == 6, "who listened before still hears of it"
+        for stage, step, done in (("stage1", 1, 1), ("stage2", 2, 3), ("stage2", 4, 5), ("stage2", 2, 7)):
+            tracker.loss(StageProgress(stage, step, 9, 0.5, done, 20))
+    assert [step for step, _ in runs[0].logged] == [1, 3, 5, 7]
+    assert len(heard) == 4, "who listened before still hears of it"
 
 
 def test_tensorboard_shows_one_run_per_cell(tmp_path: Path) -> None:

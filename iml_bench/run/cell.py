@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from iml_bench.probes.base import INITIAL, look
 from iml_bench.protocols import ITEM_TYPES, protocol_of, streams_of
 from iml_bench.protocols.base import FACTS, NONE, Ask, Examples, Keep, Restore, Train, asks, trains
 from iml_bench.records import Attachment, Attachments
-from iml_bench.runtime import Runtime
+from iml_bench.runtime import Runtime, StageProgress
 from iml_bench.spec import CellSpec, CurvePoint, StageOutcome, TaskSpec
 
 DIGESTED = 64
@@ -127,15 +127,17 @@ class _Run:
     """One cell under way."""
 
     def __init__(self, cell: CellSpec, runtime: Runtime, attachments: Attachments | None) -> None:
-        self.cell, self.runtime, self.attachments = cell, runtime, attachments
+        self.cell, self.attachments, self.heard = cell, attachments, runtime.report
+        self.runtime = replace(runtime, report=self.report)
         self.clock = _Clock()
         self.stages: list[StageOutcome] = []
         self.tables: list[pl.DataFrame] = []
         self.curve: list[CurvePoint] = []
         self.kept: dict[str, Any] = {}
         with self.clock("setup"):
-            self.setting, self.learner, self.accelerator = prepare(cell, runtime)
+            self.setting, self.learner, self.accelerator = prepare(cell, self.runtime)
             self.digest = self.setting.digest()
+        self.total = sum(self.setting.steps_of(step) for step in trains(self.setting.schedule))
 
     def carry_out(self) -> None:
         """The whole schedule."""
@@ -151,6 +153,11 @@ class _Run:
                     self.kept[name] = self.learner.snapshot()
                 case Restore(name):
                     self.learner.restore(self.kept[name])
+
+    def report(self, progress: StageProgress) -> None:
+        """Tell how far a phase is, and with it the whole schedule."""
+        before = sum(stage.steps for stage in self.stages)
+        self.heard(progress._replace(cell_step=before + progress.step, cell_total=self.total))
 
     def train(self, step: Train) -> None:
         watch = Watch(self.runtime.curve, lambda done: self.look(step, done)) if self.runtime.curve else None

@@ -42,7 +42,7 @@ class RunDisplay:
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[stage]:>6} {task.completed:>6.0f}/{task.total:.0f} loss {task.fields[loss]}"),
+            TextColumn("{task.fields[stage]:>6} {task.completed:>6.0f} steps, loss {task.fields[loss]}"),
             TimeRemainingColumn(compact=True),
             console=self.console,
             disable=not self.live,
@@ -70,7 +70,7 @@ class RunDisplay:
             if self.live:
                 self.progress.start()  # not before: until then a model's files may be downloaded, with bars of its own
                 self.bars[event.job] = self.progress.add_task(
-                    self._name(event.job), total=self._total(event.job), stage="setup", loss="-"
+                    self._name(event.job), total=None, stage="setup", loss="-"
                 )
         elif event.kind == "progress":
             self._advance(event)
@@ -79,10 +79,9 @@ class RunDisplay:
 
     def _advance(self, event: Event) -> None:
         assert event.progress is not None
-        stage, step, total, loss = event.progress
+        stage, _, _, loss, done, total = event.progress
         if event.job in self.bars:
-            # Every branch reports as the same stage; each restarts its step count from the stage's start.
-            self.progress.update(self.bars[event.job], completed=step, total=total, stage=stage, loss=f"{loss:.3f}")
+            self.progress.update(self.bars[event.job], completed=done, total=total, stage=stage, loss=f"{loss:.3f}")
 
     def _end(self, event: Event) -> None:
         self.finished += 1
@@ -103,6 +102,3 @@ class RunDisplay:
     def _name(self, index: int) -> str:
         cell = self.jobs[index].cell
         return f"{cell.task.label} {cell.model.name} seed {cell.seed}"
-
-    def _total(self, index: int) -> int:
-        return self.jobs[index].cell.task.recipe.stage1.steps or 1

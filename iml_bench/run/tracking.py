@@ -37,10 +37,8 @@ class Tracker:
         """Args: cell: what is run; runtime: names the tracker, its folder and who else hears of the progress."""
         self.cell, self.runtime = cell, runtime
         self._tracker: Any = None
-        self._phase: tuple[str, int] = ("", 0)
-        """The phase of training and its last step."""
-        self._before = 0
-        """Steps of the phases before."""
+        self._step = 0
+        """Steps of the whole cell so far."""
 
     @property
     def name(self) -> str:
@@ -50,10 +48,7 @@ class Tracker:
 
     def loss(self, progress: StageProgress) -> None:
         """Log a phase's loss, and hand the progress on to who listened before."""
-        phase, last = self._phase
-        if progress.stage != phase or progress.step <= last:
-            self._before += last
-        self._phase = (progress.stage, progress.step)
+        self._step = progress.cell_step
         self._log({f"{progress.stage}/loss": progress.loss})
         self.runtime.report(progress)
 
@@ -73,7 +68,7 @@ class Tracker:
     def _log(self, values: dict[str, float]) -> None:
         if self._tracker is None:
             self._tracker = self._begin()
-        self._tracker.log(values, step=self._before + self._phase[1])
+        self._tracker.log(values, step=self._step)
 
     def _begin(self) -> Any:
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
