@@ -257,7 +257,7 @@ class _Pages:
             ("shown as", _in_words(plain["render"])),
             ("batch", spec.recipe.batch_size),
             ("optimiser", f"{spec.recipe.optimizer}, learning rate {spec.recipe.lr:g}, {spec.recipe.schedule}"),
-            *((stage, _in_words(plain["recipe"][stage])) for stage in ("stage1", "stage2")),
+            *((stage, _in_words(plain["recipe"][stage])) for stage in ("stage1", "stage2") if plain["recipe"][stage]),
             ("default model", spec.model),
         ]
         page = self.render(

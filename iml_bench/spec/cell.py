@@ -70,7 +70,7 @@ def identity(cell: CellSpec) -> dict[str, Any]:
         *parents, field = path.split(".")
         holder = data
         for parent in parents:
-            holder = holder[parent]
+            holder = holder.get(parent, {})  # a field of one protocol is none of another's
         if field in holder and holder[field] == as_before:
             del holder[field]
     return data
