@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from making import small_task
 from pydantic import ValidationError
 
 from iml_bench.errors import UsageError
-from iml_bench.protocols.base import NONE
+from iml_bench.protocols.base import NONE, Ask, Keep, Restore, Train
+from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.protocols.two_stage.design import (
+    BRANCHES,
     GROUPS,
     NEW_GROUPS,
     STAGE1_GROUPS,
@@ -269,3 +272,22 @@ def test_entities_that_are_the_same_by_chance_still_get_false_definitions(vision
     for seed in range(20):
         _, drawn, design = build(vision_task.model_copy(update={"world": world}), seed)
         assert not is_true(drawn, design, design.members("unreliable")).any()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"stages": 1}, "keep (restore joint/foldB ask1B ask2B)"),
+        ({"stages": 2}, "stage1 ask10 keep (restore stage2/foldB ask2B)"),
+        ({"stages": 3}, "stage1-definitions stage1-questions ask10 keep (restore stage2/foldB ask2B)"),
+        ({"stages": 1, "render__in_context": True}, "joint ask10 (ask2B)"),
+    ],
+)
+def test_the_schedule_of_every_form(overrides: dict[str, int | bool], expected: str) -> None:
+    """What stands in brackets is done once for each branch B."""
+    task = small_task("text-cvdb", **overrides)
+    shared, _, each = expected.rstrip(")").partition("(")
+    wanted = shared + " ".join(each.replace("B", str(branch)) for branch in BRANCHES)
+    said = {Keep: lambda step: "keep", Restore: lambda step: "restore", Train: lambda step: step.label}
+    said[Ask] = lambda step: f"ask{step.stage}{step.branch}"
+    assert " ".join(said[type(step)](step) for step in TWO_STAGE.schedule(task)) == wanted

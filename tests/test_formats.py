@@ -15,8 +15,7 @@ from sources import people_file, works_file
 
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.modalities.text.spec import ORDERS
-from iml_bench.protocols.base import NONE, Ask, Keep, Restore, Train, asks, trains
-from iml_bench.protocols.two_stage import TWO_STAGE
+from iml_bench.protocols.base import NONE, asks, trains
 from iml_bench.protocols.two_stage.design import BRANCHES, GROUPS, NEW_GROUPS, STAGE1_GROUPS, TAGS
 from iml_bench.protocols.two_stage.schedule import question_sets
 from iml_bench.registry import TASKS
@@ -330,25 +329,6 @@ def test_what_each_phase_of_training_shows() -> None:
     assert all(given.startswith("Q: ") for given, _ in only_questions)
     assert not any(given.startswith("Q: ") for given, _ in [*only_definitions, *later])
     assert later != again
-
-
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        ({"stages": 1}, "keep (restore joint/foldB ask1B ask2B)"),
-        ({"stages": 2}, "stage1 ask10 keep (restore stage2/foldB ask2B)"),
-        ({"stages": 3}, "stage1-definitions stage1-questions ask10 keep (restore stage2/foldB ask2B)"),
-        ({"stages": 1, "render__in_context": True}, "joint ask10 (ask2B)"),
-    ],
-)
-def test_the_schedule_of_every_form(overrides: dict[str, Any], expected: str) -> None:
-    """What stands in brackets is done once for each branch B."""
-    task = small_task("text-cvdb", **overrides)
-    shared, _, each = expected.rstrip(")").partition("(")
-    wanted = shared + " ".join(each.replace("B", str(branch)) for branch in BRANCHES)
-    said = {Keep: lambda step: "keep", Restore: lambda step: "restore", Train: lambda step: step.label}
-    said[Ask] = lambda step: f"ask{step.stage}{step.branch}"
-    assert " ".join(said[type(step)](step) for step in TWO_STAGE.schedule(task)) == wanted
 
 
 def test_four_thousand_people_are_the_papers_data() -> None:
