@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from making import command, write_failure, write_result
 
+from iml_bench.records import SCHEMA_VERSION
+
 ROW_FIELDS = {
     *("task", "task_version", "model", "parameters", "n_seeds", "scores"),
     *("chance", "per_seed"),
@@ -147,7 +149,8 @@ def test_a_failing_model_stops_no_other(tmp_path: Path, workers: str) -> None:
     rows = {row["model"]: row for row in json.loads(done.stdout)}
     assert done.returncode == 1
     assert rows["mlp-xs"]["n_seeds"] == 1
-    assert rows[broken]["iml"] is None
+    assert "iml" not in rows[broken]["scores"]
+    assert "the loss was nan" in rows[broken]["reasons"]["iml"]
     assert "the loss was nan at step 8 of stage1" in done.stderr
     again = _smoke(tmp_path, "--seeds", "1", "--model", broken)
     assert "1 failed before and tried again" in again.stderr
@@ -263,7 +266,7 @@ def test_show_tells_a_record_from_what_is_none(tmp_path: Path) -> None:
     none.write_text("{}")
     refused = command("show", str(none))
     assert (refused.returncode, "is not a record" in refused.stderr) == (2, True)
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": SCHEMA_VERSION + 1}))
     newer = command("show", str(path))
     assert (newer.returncode, "install a newer iml-bench" in newer.stderr) == (2, True)
 

@@ -144,7 +144,7 @@ def test_an_entry_is_what_the_source_says_and_what_was_given(tmp_path: Path) -> 
         ("fine", "ref:mlp?hidden=3", {"notes": "<b>best</b>"}, "holds < or >"),
         ("fine", "ref:mlp?hidden=3", {"architecture": "=1+1"}, "begins like a formula"),
         ("fine", "ref:mlp?hidden=3", {"size": "x" * 300}, "at most 200 characters"),
-        ("fine", "ref:mlp?hidden=3", {"modality": "sound"}, "'vision', 'text' or 'any'"),
+        ("fine", "ref:mlp?hidden=3", {"modality": "sound"}, "it is one of vision, text, any"),
         ("fine", "ref:mlp?hidden=3", {"tokenizer": "own"}, "only an hf: or gguf: model"),
         ("there", "ref:mlp?hidden=3", {}, "exists already"),
     ],

@@ -12,7 +12,7 @@ from making import CPU, log_likelihoods, small_cell
 
 from iml_bench.errors import CellError, UsageError
 from iml_bench.learners.network import NetworkLearner
-from iml_bench.protocols.two_stage.design import Design
+from iml_bench.protocols.two_stage.design import TwoStageDesign
 from iml_bench.run.cell import prepare, run_cell
 from iml_bench.runtime import StageProgress
 
@@ -111,8 +111,8 @@ def test_buffers_go_back_with_the_weights() -> None:
 @pytest.mark.parametrize("model", ["mlp-xs", MODELS + "with_batch_norm", MODELS + "with_dropout"])
 def test_branches_that_read_the_same_end_the_same(model: str, stages: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the first branch left behind would show: in weights, buffers, the optimiser or a random state."""
-    trained = Design.trained
-    monkeypatch.setattr(Design, "trained", lambda self, phase, fold=0: trained(self, phase, 0))
+    trained = TwoStageDesign.trained
+    monkeypatch.setattr(TwoStageDesign, "trained", lambda self, phase, fold=0: trained(self, phase, 0))
     items = run_cell(small_cell(model, stages=stages), CPU).items.filter(pl.col("stage") == 2)
     first, second = (items.filter(pl.col("fold") == fold).drop("fold", "tag") for fold in (0, 1))
     assert len(first) > 10 and first.equals(second)

@@ -117,6 +117,8 @@ def _published_config(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
     options = {key: value for key, value in entry.parsed.options.items() if key not in (*PLACE, *LORA)}
     if not DTYPE.isdisjoint(options):
         raise UsageError(f"model {entry.name!r}: weights are kept in 32 bits; recipe.precision is how they are used")
+    if "use_safetensors" in options:
+        raise _refused(entry, "cannot be loaded: only safetensors are read; leave use_safetensors out")
     with one_sentence(entry, "cannot be loaded"):
         config, unused = AutoConfig.from_pretrained(
             where, return_unused_kwargs=True, trust_remote_code=entry.trust_remote_code, **place, **options

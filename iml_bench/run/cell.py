@@ -195,14 +195,15 @@ class _Run:
 
     def moment(self, name: str) -> None:
         """What was asked for at a moment beside the protocol: probes, and the weights as a file."""
-        if self.attachments is None:
+        keep = self.runtime.keep and name != INITIAL and not self.cell.model.is_reference
+        probes = [probe for probe, after in self.runtime.probes if after == name]
+        if self.attachments is None or not (keep or probes):
             return
         with self.clock("probes"):
-            if self.runtime.keep and name != INITIAL and not self.cell.model.is_reference:
+            if keep:
                 self.attachments.weights(name, self.learner.snapshot())
-            for probe, after in self.runtime.probes:
-                if after == name:
-                    look(probe, self.setting, self.learner, name, self.attachments)
+            for probe in probes:
+                look(probe, self.setting, self.learner, name, self.attachments)
 
 
 def run_cell(cell: CellSpec, runtime: Runtime, attachments: Attachments | None = None) -> CellOutcome:
