@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: demo test speed clean
+.PHONY: demo test fast speed clean
 
 demo: .venv/installed
 	.venv/bin/iml-bench run --task vision
@@ -9,6 +9,9 @@ test: .venv/tested
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/pytest
+
+fast: .venv/tested
+	.venv/bin/pytest -m 'not slow'
 
 speed: .venv/installed
 	.venv/bin/python benchmarks/speed/run.py

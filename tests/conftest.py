@@ -16,6 +16,21 @@ if TYPE_CHECKING:
 settings.register_profile("iml", max_examples=30, deadline=None, derandomize=True, database=None)
 settings.load_profile("iml")
 
+SLOW = frozenset(
+    "test_browser test_cell test_cli test_executors test_extend test_generation test_hostile test_leaderboard_command "
+    "test_library test_model_files test_next_step test_probes test_processes test_site test_speed_scripts test_submit "
+    "test_suite_command test_wheel".split()
+)
+"""Modules that start processes or a browser, or train for more than a moment; ``pytest -m "not slow"`` is the rest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the slow modules."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 GROUPS = {
     "reliable": 8,
     "unreliable": 8,
