@@ -17,9 +17,11 @@ settings.register_profile("iml", max_examples=30, deadline=None, derandomize=Tru
 settings.load_profile("iml")
 
 SLOW = frozenset(
-    "test_browser test_cell test_cli test_executors test_extend test_generation test_hostile test_leaderboard_command "
-    "test_library test_model_files test_next_step test_probes test_processes test_site test_speed_scripts test_submit "
-    "test_suite_command test_wheel".split()
+    (
+        *("test_browser", "test_cell", "test_cli", "test_executors", "test_extend", "test_generation", "test_hostile"),
+        *("test_leaderboard_command", "test_library", "test_model_files", "test_next_step", "test_probes"),
+        *("test_processes", "test_site", "test_speed_scripts", "test_submit", "test_suite_command", "test_wheel"),
+    )
 )
 """Modules that start processes or a browser, or train for more than a moment; ``pytest -m "not slow"`` is the rest."""
 
