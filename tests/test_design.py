@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, reject
@@ -291,3 +293,19 @@ def test_the_schedule_of_every_form(overrides: dict[str, int | bool], expected: 
     said = {Keep: lambda step: "keep", Restore: lambda step: "restore", Train: lambda step: step.label}
     said[Ask] = lambda step: f"ask{step.stage}{step.branch}"
     assert " ".join(said[type(step)](step) for step in TWO_STAGE.schedule(task)) == wanted
+
+
+def test_the_audit_finds_a_definition_that_is_true_where_it_must_be_false() -> None:
+    task = small_task("vision")
+    streams = Streams(0, TWO_STAGE.phases)
+    world = task.world.build(task.n_entities, streams, None)
+    design = TWO_STAGE.design(task, world, streams)
+    holds = dict(TWO_STAGE.audit(task, world, design))
+    assert "8 of 8 of unreliable" in holds["false definitions are false"]()
+    claim = design.claim.copy()
+    member = design.members("unreliable")[0]
+    claim[member] = member
+    mended = dict(TWO_STAGE.audit(task, world, dataclasses.replace(design, claim=claim)))
+    with pytest.raises(UsageError, match="7 definitions of unreliable are false and not 8"):
+        mended["false definitions are false"]()
+    assert "held out" in holds["nothing asked was trained on"]()

@@ -111,6 +111,8 @@ def test_what_a_task_looks_like_and_whether_it_holds(folder: Path) -> None:
     drawn = installed("show", "flags.yaml", "--picture", "flags.txt", cwd=folder)
     assert drawn.returncode == 0, drawn.stderr
     assert "What is the top of" in (folder / "flags.txt").read_text()
+    checked = installed("check", "flags.yaml", cwd=folder)
+    assert checked.returncode == 0, checked.stdout
     broken = command("run", "--task", "flags.yaml", cwd=folder)
     assert (broken.returncode, broken.stderr.count("\n")) == (2, 1)
     assert "unknown protocol 'frozen-in-context'" in broken.stderr

@@ -172,6 +172,8 @@ class Protocol(ABC):
     random streams."""
     attitudes: Mapping[str, Mapping[str, str]] = {}
     """For each reference learner, what it makes of a definition by its tag; their rows stand under every table."""
+    reads: Mapping[str, float | None] = {}
+    """What the headline measure of a reference learner must be, whatever the task; None: 0 within its error."""
     own_measures: tuple[Measure, ...] = ()
     """What it measures, the headline first; ``measures`` adds those of other packages."""
     uptake: Callable[[Mapping[str, float | None]], float | None] | None = None

@@ -40,6 +40,7 @@ class TwoStage(Protocol):
         "gullible": dict.fromkeys(TAGS, BELIEVES),
         "random": {},
     }
+    reads: Mapping[str, float | None] = {"oracle": 1.0, "gullible": 0.0, "random": None}
     own_measures: tuple[Measure, ...] = MEASURES
     uptake = staticmethod(larger_lift)
 
