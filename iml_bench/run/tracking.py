@@ -55,9 +55,8 @@ class Tracker:
     def scores(self, items: pl.DataFrame) -> None:
         """Log what the cell's outcomes come to; nothing where nothing was trained."""
         if self._tracker is not None:
-            found = score_items(self.cell.task, columns_of(items)).model_dump(exclude={"reasons"})
-            shares = found.pop("exact_match")
-            found |= {f"exact_match/{group}": share for group, share in shares.items()}
+            scores = score_items(self.cell.task, columns_of(items))
+            found = scores.values | {f"exact_match/{group}": share for group, share in scores.exact_match.items()}
             self._log({name: value for name, value in found.items() if value is not None})
 
     def end(self) -> None:
