@@ -120,6 +120,8 @@ def test_several_models_are_compared_two_by_two(three: Path) -> None:
         ("mlp-m", "convnet-s"),
         ("mlp-s", "convnet-s"),
     }
+    unknown = command("compare", "mlp-m", "mlp-s", "--measure", "lift_reliabel", "--records", str(three))
+    assert (unknown.returncode, unknown.stdout) == (2, "") and "did you mean 'lift_reliable'?" in unknown.stderr
     alone = command("compare", "mlp-m", "--records", str(three))
     assert alone.returncode == 2 and "name two models" in alone.stderr
 
