@@ -130,7 +130,7 @@ def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist else "unknown package"
 
 
-TASKS = Registry("task", TaskSpec, "tasks", "iml-bench tasks")
+TASKS = Registry("task", TaskSpec, "tasks", "iml-bench tasks")  # type: ignore[type-abstract]
 MODELS = Registry("model", ModelEntry, "leaderboard/models", "iml-bench models")
 SUITES = Registry("suite", SuiteSpec, "benchmarks", "iml-bench suite list")
 

@@ -54,7 +54,7 @@ def apply_overrides(task: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
         other = {"steps": "epochs", "epochs": "steps"}.get(field)
         if other and value is not None and f"{'.'.join(parents)}.{other}" not in overrides:
             section[other] = None
-    return parse(TaskSpec, data, f"task {task.name!r} with these settings")
+    return parse(TaskSpec, data, f"task {task.name!r} with these settings")  # type: ignore[type-abstract]
 
 
 def changes(task: TaskSpec, base: TaskSpec) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
@@ -63,9 +64,9 @@ class TaskSpec(OpenSpec):
         return f"{self.name}@{self.version}"
 
     @property
+    @abstractmethod
     def group_sizes(self) -> dict[str, int]:
         """Entities of each group of the protocol; one without groups has a single one."""
-        raise NotImplementedError
 
     @property
     def n_entities(self) -> int:

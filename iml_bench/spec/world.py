@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,10 +33,11 @@ class WorldSpec(OpenSpec):
     kind: str
 
     @property
+    @abstractmethod
     def n_attributes(self) -> int:
         """Questions that may be asked about an entity."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, n: int, streams: Streams, data: Path | None) -> World:
         """``n`` entities.
 
@@ -47,7 +49,6 @@ class WorldSpec(OpenSpec):
         Raises:
             UsageError: when there are not enough entities, or the file is missing or not in the right format.
         """
-        raise NotImplementedError
 
     def check(self, task: TaskSpec) -> None:
         """See that a task fits this world.
