@@ -17,7 +17,7 @@ from torch import nn
 
 from iml_bench.extensions import PROBES
 from iml_bench.modalities.base import Indices
-from iml_bench.probes.base import default_moment, moments
+from iml_bench.probes.base import default_moment, moments, undone
 from iml_bench.protocols import protocol_of
 from iml_bench.records import Attachments, read_record
 from iml_bench.run.cell import CellOutcome, prepare, run_cell
@@ -197,3 +197,21 @@ def test_a_probe_looks_by_default_at_what_all_branches_share() -> None:
         task = small_cell("neox-xs", task="text", stages=stages).task
         found[stages] = default_moment(protocol_of(task).schedule(task))
     assert found == {1: "initial", 2: "stage1", 3: "stage1-questions"}
+
+
+def test_everything_a_probe_touches_is_put_back() -> None:
+    setting, learner, _ = prepare(CELLS["buffers and dropout"](), CPU)
+    model: nn.Module = learner.model  # type: ignore[attr-defined]
+    model.eval()
+
+    def everything() -> tuple[Any, ...]:
+        generators = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()  # noqa: NPY002
+        tensors = [(name, tensor.tolist()) for name, tensor in model.state_dict().items()]
+        parameters = [(tensor.requires_grad, tensor.grad) for tensor in model.parameters()]
+        return generators, tensors, parameters, [module.training for module in model.modules()]
+
+    before = everything()
+    with undone(learner):
+        Loud()(setting, learner, "initial")
+        assert all(one != other for one, other in zip(before, everything(), strict=True))
+    assert everything() == before
