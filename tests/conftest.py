@@ -18,9 +18,26 @@ settings.load_profile("iml")
 
 SLOW = frozenset(
     (
-        *("test_browser", "test_cell", "test_cli", "test_executors", "test_extend", "test_generation", "test_hostile"),
+        *(
+            "test_browser",
+            "test_cell",
+            "test_check_gguf",
+            "test_check_model",
+            "test_cli",
+            "test_executors",
+            "test_export",
+        ),
+        *("test_extend", "test_generation", "test_hostile"),
         *("test_leaderboard_command", "test_library", "test_model_files", "test_next_step", "test_probes"),
-        *("test_processes", "test_site", "test_speed_scripts", "test_submit", "test_suite_command", "test_wheel"),
+        *(
+            "test_processes",
+            "test_site",
+            "test_site_parts",
+            "test_speed_scripts",
+            "test_submit",
+            "test_suite_command",
+            "test_wheel",
+        ),
     )
 )
 """Modules that start processes or a browser, or train for more than a moment; ``pytest -m "not slow"`` is the rest."""

@@ -31,6 +31,18 @@ Executor = Annotated[
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of data sets that are not embedded (MNIST).")]
 Track = Annotated[str | None, typer.Option("--track", help="A tracker of Accelerate: tensorboard, wandb, ...")]
+Checkpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Less memory, more time; does not change the answer.")
+]
+Curve = Annotated[
+    int,
+    typer.Option("--curve", min=0, max=1000, help="Also ask this many times in each stage; kept in the record."),
+]
+Probe = Annotated[
+    list[str] | None,
+    typer.Option("--probe", help="NAME or NAME@MOMENT: look into the network; repeatable. iml-bench probe --help"),
+]
+Keep = Annotated[bool, typer.Option("--keep", help="Write the weights after every training step beside the records.")]
 MicroBatch = Annotated[
     int | None, typer.Option("--micro-batch", min=1, help="Examples per forward pass; does not change the answer.")
 ]

@@ -8,13 +8,17 @@ import typer
 
 from iml_bench.cli.launch import launch
 from iml_bench.cli.options import (
+    Checkpointing,
+    Curve,
     Data,
     DataDir,
     Device,
     Executor,
     Json,
+    Keep,
     MicroBatch,
     Out,
+    Probe,
     Track,
     Workers,
     parse_overrides,
@@ -55,24 +59,14 @@ def run(
     executor: Executor = None,
     device: Device = "auto",
     micro_batch: MicroBatch = None,
-    checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time; does not change the answer.")
-    ] = False,
+    checkpointing: Checkpointing = False,
     processes: Annotated[int, typer.Option("--processes", help="Processes that share every global batch.")] = 1,
     data: Data = None,
     data_dir: DataDir = None,
-    curve: Annotated[
-        int,
-        typer.Option("--curve", min=0, max=1000, help="Also ask this many times in each stage; kept in the record."),
-    ] = 0,
+    curve: Curve = 0,
     track: Track = None,
-    probe: Annotated[
-        list[str] | None,
-        typer.Option("--probe", help="NAME or NAME@MOMENT: look into the network; repeatable. iml-bench probe --help"),
-    ] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Write the weights after every training step beside the records.")
-    ] = False,
+    probe: Probe = None,
+    keep: Keep = False,
     as_json: Json = False,
 ) -> None:
     """Put models through both stages of a task and score them, one record per seed.
