@@ -118,6 +118,36 @@ def test_what_a_task_looks_like_and_whether_it_holds(folder: Path) -> None:
     assert "unknown protocol 'frozen-in-context'" in broken.stderr
 
 
+RECIPE = {"batch_size": 8, "loss_on": "answer", "stage1": {"steps": 4}}
+STAGES = {**RECIPE, "stage2": {"steps": 2}}
+GROUPS = dict.fromkeys(("reliable", "unreliable", "new_reliable", "new_unreliable"), 4)
+GRIDS = {"world": {"kind": "label-grid"}, "render": {"kind": "caption"}, "model": "python:image_text:build"}
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "conflict": ({"protocol": "conflict", "recipe": STAGES}, "conflict"),
+    "metadata": ({"protocol": "metadata", "recipe": RECIPE}, "metadata_gain"),
+    "image-text": ({**GRIDS, "groups": GROUPS, "recipe": {**STAGES, "loss_on": None}}, "iml"),
+    "a grid in words": ({"world": {"kind": "label-grid"}, "groups": GROUPS, "recipe": STAGES}, "iml"),
+}
+
+
+@pytest.mark.parametrize("which", OTHERS)
+def test_each_of_the_other_questions_is_one_file(which: str, tmp_path: Path) -> None:
+    changed, headline = OTHERS[which]
+    common = {name: TASK[name] for name in ("version", "description", "model", "world", "render")}
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump({"name": "t", **common, **changed}))
+    done = installed("run", "--task", "t.yaml", "--seeds", "2", "--curve", "1", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(installed("leaderboard", "--json", "--records", "iml-results", cwd=tmp_path).stdout)["rows"]
+    (row,) = (row for row in rows if not row["reference"])
+    assert row["n_seeds"] == 2
+    assert next(iter(row["scores"])) == headline
+    if which == "conflict":
+        (oracle,) = (row for row in rows if row["model"] == "oracle")
+        assert oracle["scores"]["conflict"]["mean"] > 0.5, "who believes the reliable tag sides with it"
+    again = installed("run", "--task", "t.yaml", "--seeds", "2", "--workers", "1", cwd=tmp_path)
+    assert "done already, 0 to run" in again.stderr
+
+
 @pytest.mark.parametrize("page", ["extend.md", "architecture.md"])
 def test_a_page_names_what_exists(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")

@@ -65,7 +65,10 @@ class ReferenceLearner:
         examples = feed.examples
         for row in examples.is_definition.nonzero()[0].tolist():
             claimed, tag = int(examples.content[row]), self.tags[examples.tag[row]]
-            self.shown[int(examples.entity[row])] = (claimed, tag)
+            entity = int(examples.entity[row])
+            # Of several definitions of one alias it holds on to what it believes.
+            if self.attitude.get(tag) == BELIEVES or self.attitude.get(self.shown.get(entity, (0, ""))[1]) != BELIEVES:
+                self.shown[entity] = (claimed, tag)
         return StageOutcome(name=name, steps=0, final_loss=None, micro_batch=None, accumulation=None)
 
     def logits(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:

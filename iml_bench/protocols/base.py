@@ -43,7 +43,8 @@ class Examples(NamedTuple):
     content: Ints
     """Whose attributes are stated or asked for; another entity's in a false definition."""
     tag: Ints
-    """The tag shown, an index into ``Design.tag_names``; -1 on a question, unless a definition stands before it."""
+    """The tag shown, an index into ``Design.tag_names``; -1 on a question, unless a definition or the tag alone
+    stands before it."""
     asked: Ints
     """What a question asks (see ``World``); -1 on a definition."""
     context: Ints

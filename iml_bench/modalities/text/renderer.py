@@ -90,6 +90,8 @@ class TextRenderer:
         question = self.question(entity, asked)
         if context != NONE:
             question = "".join(self.definition(entity, context, tag)) + question
+        elif tag != NONE:
+            question = f"{self._tag(entity, tag)} {question}"
         return question, f" {self.world.answer(content, asked)}\n"
 
     def definition(self, entity: int, content: int, tag: int) -> tuple[str, str]:
