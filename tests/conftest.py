@@ -27,7 +27,7 @@ SLOW = frozenset(
             "test_executors",
             "test_export",
         ),
-        *("test_extend", "test_generation", "test_hostile"),
+        *("test_extend", "test_generation", "test_hostile", "test_neutral", "test_rehearsal"),
         *("test_leaderboard_command", "test_library", "test_model_files", "test_next_step", "test_probes"),
         *(
             "test_processes",

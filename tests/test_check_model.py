@@ -296,9 +296,10 @@ def test_code_that_asks_for_values_gets_real_ones(monkeypatch: pytest.MonkeyPatc
     assert check_model(entry("timm:resnet18"), GRID) == 1
 
 
-def test_what_is_not_the_users_words_is_left_to_the_cell(tmp_path: Path) -> None:
+def test_what_the_models_code_raises_is_told_before_the_first_cell(tmp_path: Path) -> None:
     cell = small_cell("python:test_check_model:broken")
-    check_job(Job(cell, {}, True, tmp_path), CPU)
+    with pytest.raises(UsageError, match="cannot be prepared for task 'vision': ZeroDivisionError: integer division"):
+        check_job(Job(cell, {}, True, tmp_path), CPU)
     with pytest.raises(ZeroDivisionError):
         run_cell(cell, CPU)
 

@@ -211,7 +211,8 @@ def test_every_special_mutation_is_of_a_field_that_exists(cells: dict[str, CellS
 
 def test_nothing_of_the_runtime_is_a_field_of_a_cell(cells: dict[str, CellSpec]) -> None:
     names = {path.split(".")[-1] for cell in cells.values() for path in values(cell)}
-    assert not names & {field.name for field in fields(Runtime)}
+    # The recipe's micro-batch is for models whose answer depends on how a batch is cut.
+    assert names & {field.name for field in fields(Runtime)} == {"micro_batch"}
 
 
 @pytest.mark.parametrize("kind", sorted(FORCED))

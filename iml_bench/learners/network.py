@@ -16,12 +16,14 @@ from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
-from iml_bench.errors import CellError
+from iml_bench.errors import CellError, UsageError
+from iml_bench.generators import kept, reseed, seeded
 from iml_bench.learners.base import Watch
 from iml_bench.learners.blocks import block_outputs
-from iml_bench.learners.order import global_batches, micro_batches
+from iml_bench.learners.cut import causes_of, cut_problem, largest_piece
+from iml_bench.learners.order import Part, global_batches, shares
 from iml_bench.learners.setup import enable_checkpointing, make_optimizer
-from iml_bench.modalities.base import Feed, Indices, draw_noise, to_device
+from iml_bench.modalities.base import Batch, Feed, Indices, draw_noise, to_device
 from iml_bench.modalities.text.tokens import Codec
 from iml_bench.models import count_parameters, generate, load_model
 from iml_bench.protocols.base import Ints
@@ -36,9 +38,6 @@ PLAIN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GP
 REPORTS_PER_STAGE = 40
 LARGEST_CHUNK = 64
 """Steps between two looks at the loss; the host waits for the device only there."""
-WORTHWHILE_TOKENS = {"cpu": 512, "cuda": 8192}
-"""Tokens of a piece of a batch below which a device is no faster for having fewer. On a CPU larger
-pieces are slower even without padding: their logits are too large to be kept by the allocator."""
 
 
 class _GlobalBatch(NamedTuple):
@@ -49,6 +48,8 @@ class _GlobalBatch(NamedTuple):
     """``[b, noise]``"""
     total: Tensor
     """The sum of all loss weights, a scalar."""
+    seed: tuple[int, int]
+    """Of the noise inside the model: the phase's, and the step."""
 
 
 class NetworkLearner:
@@ -66,8 +67,9 @@ class NetworkLearner:
         # Accelerate's wrappers around the optimiser and the backward pass cost half a millisecond a step;
         # they do something only for scaled gradients and sharded models.
         self.wrapped = accelerator.scaler is not None or accelerator.distributed_type not in PLAIN
-        local = math.ceil(recipe.batch_size / accelerator.num_processes)
-        self.micro_batch = min(local, runtime.micro_batch or local)
+        self.micro_batch = largest_piece(recipe, runtime.micro_batch, accelerator.num_processes)
+        self.causes: tuple[str, ...] | None = None
+        """Why the cut of a batch matters; None where nobody has asked yet."""
 
     def fit(self, feed: Feed, stage: StageRecipe, name: str, watch: Watch | None = None) -> StageOutcome:
         """Train on a feed for one stage.
@@ -80,8 +82,10 @@ class NetworkLearner:
             watch: looks on, and changes nothing.
 
         Raises:
+            UsageError: when a batch is cut and that would change the answer.
             CellError: when the loss is not finite, or one example does not fit into memory.
         """
+        self._check_cut(feed)
         steps = stage.total_steps(len(feed.examples), self.recipe.batch_size)
         optimizer, schedule = self._fresh_optimizer(steps)
         looks = list(range(1, watch.points + 1)) if watch else []
@@ -91,23 +95,26 @@ class NetworkLearner:
         last: deque[float] = deque(maxlen=steps % stretch or stretch)
         self.model.train()
         step = 0
-        with _seeded(self.streams.integer(f"dropout/{name}"), self.accelerator.device):
+        noise_seed = self.streams.integer(f"dropout/{name}")
+        with seeded(noise_seed, self.accelerator.device):
             for host, rows, noise in self._chunks(feed, stage, name, chunk):
                 losses = torch.zeros(len(rows), device=rows.device)
                 batches = zip(host, rows, noise, feed.mass[rows].sum(1), losses, strict=True)
-                for host_rows, device_rows, draws, total, loss in batches:
-                    self._step(feed, _GlobalBatch(Indices(host_rows, device_rows), draws, total), loss, optimizer)
+                for place, (host_rows, device_rows, draws, total, loss) in enumerate(batches, step):
+                    batch = _GlobalBatch(Indices(host_rows, device_rows), draws, total, (noise_seed, place))
+                    self._step(feed, batch, loss, optimizer)
                     if schedule is not None:
                         schedule.step()
                 seen = self._look(losses, step, name)
                 last.extend(seen)
                 mean = math.fsum(seen) / len(seen)
                 step += len(rows)
-                self.runtime.report(StageProgress(name, step, steps, mean))
-                if watch and looks and step >= looks[0] * steps / watch.points:
-                    watch.look(step)
-                    looks = [point for point in looks if point * steps / watch.points > step]
-                    self.model.train()
+                with kept(self.accelerator.device):  # a tracker may draw names, and a model when it is asked
+                    self.runtime.report(StageProgress(name, step, steps, mean))
+                    if watch and looks and step >= looks[0] * steps / watch.points:
+                        watch.look(step)
+                        looks = [point for point in looks if point * steps / watch.points > step]
+                        self.model.train()
         if self.wrapped:
             self.accelerator.free_memory()  # lets go of this stage's optimiser and its state
         local = math.ceil(self.recipe.batch_size / self.accelerator.num_processes)
@@ -211,7 +218,7 @@ class NetworkLearner:
                 if not should_reduce_batch_size(error):
                     raise
             # Outside the handler, where the traceback no longer keeps the failed pass's tensors alive.
-            self._halve_micro_batch()
+            self._halve_micro_batch(feed)
             optimizer.zero_grad()
             loss.zero_()
         if self.recipe.max_grad_norm is not None:
@@ -229,6 +236,10 @@ class NetworkLearner:
         world = self.accelerator.num_processes
         for index, (rows, noise) in enumerate(pieces):
             last = index == len(pieces) - 1
+            if self.recipe.micro_batch is not None:
+                # Noise of its own for every piece, so that it does not matter which process has it.
+                piece = index * world + self.accelerator.process_index
+                reseed(int(np.random.SeedSequence([*batch.seed, piece]).generate_state(1, np.uint64)[0] >> 1))
             with _nothing() if last else self.accelerator.no_sync(self.model):
                 part = self._loss(feed, rows, noise) / batch.total
                 # Processes average their gradients; times their number, the average is the global sum.
@@ -246,9 +257,8 @@ class NetworkLearner:
         if world == 1 and feed.lengths is None and len(rows.host) <= self.micro_batch:
             yield rows, noise
             return
-        worthwhile = WORTHWHILE_TOKENS.get(self.accelerator.device.type, WORTHWHILE_TOKENS["cuda"])
-        for piece in micro_batches(rows.host, feed.lengths, self.micro_batch, world, worthwhile):
-            share = piece[rank::world]
+        kind = self.accelerator.device.type
+        for share in shares(rows.host, feed.lengths, self.recipe, self.micro_batch, Part(rank, world, kind)):
             if len(share) == len(rows.host):
                 yield rows, noise  # the order within a piece is of no matter
                 return
@@ -256,12 +266,26 @@ class NetworkLearner:
             yield Indices(rows.host[share], rows.device.index_select(0, chosen)), noise.index_select(0, chosen)
 
     def _loss(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:
-        batch = feed.batch(rows, noise)
-        logits: Tensor = self.model(**batch.inputs)
-        each = nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
-        return torch.dot(each, batch.weights)
+        return training_loss(self.model, feed.batch(rows, noise))
 
-    def _halve_micro_batch(self) -> None:
+    def _check_cut(self, feed: Feed) -> None:
+        """Look, where a batch is not taken whole, whether that is the same."""
+        processes = self.accelerator.num_processes
+        problem = cut_problem(self.recipe, self.runtime.micro_batch, processes, lambda: self._causes(feed))
+        if problem is not None:
+            raise UsageError(f"this model: {problem}")
+
+    def _causes(self, feed: Feed) -> tuple[str, ...]:
+        if self.causes is None:
+            try:
+                self.causes = causes_of(self.accelerator.unwrap_model(self.model), feed)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                return ()  # two examples are too many to look; then one is too many to train on
+        return self.causes
+
+    def _halve_micro_batch(self, feed: Feed) -> None:
         if self.accelerator.num_processes > 1:
             # The other processes are past this micro-batch already and would wait for ever.
             raise CellError(
@@ -270,9 +294,15 @@ class NetworkLearner:
             )
         if self.micro_batch == 1:
             raise CellError("out of memory with a single example; the model is too large for this device")
-        self.micro_batch //= 2
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
+        if self.recipe.micro_batch is not None or self._causes(feed):
+            why = f" ({', '.join(self._causes(feed))})" if self._causes(feed) else ""
+            raise CellError(
+                f"out of memory with {self.micro_batch} examples in a forward pass, and how a batch is cut is part of "
+                f"the answer{why}; give --set recipe.micro_batch={self.micro_batch // 2}, which is a cell of its own"
+            )
+        self.micro_batch //= 2
 
     def _look(self, losses: Tensor, before: int, name: str) -> list[float]:
         """The last losses over all processes; the one place where the host waits for the device."""
@@ -289,13 +319,11 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators that dropout draws from, and leave them afterwards as they were."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+def training_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The sum of the weighted cross-entropies of a batch's scored positions, a scalar."""
+    logits: Tensor = model(**batch.inputs)
+    each = nn.functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+    return torch.dot(each, batch.weights)
 
 
 def build_network(cell: CellSpec, setting: Setting, accelerator: Accelerator, runtime: Runtime) -> NetworkLearner:

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from iml_bench.protocols.base import Examples, Ints
-from iml_bench.spec import StageRecipe
+from iml_bench.spec import Recipe, StageRecipe
 
 MOST_PIECES = 8
 """A batch is cut into no more pieces than this to spare padding; memory may ask for more."""
+
+
+WORTHWHILE_TOKENS = {"cpu": 512, "cuda": 8192}
+"""Tokens of a piece of a batch below which a device is no faster for having fewer. On a CPU larger
+pieces are slower even without padding: their logits are too large to be kept by the allocator."""
+
+
+class Part(NamedTuple):
+    """Which of the processes that share every batch this is, and what it computes on."""
+
+    rank: int
+    world: int
+    device: str
+    """A kind of device: ``cpu``, ``cuda``, ..."""
 
 
 class _Passes:
@@ -45,6 +60,26 @@ def global_batches(examples: Examples, stage: StageRecipe, batch_size: int, rng:
     shown, asked = _Passes(definitions, rng), _Passes(questions, rng)
     for _ in range(steps):
         yield np.concatenate([shown.take(n_definitions), asked.take(batch_size - n_definitions)])
+
+
+def shares(batch: Ints, lengths: Ints | None, recipe: Recipe, largest: int, part: Part) -> list[Ints]:
+    """What goes through a process's model one after another, of one global batch.
+
+    A process has its part of every piece; where the recipe fixes the cut, it has whole pieces, which are then the
+    same ones on every device and in any number of processes.
+
+    Args:
+        batch: ``[b]``, rows of a feed.
+        lengths: see ``micro_batches``.
+        recipe: says whether the cut is fixed.
+        largest: examples of one piece that a process can take.
+        part: which process.
+    """
+    if recipe.micro_batch is not None:
+        pieces = micro_batches(batch, lengths, recipe.micro_batch, 1, WORTHWHILE_TOKENS["cpu"])
+        return pieces[part.rank :: part.world]
+    worthwhile = WORTHWHILE_TOKENS.get(part.device, WORTHWHILE_TOKENS["cuda"])
+    return [piece[part.rank :: part.world] for piece in micro_batches(batch, lengths, largest, part.world, worthwhile)]
 
 
 def micro_batches(batch: Ints, lengths: Ints | None, largest: int, processes: int, worthwhile: int) -> list[Ints]:

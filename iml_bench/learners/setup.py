@@ -54,10 +54,11 @@ def enable_checkpointing(model: nn.Module) -> None:
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser; Adafactor without relative steps and scaling, as in the paper's code."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    fused = not any(parameter.is_meta for parameter in parameters)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        return torch.optim.SGD(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
     from transformers import Adafactor
 
     adafactor: torch.optim.Optimizer = Adafactor(

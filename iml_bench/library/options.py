@@ -68,7 +68,7 @@ class RunOptions(TypedDict, total=False):
     device: str
     """``auto``, ``cpu``, ``cuda`` or ``mps``."""
     micro_batch: int | None
-    """Examples per forward pass; does not change the answer."""
+    """Examples per forward pass; refused where that would change the answer (dropout, batch normalisation)."""
     gradient_checkpointing: bool
     """Less memory, more time; does not change the answer."""
     data_dir: AnyPath | None

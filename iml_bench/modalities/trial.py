@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from iml_bench.errors import UsageError
+from iml_bench.generators import CPU, kept
 from iml_bench.spec import ModelEntry
-
-CPU = torch.device("cpu")
 
 
 class Shape(Protocol):
@@ -35,7 +34,7 @@ class Shape(Protocol):
 
 
 def forward(entry: ModelEntry, model: nn.Module, what: str, inputs: dict[str, Tensor]) -> Tensor:
-    """A forward pass in evaluation mode; the global generator is left as it was.
+    """A forward pass in evaluation mode; the global generators are left as they were.
 
     Args:
         entry: the model's.
@@ -48,11 +47,16 @@ def forward(entry: ModelEntry, model: nn.Module, what: str, inputs: dict[str, Te
     """
     model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), kept(device_of(model)):
             logits: Tensor = model(**inputs)
     except Exception as error:
         raise UsageError(f"model {entry.name!r} cannot take {what}: {first_line(error)}") from error
     return logits
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is; the host where it has no parameters."""
+    return next((parameter.device for parameter in model.parameters()), CPU)
 
 
 def wrong_shape(entry: ModelEntry, what: str, logits: Tensor, expected: tuple[int, ...]) -> UsageError:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from iml_bench.errors import UsageError, unknown
+from iml_bench.generators import kept
 from iml_bench.modalities.text.model import TextShape
 from iml_bench.modalities.text.tokens import Form, isolate_random_strings
 from iml_bench.modalities.trial import first_line
@@ -251,7 +252,7 @@ def check_memory_of(entry: ModelEntry, config: Any, optimizer: str, device: torc
     Raises:
         UsageError: when they need more memory than there is, or there is no place for its adapters.
     """
-    with torch.random.fork_rng(devices=[]):  # the weights must be drawn as if nobody had counted
+    with kept():  # the weights must be drawn as if nobody had counted
         try:
             with torch.device("meta"):
                 model = _auto_class(config).from_config(config, trust_remote_code=entry.trust_remote_code)

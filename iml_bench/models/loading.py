@@ -5,19 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import random
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from iml_bench.errors import UsageError, unknown
-from iml_bench.modalities.trial import CPU, Shape, first_line
+from iml_bench.generators import CPU, kept, seeded
+from iml_bench.modalities.trial import Shape, first_line
 from iml_bench.modalities.vision.model import VisionShape
 from iml_bench.models.base import count_parameters
 from iml_bench.models.language import LANGUAGE_SCHEMES, draw_language_model, load_language_model
@@ -35,15 +33,14 @@ def load_model(
     Args:
         entry: what to load.
         shape: what the task asks for.
-        seed: of the initial weights; the global generator is left as it was.
+        seed: of the initial weights; the global generators are left as they were.
         optimizer: the recipe's: with the device it decides whether a language model fits into memory.
         device: where the model will be trained.
 
     Raises:
         UsageError: when there is no such model, it cannot take the task's shape, or it is too large.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         body = LOADERS[entry.parsed.scheme].load(entry, shape, optimizer, device)
     model = shape.wrap(body)
     shape.try_out(entry, model)
@@ -68,7 +65,8 @@ def check_model(
         shape: what the task asks for.
         optimizer: as for ``load_model``.
         device: as for ``load_model``.
-        also: something else that must be possible with it, told by a ``UsageError``.
+        also: something else that must be possible with it, told by a ``UsageError``; what else it raises without
+            weights says nothing.
 
     Returns:
         Trainable parameters.
@@ -77,38 +75,37 @@ def check_model(
         UsageError: as ``load_model``, except for what only the weights tell.
     """
     loader = LOADERS[entry.parsed.scheme]
-    with _generators_as_they_were():
+    with kept():
         body = loader.outline(entry, shape, optimizer, device)
-        model = _taken(entry, shape, body) if body is not None else None
+        model = _taken(entry, shape, body, also) if body is not None else None
         if model is None:
             model = shape.wrap(loader.draw(entry, shape))
             tried = shape.check_output if loader.published else shape.try_out
             tried(entry, model)
-        if also is not None:
-            also(model)
+            if also is not None:
+                also(model)
     return count_parameters(model)
 
 
-def _taken(entry: ModelEntry, shape: Shape, body: nn.Module) -> nn.Module | None:
-    """The wrapped model when it takes the task's input without weights; None where that is to be tried with some."""
+def _taken(
+    entry: ModelEntry, shape: Shape, body: nn.Module, also: Callable[[nn.Module], object] | None
+) -> nn.Module | None:
+    """The wrapped model when all goes well without weights; None where it is to be tried with some."""
     try:
         model = shape.wrap(body)
         with scalars_are_zero():
             shape.check_output(entry, model, META)
     except Exception:
         return None
+    if also is not None:
+        try:
+            with scalars_are_zero():
+                also(model)
+        except UsageError:
+            raise
+        except Exception:
+            return None
     return model
-
-
-@contextmanager
-def _generators_as_they_were() -> Iterator[None]:
-    ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)  # noqa: NPY002
 
 
 def _ref(entry: ModelEntry, shape: VisionShape) -> nn.Module:

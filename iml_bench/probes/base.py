@@ -6,18 +6,17 @@ buffers, gradients, the mode of the model and the random generators is undone af
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-import numpy as np
 import polars as pl
-import torch
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.extensions import PROBES
+from iml_bench.generators import kept
 from iml_bench.learners.base import Inspectable, Learner
+from iml_bench.modalities.trial import device_of
 from iml_bench.protocols.base import Step, trains
 
 if TYPE_CHECKING:
@@ -100,14 +99,10 @@ def undone(learner: Learner) -> Iterator[None]:
     model: Any = learner.model  # type: ignore[attr-defined]
     state, training = learner.snapshot(), {name: module.training for name, module in model.named_modules()}
     wanting = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (a probe's code may draw from it)
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
-        with torch.random.fork_rng(devices=devices):
+        with kept(device_of(model)):
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
         for name, parameter in model.named_parameters():
             parameter.grad = None
             parameter.requires_grad_(wanting[name])

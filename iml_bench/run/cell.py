@@ -15,6 +15,7 @@ import torch
 
 from iml_bench.errors import UsageError
 from iml_bench.extensions import LEARNERS, MODALITIES
+from iml_bench.generators import seeded
 from iml_bench.learners.answers import answer_questions
 from iml_bench.learners.base import Learner, Watch
 from iml_bench.learners.setup import make_accelerator
@@ -178,10 +179,11 @@ class _Run:
             feed = setting.question_feed(step.stage, step.branch, which)
             if not len(feed.examples):
                 continue
-            rng = setting.streams.generator("render/evaluation")
-            answers = answer_questions(learner, feed, setting.renderer, rng, self.accelerator.device)
-            if self.cell.task.exact_match == "normalised" and hasattr(learner, "generate"):
-                answers = setting.modality.generated(learner, feed, setting.renderer, answers)
+            rng, device = setting.streams.generator("render/evaluation"), self.accelerator.device
+            with seeded(setting.streams.integer("render/evaluation"), device):  # some models draw when they are asked
+                answers = answer_questions(learner, feed, setting.renderer, rng, device)
+                if self.cell.task.exact_match == "normalised" and hasattr(learner, "generate"):
+                    answers = setting.modality.generated(learner, feed, setting.renderer, answers)
             tables.append(item_table(setting, feed.examples, step._replace(sets=(which,)), answers._asdict()))
         return tables
 

@@ -13,7 +13,7 @@ from iml_bench.protocols import streams_of
 from iml_bench.records import Attachments, Draft, Failure, Store, Timing, this_provenance
 from iml_bench.run.tracking import tracked
 from iml_bench.runtime import Runtime, is_first
-from iml_bench.spec import SCHEMES, CellSpec, cell_key
+from iml_bench.spec import CellSpec, cell_key
 
 if TYPE_CHECKING:
     from iml_bench.run.cell import CellOutcome
@@ -58,29 +58,24 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
 
 
 def check_job(job: Job, runtime: Runtime) -> None:
-    """Find bad input before hours of work: draw the data, and look at the model without reading its weights.
+    """Find bad input before hours of work, see ``rehearse``.
 
     Raises:
-        UsageError: when the model, the data or the device cannot be had.
+        UsageError: when the model, the data or the device cannot be had, or a step of training fails.
     """
     import torch
 
-    from iml_bench.learners.setup import enable_checkpointing, make_accelerator
-    from iml_bench.models import check_model, load_form
-    from iml_bench.run.cell import Setting
+    from iml_bench.run.rehearsal import rehearse
 
     torch.set_num_threads(THREADS)
-    task, entry = job.cell.task, job.cell.model
     try:
-        device = make_accelerator(task.recipe, runtime).device
-        setting = Setting(task, job.cell.seed, device, runtime, load_form(entry))
-        if not entry.is_reference and entry.parsed.scheme in SCHEMES:  # learners of other packages load their own
-            also = enable_checkpointing if runtime.checkpointing else None
-            check_model(entry, setting.shape(), optimizer=task.recipe.optimizer, device=device, also=also)
+        rehearse(job.cell, runtime)
     except UsageError:
         raise
-    except Exception:
-        return  # not the user's words but the model's code: its own cells will fail with the traceback
+    except Exception as error:
+        raise UsageError(
+            f"model {job.cell.model.name!r} cannot be prepared for task {job.cell.task.name!r}: {first_line(error)}"
+        ) from error
 
 
 def record_failure(job: Job, started: datetime, error: BaseException) -> None:

@@ -27,14 +27,15 @@ OUTSIDE_KEY = {
     "model.notes": "says what the model is; nothing reads it",
 }
 """The fields of a cell that are not part of its identity, each with the reason. Device, worker
-processes, micro-batch, folders, trackers and log levels are no fields of a cell at all: they say
-where and how fast, never what."""
+processes, folders, trackers and log levels are no fields of a cell at all, and neither is the micro-batch of a model
+that has the same answer whatever it is: they say where and how fast, never what."""
 
 ADDED: dict[str, Any] = {
     "task.protocol": "two-stage",
     "task.stages": 2,
     "task.exact_match": "strict",
     "task.attribution": False,
+    "task.recipe.micro_batch": None,
     "task.groups.random_tag": 0,
     "task.render.delimited": True,
     "task.render.order": "tag-alias-entity",

@@ -43,7 +43,10 @@ class Recipe(Spec):
     """Shape of the learning rate over a stage, after the warm-up; linear and cosine end at zero."""
     warmup_steps: int = Field(default=0, ge=0)
     batch_size: int = Field(default=64, ge=1)
-    """Examples per optimiser step over all processes: science. The micro-batch is hardware and not here."""
+    """Examples per optimiser step over all processes: science."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """For models whose training depends on how a batch is cut (dropout, batch normalisation): examples that go
+    through the model together. Null: the whole batch. For all others the cut is hardware (``--micro-batch``)."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision of the forward pass; weights stay in 32 bits."""
     max_grad_norm: float | None = Field(default=None, gt=0)
@@ -54,3 +57,9 @@ class Recipe(Spec):
     stage1: StageRecipe
     stage2: StageRecipe | None = None
     """Null for a protocol that has no second stage."""
+
+    @model_validator(mode="after")
+    def _a_part_of_the_batch(self) -> Self:
+        if self.micro_batch is not None and self.micro_batch >= self.batch_size:
+            raise ValueError("micro_batch: it is less than batch_size; null is the whole batch")
+        return self

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from iml_bench.errors import UsageError
-from iml_bench.modalities.trial import CPU, forward, wrong_shape
+from iml_bench.generators import CPU
+from iml_bench.modalities.trial import forward, wrong_shape
 from iml_bench.spec import ModelEntry
 
 
@@ -120,7 +121,10 @@ class TextModel(nn.Module):
             output: Any = self.body(**inputs)
         finally:
             self._keep = None
-        logits: Tensor = output if isinstance(output, Tensor) else output.logits
+        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+        if not isinstance(logits, Tensor):
+            mode = "in training" if self.training else "when it is asked"
+            raise TypeError(f"{mode} it returns {type(output).__name__}, not logits or an object that has them")
         return logits if self._chosen else logits.flatten(0, -2).index_select(0, keep)
 
     def _select(self, head: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:

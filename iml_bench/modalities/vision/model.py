@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iml_bench.modalities.trial import CPU, forward, wrong_shape
+from iml_bench.generators import CPU
+from iml_bench.modalities.trial import forward, wrong_shape
 from iml_bench.spec import ModelEntry
 
 
@@ -48,4 +49,8 @@ class VisionModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """``[b, channels, height, width]`` to logits ``[b * positions, classes]``."""
-        return self.body(pixels).view(len(pixels) * self.shape.positions, self.shape.classes)  # type: ignore[no-any-return]
+        logits = self.body(pixels)
+        if not isinstance(logits, Tensor):
+            mode = "in training" if self.training else "when it is asked"
+            raise TypeError(f"{mode} it returns {type(logits).__name__}, not a tensor of logits")
+        return logits.view(len(pixels) * self.shape.positions, self.shape.classes)

@@ -1,0 +1,151 @@
+"""One training step and one evaluation of a model before the first cell: what must fail, fails here, in a sentence.
+
+On the meta device, where a model has no weights, a step costs what its Python code costs. What fails there is tried
+with real tensors, and only a failure of those is one.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import nn
+
+from iml_bench.errors import UsageError
+from iml_bench.generators import seeded
+from iml_bench.learners.cut import causes_of, cut_problem, largest_piece, moved
+from iml_bench.learners.network import training_loss
+from iml_bench.learners.order import Part, global_batches, shares
+from iml_bench.learners.setup import enable_checkpointing, make_accelerator, make_optimizer
+from iml_bench.modalities.base import Batch, Feed, Indices
+from iml_bench.modalities.trial import device_of, first_line
+from iml_bench.models import check_model, load_form
+from iml_bench.models.meta import META
+from iml_bench.protocols.base import Train, asks, trains
+from iml_bench.run.cell import Setting
+from iml_bench.runtime import Runtime
+from iml_bench.spec import SCHEMES, CellSpec
+
+ASKED = 2
+"""Questions of the evaluation."""
+
+
+def rehearse(cell: CellSpec, runtime: Runtime) -> tuple[str, ...]:
+    """Draw the data of a cell, and look at its model; of a published one no weights are read.
+
+    Args:
+        cell: one of those that have its task and model.
+        runtime: hardware and folders.
+
+    Returns:
+        Why the training of the model depends on how a batch is cut, see ``causes_of``; only looked for where one is.
+
+    Raises:
+        UsageError: when the model, the data or the device cannot be had, or a training step or an evaluation fails.
+    """
+    task, entry = cell.task, cell.model
+    accelerator = make_accelerator(task.recipe, runtime)
+    setting = Setting(task, cell.seed, accelerator.device, runtime, load_form(entry))
+    if entry.is_reference or entry.parsed.scheme not in SCHEMES:  # learners of other packages load their own
+        return ()
+    rehearsal = Rehearsal(cell, setting, accelerator, runtime)
+    check_model(
+        entry, setting.shape(), optimizer=task.recipe.optimizer, device=accelerator.device, also=rehearsal.with_model
+    )
+    return rehearsal.causes
+
+
+class Rehearsal:
+    """A training step and an evaluation of one cell, with whatever model it is given."""
+
+    def __init__(self, cell: CellSpec, setting: Setting, accelerator: Accelerator, runtime: Runtime) -> None:
+        """Args: cell: what is rehearsed; setting: its data; accelerator and runtime: its hardware."""
+        self.cell, self.setting, self.accelerator, self.runtime = cell, setting, accelerator, runtime
+        self.causes: tuple[str, ...] = ()
+
+    def with_model(self, model: nn.Module) -> None:
+        """Try what a cell will do with a wrapped model.
+
+        Args:
+            model: on the meta device, or with any weights; they are left as they are.
+
+        Raises:
+            UsageError: when it cannot be done, or a batch is cut and that would change the answer.
+            Exception: whatever the model's code raises on the meta device, where that proves nothing.
+        """
+        if self.runtime.checkpointing:
+            enable_checkpointing(model)
+        on_meta = device_of(model) == META
+        if not on_meta:
+            # Some models are kept by the code that makes them, and would go into the cells trained.
+            model = copy.deepcopy(model).to(self.setting.device)
+        with seeded(0, self.setting.device):
+            for what, act in (("trained", self._train), ("asked", self._ask)):
+                try:
+                    act(model)
+                except UsageError:
+                    raise
+                except Exception as error:
+                    if on_meta:
+                        raise
+                    if isinstance(error, RuntimeError) and should_reduce_batch_size(error):
+                        continue  # a cell takes smaller pieces then
+                    task = self.cell.task.name
+                    raise UsageError(
+                        f"model {self.cell.model.name!r} cannot be {what} on task {task!r}: {first_line(error)}"
+                    ) from error
+
+    def _train(self, model: nn.Module) -> None:
+        steps, recipe = trains(self.setting.schedule), self.cell.task.recipe
+        if not steps:
+            return
+        feed, processes = self.setting.train_feed(steps[0].phase, steps[0].fold), self.accelerator.num_processes
+        rows = self._smallest_piece(feed, steps[0])
+        model.train()
+        optimizer = make_optimizer(model, recipe)
+        with self.accelerator.autocast():
+            loss = training_loss(model, _batch(feed, rows, device_of(model)))
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+        def causes() -> tuple[str, ...]:
+            self.causes = causes_of(model, feed)
+            return self.causes
+
+        problem = cut_problem(recipe, self.runtime.micro_batch, processes, causes)
+        if problem is not None:
+            raise UsageError(f"model {self.cell.model.name!r}: {problem}")
+
+    def _smallest_piece(self, feed: Feed, step: Train) -> np.ndarray:
+        """Rows of the smallest piece of the first batch: what is too small for a model is so there first."""
+        recipe, accelerator = self.cell.task.recipe, self.accelerator
+        stage = getattr(recipe, step.recipe)
+        batch = next(global_batches(feed.examples, stage, recipe.batch_size, np.random.default_rng(0)))
+        largest = largest_piece(recipe, self.runtime.micro_batch, accelerator.num_processes)
+        part = Part(accelerator.process_index, accelerator.num_processes, accelerator.device.type)
+        places = min(shares(batch, feed.lengths, recipe, largest, part), key=len)
+        return batch[places]
+
+    def _ask(self, model: nn.Module) -> None:
+        steps = asks(self.setting.schedule)
+        model.eval()
+        for step in steps[:1]:
+            feed = self.setting.question_feed(step.stage, step.branch, step.sets[0])
+            with torch.no_grad():
+                model(**_batch(feed, np.arange(len(feed.examples))[:ASKED], device_of(model)).inputs)
+        if self.cell.task.exact_match == "normalised" and not hasattr(model.body, "generate"):
+            raise UsageError(
+                f"model {self.cell.model.name!r} has no generate(), which exact_match: normalised needs; "
+                "leave --exact-match out"
+            )
+
+
+def _batch(feed: Feed, rows: np.ndarray, device: torch.device) -> Batch:
+    noise = torch.full((len(rows), feed.noise), 0.5, device=feed.mass.device)
+    return moved(feed.batch(Indices.of(rows, feed.mass.device), noise), device)
