@@ -21,6 +21,7 @@ from iml_bench.learners.network import NetworkLearner
 from iml_bench.models.meta import META, scalars_are_zero
 from iml_bench.records import Store, read_items
 from iml_bench.run.cell import prepare, run_cell
+from iml_bench.run.checks import check_model
 from iml_bench.runtime import Runtime, StageProgress
 from iml_bench.spec import Recipe, StageRecipe, cell_key
 
@@ -136,6 +137,20 @@ def test_a_cut_of_the_recipe_is_a_cell_of_its_own(name: str) -> None:
     assert {(stage.micro_batch, stage.accumulation) for stage in outcome.stages} == {(5, 4)}
     with pytest.raises(UsageError, match=r"recipe.micro_batch=5 says how every batch is cut; leave --micro-batch out"):
         run_cell(cut, replace(CPU, micro_batch=2))
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "said"),
+    [
+        ("t5-m", "text", "but for the cut (dropout): batches stay whole, or recipe.micro_batch is part of the key"),
+        ("timm:resnet18", "vision", "but for the cut (batch normalisation)"),
+        ("mlp-xs", "vision", "log-likelihoods within"),
+    ],
+)
+def test_a_check_says_what_it_found(model: str, task: str, said: str) -> None:
+    steps = {step.name: step for step in check_model(model, task, CPU)}
+    assert all(step.passed for step in steps.values())
+    assert steps["looking on and cutting batches is neutral"].detail.startswith(said)
 
 
 class _OutOfMemory(NetworkLearner):

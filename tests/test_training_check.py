@@ -100,6 +100,13 @@ def test_the_pieces_of_a_batch_make_up_the_batch(tmp_path: Path, fields: dict[st
     assert bool(found) == (reason is not None)
 
 
+def test_a_cut_that_the_recipe_fixes_is_the_one_that_was_made(tmp_path: Path) -> None:
+    record = ran(tmp_path, "mlp-xs", "vision", **{"recipe.micro_batch": 5})
+    assert problems(record) == []
+    (sentence,) = problems(with_stage(record, 2, micro_batch=8, accumulation=2))
+    assert "stage2 took 8 examples together, and recipe.micro_batch is 5" in sentence
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

@@ -249,6 +249,9 @@ def _pieces_problems(record: Record, stage: StageOutcome) -> Iterator[str]:
         return
     local = math.ceil(record.cell.task.recipe.batch_size / record.provenance.processes)
     assert stage.micro_batch is not None
+    fixed = record.cell.task.recipe.micro_batch
+    if fixed is not None and stage.micro_batch != min(fixed, local):
+        yield f"stages: {stage.name} took {stage.micro_batch} examples together, and recipe.micro_batch is {fixed}"
     if stage.micro_batch > local or stage.accumulation != math.ceil(local / stage.micro_batch):
         yield (
             f"stages: {stage.name} took {stage.accumulation} times {stage.micro_batch} examples a step, and the "
