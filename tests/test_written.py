@@ -181,7 +181,9 @@ def test_what_a_setting_is_read_as(setting: str, value: Any) -> None:
         ("recipe.batch_size=1_000", "recipe.batch_size: 1_000 is not a number as it is written; write 1000"),
         ("recipe.lr=0,5", "recipe.lr: 0,5 is not a number as it is written; write 0.5"),
         ("recipe.batch_size=true", "recipe.batch_size: true is not a number"),
-        ("recipe.batch_size='3'", "recipe.batch_size: '3' is text; write 3 without quotes"),
+        ("recipe.batch_size='010'", "recipe.batch_size: 010 is not a number as it is written; write 10 or 8"),
+        ("recipe.batch_size='3.0'", "recipe.batch_size: 3.0 is not a whole number as it is written; write 3"),
+        ("render.delimited='yes'", "render.delimited: 'yes' is not true or false as it is written; write true"),
         ("recipe.batch_size=3.0", "recipe.batch_size: 3.0 is not a whole number as it is written; write 3"),
         ("recipe.batch_size=1.5", "recipe.batch_size: input should be a valid integer (given: 1.5)"),
         ("alpha=yes", "alpha: input should be a valid number (given: 'yes')"),
@@ -192,7 +194,7 @@ def test_what_a_setting_is_read_as(setting: str, value: Any) -> None:
         ("render.tag_words=[1, b, c]", "render.tag_words.0: 1 is a number and no text; write it in quotes: '1'"),
         ("description=null", "description: null is no text as it is written; in quotes it is: 'null'"),
         ("stages=true", "stages: input should be 1 or 2 or 3 (given: True)"),
-        ("stages='2'", "stages: '2' is text; write 2 without quotes"),
+        ("stages='02'", "stages: input should be 1 or 2 or 3 (given: '02')"),
         ("recipe.precision=false", "recipe.precision: input should be 'no', 'bf16' or 'fp16' (given: False)"),
     ],
 )
@@ -283,7 +285,7 @@ def test_seeds_are_decimal_numbers(seeds: str) -> None:
     assert suite(seeds=read_yaml(b"seeds: 3")["seeds"]).grids[0].seeds == (0, 1, 2)
 
 
-@pytest.mark.parametrize("seeds", ["[true]", "[1.0]", "['1']", "true", "1:30", "[010]", "0x3", "٣", "1_0", "3.0"])
+@pytest.mark.parametrize("seeds", ["[true]", "[1.0]", "['01']", "true", "1:30", "[010]", "0x3", "٣", "1_0", "3.0"])
 def test_seeds_of_a_suite_are_nothing_else(seeds: str) -> None:
     with pytest.raises(UsageError):
         suite(seeds=read_yaml(f"seeds: {seeds}".encode())["seeds"])
@@ -304,6 +306,11 @@ def test_keys_that_json_writes_as_text_are_numbers_again() -> None:
 
 def test_lists_are_tuples_and_whole_numbers_are_numbers() -> None:
     assert parse(Fields, {"wholes": [1, 2], "number": 1}, "x") == Fields(wholes=(1, 2), number=1.0)
+
+
+def test_numbers_in_quotes_are_the_same_numbers() -> None:
+    data = {"whole": "3", "number": "1e-3", "truth": "true", "count": "2", "text": "3"}
+    assert parse(Fields, data, "x") == Fields(whole=3, number=1e-3, truth=True, count=2, text="3")
 
 
 def test_what_is_no_such_mistake_is_said_as_before() -> None:

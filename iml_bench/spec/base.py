@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -35,31 +35,40 @@ Gap = Annotated[float, Field(ge=-1, le=1)]
 
 
 def _take_as_written(part: Any) -> None:
-    """Make the numbers and truth values of a pydantic schema strict, in place."""
-    inside: list[Any] = []
+    """Let the numbers and truth values of a pydantic schema take nothing but what is written as one, in place."""
     if isinstance(part, dict):
-        if part.get("type") in ("int", "float", "bool"):
-            part["strict"] = True
-        keys = part.get("keys_schema") if part.get("type") == "dict" else None
-        if keys is not None and keys.get("type") in ("int", "float", "bool"):
-            keys["strict"] = True  # a key is text in JSON, whatever it was
-            part["keys_schema"] = core_schema.no_info_before_validator_function(_key, keys)
-        if part.get("type") == "literal" and not all(isinstance(value, str) for value in part["expected"]):
-            plain = core_schema.literal_schema(part["expected"], metadata=part.get("metadata"))
-            part.update(core_schema.no_info_before_validator_function(_same_type(part["expected"]), plain))
-            return
-        inside = list(part.values())
-    elif isinstance(part, list | tuple):
-        inside = list(part)
-    for one in inside:
+        kind, inner = part.get("type"), dict(part)
+        check: Callable[[Any], Any] | None = None
+        if kind in ("int", "float", "bool"):
+            check, inner["strict"] = _number, True
+        elif kind == "literal" and not all(isinstance(value, str) for value in part["expected"]):
+            check = _same_type(part["expected"])
+        if check is not None:
+            part.clear()
+            checked = core_schema.no_info_before_validator_function(check, cast(CoreSchema, inner), metadata=DONE)
+            part.update(cast(dict[str, Any], checked))
+        if part.get("metadata") is DONE:
+            return  # perhaps of a specification within this one
+        part = list(part.values())
+    for one in part:
         if isinstance(one, dict | list | tuple):
             _take_as_written(one)
+
+
+DONE: dict[str, Any] = {"as written": True}
+"""Marks a part of a schema that is as it should be."""
+
+
+def _number(given: Any) -> Any:
+    """A text as the number that it is: JSON writes keys so, and YAML 1.1 reads ``1e-3`` as one."""
+    return scalar(given) if isinstance(given, str) else given
 
 
 def _same_type(expected: Sequence[Any]) -> Callable[[Any], Any]:
     """Refuses what equals one of the values and is another, as true equals 1."""
 
     def check(given: Any) -> Any:
+        given = _number(given)
         if type(given) not in {type(value) for value in expected}:
             raise PydanticCustomError("literal_error", f"Input should be {' or '.join(map(str, expected))}")
         return given
@@ -67,15 +76,11 @@ def _same_type(expected: Sequence[Any]) -> Callable[[Any], Any]:
     return check
 
 
-def _key(given: Any) -> Any:
-    return scalar(given) if isinstance(given, str) else given
-
-
 class Spec(BaseModel):
     """A frozen specification; a field that is not declared, NaN and infinity are errors.
 
-    Numbers and truth values are taken as they are written: true is no number, 1 is not true, "3" is text, and 3.0 is no
-    whole number. A whole number where any number may stand is one.
+    Numbers and truth values are taken as they are written: true is no number, 1 is not true, 3.0 is no whole number. A
+    whole number where any number may stand is one, and so is "3", as text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

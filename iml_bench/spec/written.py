@@ -125,8 +125,6 @@ def understood(kind: str, given: Any) -> str | None:
         return f"{given!r} is not true or false as it is written; write {written}, without quotes"
     if wanted in ("int", "float"):
         return _for_number(given, whole=wanted == "int")
-    if kind == "literal_error" and isinstance(given, str) and _number(given) is not None:
-        return f"{given!r} is text; write {given} without quotes"
     return None
 
 
