@@ -12,11 +12,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import yaml
-
 from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.paths import data_root
 from iml_bench.spec import OUTSIDE_KEY, ModelEntry, Spec, SuiteSpec, TaskSpec, apply_overrides, changes, parse
+from iml_bench.spec.written import read_yaml, why
 from iml_bench.untrusted import read_bytes
 
 S = TypeVar("S", bound=Spec)
@@ -104,22 +103,46 @@ class Registry(Generic[S]):
 
     def _read(self, name: str, origin: Origin) -> S:
         where = shown(origin.where, 300)
-        try:
-            data = origin.load()
-        except Exception as error:
-            # Whatever a broken file or another package's code raises is that definition's problem alone.
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UsageError(
-                f"{self.kind} {shown(repr(name))} ({where}) cannot be read: {shown(reason[0], 300)}"
-            ) from error
+        data = _loaded(self.kind, name, origin)
         spec = data if isinstance(data, self.spec_class) else parse(self.spec_class, data, where)
         if getattr(spec, "name", name) != name:
             raise UsageError(f"{where}: it is found as {shown(repr(name))}, so its name must be that too")
         return spec
 
 
+def kind_of(path: Path, *registries: Registry[Any]) -> Registry[Any]:
+    """Which of some registries a user's file is for: the one of whose fields it has most.
+
+    Raises:
+        UsageError: when it cannot be read, or has fields of none or of several alike.
+    """
+    kinds = " or ".join(registry.kind for registry in registries)
+    data = _loaded(kinds, path.stem, Origin(str(path), _reader(path)))
+    names = {*data} if isinstance(data, dict) else set()
+    found = {registry: len(names & {*registry.spec_class.model_fields}) for registry in registries}
+    best = [registry for registry, count in found.items() if count == max(found.values())]
+    if len(best) > 1:
+        said = [f"a {registry.kind} says {', '.join(_telling(registry))}" for registry in registries]
+        raise UsageError(f"{shown(str(path), 300)} is no {kinds}: {'; '.join(said)}")
+    return best[0]
+
+
+def _telling(registry: Registry[Any]) -> list[str]:
+    fields = registry.spec_class.model_fields
+    return [name for name, field in fields.items() if field.is_required()]
+
+
+def _loaded(kind: str, name: str, origin: Origin) -> Any:
+    try:
+        return origin.load()
+    except Exception as error:
+        # Whatever a broken file or another package's code raises is that definition's problem alone.
+        where = f"{kind} {shown(repr(name))} ({shown(origin.where, 300)})"
+        raise UsageError(f"{where} cannot be read: {shown(why(error), 300)}") from error
+
+
 def _reader(path: Path) -> Callable[[], Any]:
-    return lambda: yaml.safe_load(read_bytes(path, LARGEST, links=True).decode())
+    return lambda: read_yaml(read_bytes(path, LARGEST, links=True))
 
 
 def _importer(point: EntryPoint) -> Callable[[], Any]:

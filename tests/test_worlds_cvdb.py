@@ -173,10 +173,10 @@ def test_of_a_repeated_name_only_the_first_row_counts(tmp_path: Path) -> None:
     assert found["Twice"]["region"] == found["Spaced Out"]["region"] == "Asia"
 
 
-def test_the_encoding_is_latin_1_whatever_the_bytes(tmp_path: Path) -> None:
+def test_what_is_no_utf_8_is_latin_1_whatever_the_bytes(tmp_path: Path) -> None:
     path = people_file(tmp_path / "people.csv", person("Ren\xe9_Y"), person("Mojibake"), person("Surviving"))
     body = path.read_bytes().replace(b"Mojibake", "José".encode()).replace(b"Surviving", "Günter".encode())
-    path.write_bytes(b"\xef\xbb\xbf" + body.replace(b"enwiki", b"\x81\xff\x00"))
+    path.write_bytes(body.replace(b"enwiki", b"\x81\xff\x00"))
     assert set(known(path)) == {"René Y", "G\xc3\xbcnter"}  # as in the paper, a quarter is a word character
     assert read_people(path).skipped == 0
 

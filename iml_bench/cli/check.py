@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,10 +10,10 @@ from rich.markup import escape
 
 from iml_bench.cli.options import Data, DataDir, Device, Json, print_json
 from iml_bench.cli.tables import out_console
-from iml_bench.errors import UsageError, unknown
+from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.library.options import make_runtime
-from iml_bench.registry import MODELS, TASKS
-from iml_bench.spec import SCHEMES
+from iml_bench.registry import MODELS, TASKS, kind_of
+from iml_bench.sources.find import is_source
 
 
 def check(
@@ -50,13 +51,12 @@ def check(
 def _kind(name: str) -> str:
     if name in TASKS.origins:
         return "task"
-    if name in MODELS.origins or name.partition(":")[0] in SCHEMES:
+    if name in MODELS.origins or is_source(name):
         return "model"
-    for kind, registry in (("task", TASKS), ("model", MODELS)):
-        try:
-            registry.get(name)
-            return kind
-        except UsageError:
-            continue
+    path = Path(name)
+    if path.is_file():
+        return kind_of(path, TASKS, MODELS).kind
+    if path.suffix in (".yaml", ".yml"):
+        raise UsageError(f"there is no file {shown(repr(name), 300)} (iml-bench tasks and iml-bench models list names)")
     known = [*TASKS.origins, *MODELS.origins]
     raise unknown("task or model", name, known, "iml-bench tasks and iml-bench models")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.markup import escape
 
@@ -20,6 +19,7 @@ from iml_bench.protocols import measures_of
 from iml_bench.records import Stored, read_record, scores_of
 from iml_bench.registry import TASKS
 from iml_bench.spec import CurvePoint
+from iml_bench.spec.written import dump_yaml
 
 
 def show(
@@ -57,7 +57,7 @@ def show(
         print_json([task.model_dump(mode="json")])
     elif picture is None:
         plain = task.model_dump(mode="json")
-        out_console().print(yaml.safe_dump(plain, sort_keys=False, width=100), markup=False, end="")
+        out_console().print(dump_yaml(plain, sort_keys=False, width=100), markup=False, end="")
 
 
 def _show_record(path: Path, as_json: bool) -> None:

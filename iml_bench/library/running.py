@@ -88,7 +88,7 @@ def display_of(work: Work, *, quiet: bool = False) -> RunDisplay:
     """What shows how the work goes."""
     from iml_bench.run.display import RunDisplay
 
-    return RunDisplay(work.jobs, quiet=quiet)
+    return RunDisplay(work.jobs, quiet=quiet, data=work.runtime.data)
 
 
 def carry_out(work: Work, display: RunDisplay) -> Results:

@@ -23,6 +23,7 @@ from iml_bench.models.meta import META, scalars_are_zero
 from iml_bench.models.networks import NETWORKS
 from iml_bench.models.outline import outline_language_model
 from iml_bench.spec import ModelEntry
+from iml_bench.spec.written import misfit
 
 
 def load_model(
@@ -181,6 +182,11 @@ def _call(entry: ModelEntry, function: Callable[..., Any], *args: Any) -> Any:
         inspect.signature(function).bind(*args, **options)
     except TypeError as error:
         raise UsageError(f"model {entry.name!r} ({entry.source}): {error}") from error
+    for name, value in options.items():
+        declared = inspect.signature(function).parameters.get(name)
+        problem = misfit(declared.annotation, value) if declared is not None else None
+        if problem is not None:
+            raise UsageError(f"model {entry.name!r} ({entry.source}): {name}: {problem}")
     return function(*args, **options)
 
 

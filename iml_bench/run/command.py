@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from yaml import YAMLError
+
 from iml_bench.run.plan import Request
 from iml_bench.spec import show_seeds
-from iml_bench.spec.base import read_value
+from iml_bench.spec.written import read_value, show_value
 
 
 def command_of(request: Request, options: Mapping[str, Any] | None = None, program: str = "iml-bench") -> str:
@@ -48,6 +49,6 @@ def _as_typed(value: Any) -> str:
     try:
         if isinstance(value, str) and read_value(value) == value:
             return value
-    except Exception:  # whatever YAML makes of a word that is none
-        return json.dumps(value)
-    return json.dumps(value)
+    except YAMLError:
+        return show_value(value)
+    return show_value(value)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -17,6 +18,7 @@ from iml_bench.run.executors.base import Event
 from iml_bench.run.job import Job
 from iml_bench.run.session import Standing
 from iml_bench.runtime import is_first
+from iml_bench.spec.world import FileWorld
 
 
 class RunDisplay:
@@ -25,9 +27,13 @@ class RunDisplay:
     A notebook shows bars where ``ipywidgets`` is installed, and lines otherwise.
     """
 
-    def __init__(self, jobs: Sequence[Job], *, quiet: bool = False) -> None:
-        """Args: jobs: those of the session, in its order; quiet: show nothing, and still keep ``failures``."""
-        self.jobs, self.quiet = jobs, quiet or not is_first()
+    def __init__(self, jobs: Sequence[Job], *, quiet: bool = False, data: Path | None = None) -> None:
+        """Args:
+        jobs: those of the session, in its order.
+        quiet: show nothing, and still keep ``failures``.
+        data: the file of worlds that are read from one.
+        """
+        self.jobs, self.quiet, self.data = jobs, quiet or not is_first(), data
         self.console = Console(stderr=True, highlight=False)
         notebook = self.console.is_jupyter
         bars = find_spec("ipywidgets") is not None if notebook else self.console.is_terminal
@@ -50,10 +56,19 @@ class RunDisplay:
         )
 
     def begin(self, standing: Standing) -> None:
-        """Say how much there is to do."""
+        """Say how much there is to do, and how the user's file was read.
+
+        Raises:
+            UsageError: when it cannot be.
+        """
         self.to_do = len(standing.to_do)
-        if not self.quiet:
-            self.lines.write(f"{standing}\n")
+        if self.quiet:
+            return
+        self.lines.write(f"{standing}\n")
+        worlds = {world.kind: world for world in (self.jobs[place].cell.task.world for place in standing.to_do)}
+        for world in worlds.values():
+            if self.data is not None and isinstance(world, FileWorld) and (account := world.account(self.data)):
+                self.lines.write(f"{account}\n")
 
     def __enter__(self) -> Self:
         return self

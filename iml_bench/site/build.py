@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import jinja2
-import yaml
 
 from iml_bench.board import CEILING, Board, LeaderboardTask, Row, data_files, words
 from iml_bench.paths import data_root
@@ -18,6 +17,7 @@ from iml_bench.site import assets, charts, numbers
 from iml_bench.site.commands import reproduce
 from iml_bench.site.contents import Contents, Model, Task, Variant, arrange, pairs
 from iml_bench.spec import ModelEntry, same_model
+from iml_bench.spec.written import dump_yaml
 
 # Nothing is loaded from elsewhere and nothing is sent; a script that slipped in as text could not run.
 POLICY = (
@@ -270,7 +270,7 @@ class _Pages:
             groups=[(name, size) for name, size in spec.group_sizes.items() if size],
             history=sorted(spec.history.items()),
             command=f"iml-bench run --task {spec.name} --model {spec.model} --seeds 5",
-            specification=yaml.safe_dump(given, sort_keys=False, width=100, allow_unicode=True),
+            specification=dump_yaml(given, sort_keys=False, width=100, allow_unicode=True),
             chances={variant.key: _chance(variant) for variant in task.variants},
             ceiling=words.share(CEILING),
         )

@@ -12,6 +12,12 @@ from iml_bench.sources.digest import digest_files
 from iml_bench.spec import ModelEntry, TaskSpec, entry_from_source, vary_model
 
 
+def is_source(name: str) -> bool:
+    """Whether what a user gave is meant as a bare source, right or wrong."""
+    scheme, colon, _ = name.partition(":")
+    return bool(colon) and (scheme in LEARNERS.origins or nearest(scheme, LEARNERS.origins) is not None)
+
+
 def find_model(
     name: str,
     task: TaskSpec | None = None,
@@ -30,9 +36,7 @@ def find_model(
     Raises:
         UsageError: when there is no such model, it is for another modality, or is not valid when changed.
     """
-    scheme = name.partition(":")[0]
-    is_source = ":" in name and (scheme in LEARNERS.origins or nearest(scheme, LEARNERS.origins) is not None)
-    entry = entry_from_source(name) if is_source else MODELS.get(name)
+    entry = entry_from_source(name) if is_source(name) else MODELS.get(name)
     if fields and not entry.is_reference:
         entry = vary_model(entry, fields)
     if task is not None and entry.modality not in ("any", task.modality):

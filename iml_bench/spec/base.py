@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar, cast
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from iml_bench.errors import UsageError, shown
+from iml_bench.spec.written import scalar, understood
 
 S = TypeVar("S", bound="Spec")
 
@@ -32,10 +34,63 @@ Gap = Annotated[float, Field(ge=-1, le=1)]
 """A difference of two shares."""
 
 
+def _take_as_written(part: Any) -> None:
+    """Let the numbers and truth values of a pydantic schema take nothing but what is written as one, in place."""
+    if isinstance(part, dict):
+        kind, inner = part.get("type"), dict(part)
+        check: Callable[[Any], Any] | None = None
+        if kind in ("int", "float", "bool"):
+            check, inner["strict"] = _number, True
+        elif kind == "literal" and not all(isinstance(value, str) for value in part["expected"]):
+            check = _same_type(part["expected"])
+        if check is not None:
+            part.clear()
+            checked = core_schema.no_info_before_validator_function(check, cast(CoreSchema, inner), metadata=DONE)
+            part.update(cast(dict[str, Any], checked))
+        if part.get("metadata") is DONE:
+            return  # perhaps of a specification within this one
+        part = list(part.values())
+    for one in part:
+        if isinstance(one, dict | list | tuple):
+            _take_as_written(one)
+
+
+DONE: dict[str, Any] = {"as written": True}
+"""Marks a part of a schema that is as it should be."""
+
+
+def _number(given: Any) -> Any:
+    """A text as the number that it is: JSON writes keys so, and YAML 1.1 reads ``1e-3`` as one."""
+    return scalar(given) if isinstance(given, str) else given
+
+
+def _same_type(expected: Sequence[Any]) -> Callable[[Any], Any]:
+    """Refuses what equals one of the values and is another, as true equals 1."""
+
+    def check(given: Any) -> Any:
+        given = _number(given)
+        if type(given) not in {type(value) for value in expected}:
+            raise PydanticCustomError("literal_error", f"Input should be {' or '.join(map(str, expected))}")
+        return given
+
+    return check
+
+
 class Spec(BaseModel):
-    """A frozen specification; a field that is not declared, NaN and infinity are errors."""
+    """A frozen specification; a field that is not declared, NaN and infinity are errors.
+
+    Numbers and truth values are taken as they are written: true is no number, 1 is not true, 3.0 is no whole number. A
+    whole number where any number may stand is one, and so is "3", as text.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler, /) -> CoreSchema:
+        """See ``pydantic.BaseModel``; not ``strict`` as a whole, which would refuse JSON's lists for tuples."""
+        schema = handler(source)
+        _take_as_written(handler.resolve_ref_schema(schema))
+        return schema
 
 
 def canonical_json(value: Any) -> str:
@@ -46,24 +101,6 @@ def canonical_json(value: Any) -> str:
 def digest_of(value: Any) -> str:
     """SHA-256 of the canonical text form of plain data, in hexadecimal."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def read_value(text: str) -> Any:
-    """A value as a person writes it on a command line, read as YAML: a number, null, true, a word, a list.
-
-    Raises:
-        yaml.YAMLError: when it is not YAML.
-    """
-    try:
-        value = yaml.safe_load(text)
-    except (ValueError, RecursionError) as error:  # the 99th of a month, or brackets without end
-        raise yaml.YAMLError(str(error)) from error
-    if isinstance(value, str) and value == text.strip():
-        try:
-            return float(value)  # YAML 1.1 takes 1e-3 for a word; a person means the number
-        except ValueError:
-            return value
-    return value
 
 
 def parse(spec_class: type[S], data: Any, where: str) -> S:
@@ -88,7 +125,10 @@ def first_problem(error: ValidationError) -> str:
             break
         first = inner.errors()[0]  # of a kind that its open family handed the data to
     where = shown(".".join(path))
-    reason = shown(str(first["msg"]).removeprefix("Value error, "), 400)
     given = first.get("input")
+    meant = understood(first["type"], given)
+    if meant is not None:
+        return f"{where + ': ' if where else ''}{shown(meant, 400)}"
+    reason = shown(str(first["msg"]).removeprefix("Value error, "), 400)
     value = f" (given: {shown(repr(given))})" if isinstance(given, str | int | float) else ""
     return f"{where + ': ' if where else ''}{reason[:1].lower() + reason[1:]}{value}"

@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.extensions import LEARNERS, MODALITIES
-from iml_bench.spec.base import Digest, Line, LongLine, Spec, parse, read_value
+from iml_bench.spec.base import Digest, Line, LongLine, Spec, parse
+from iml_bench.spec.written import read_value, show_value
 
 SCHEMES = {
     "reference": "a reference learner that is not trained: oracle, gullible or random",
@@ -41,8 +42,7 @@ SAFE = "[]{},.:/'\"+-_@~"
 
 
 def _show(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
-    return quote(text, safe=SAFE)
+    return quote(show_value(value), safe=SAFE)
 
 
 def parse_source(text: str) -> Source:

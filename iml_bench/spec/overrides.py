@@ -7,16 +7,17 @@ from typing import Any
 
 import yaml
 
-from iml_bench.errors import UsageError, unknown
-from iml_bench.spec.base import parse, read_value
+from iml_bench.errors import UsageError, shown, unknown
+from iml_bench.spec.base import parse
 from iml_bench.spec.task import TaskSpec
+from iml_bench.spec.written import read_value, why
 
 FIXED = ("name", "version", "protocol", "small", "smoke")
 """Fields that say which task it is; another task is another file."""
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split ``path=value``; the value is read as YAML (a number, null, true, a word, a list).
+    """Split ``path=value``; see ``written.read_value`` for what a value is.
 
     Raises:
         UsageError: when there is no ``=`` or the value is not YAML.
@@ -27,7 +28,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return path.strip(), read_value(value)
     except yaml.YAMLError as error:
-        raise UsageError(f"--set {text!r}: {value!r} is not a value YAML can read") from error
+        raise UsageError(f"--set {text!r}: {value!r} is not a value YAML can read: {shown(why(error), 300)}") from error
 
 
 def apply_overrides(task: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from iml_bench.errors import shown
+from iml_bench.spec.written import understood
+
 LIMIT = 2**32
 """Seeds are smaller than this."""
 
@@ -15,12 +18,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises:
         ValueError: when it is none of these, names no seed, or one that is too large.
     """
-    if any(int(number) >= LIMIT for number in re.findall(r"\d+", text)):
-        raise ValueError(f"{text!r} names seeds that are not below {LIMIT}")
+    for number in re.findall("[0-9]+", text):
+        if len(number) > 1 and number.startswith("0"):
+            raise ValueError(understood("int", number))
+        if len(number) > 10 or int(number) >= LIMIT:
+            raise ValueError(f"{shown(repr(text))} names seeds that are not below {LIMIT}")
     seeds: list[int] = []
-    if re.fullmatch(r"\d+", text):
+    if re.fullmatch("[0-9]+", text):
         seeds = list(range(int(text)))
-    elif re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)+|\d+-\d+", text):
+    elif re.fullmatch("[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)+|[0-9]+-[0-9]+", text):
         for part in text.split(","):
             first, _, last = part.partition("-")
             seeds += range(int(first), int(last or first) + 1)

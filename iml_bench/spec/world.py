@@ -119,6 +119,17 @@ class FileWorld(SourcedWorld):
             raise UsageError(f"--data {str(path)!r} is not a file")
         return self.with_source(task, _sha256(path))
 
+    def account(self, data: Path) -> str:
+        """How the file is read and what of it is left out, in one line; empty where there is nothing to say.
+
+        Args:
+            data: the file.
+
+        Raises:
+            UsageError: when it cannot be read.
+        """
+        return ""
+
     def missing(self, data: Path | None) -> str | None:
         """See ``WorldSpec.missing``."""
         if data is None:

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from iml_bench.errors import UsageError, nearest, shown, unknown
 from iml_bench.paths import data_root, probe_writable
 from iml_bench.registry import MODELS
 from iml_bench.spec import ModelEntry, asked_for, entry_from_source, parse, same_model
 from iml_bench.spec.task import NAME_PATTERN
+from iml_bench.spec.written import dump_yaml
 
 LONGEST_NAME: Final = 60
 """Characters of an entry's name; it is also a folder's."""
@@ -103,7 +102,7 @@ def add_entry(name: str, source: str, family: str, folder: Path | None, **labels
     probe_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plain = entry.model_dump(mode="json", exclude_defaults=True)
-    path.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
+    path.write_text(dump_yaml(plain, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
     try:
         MODELS.get(str(path))
     except UsageError:

@@ -10,6 +10,7 @@ there, but the others are right answers too.
 
 from __future__ import annotations
 
+import codecs
 import csv
 from collections.abc import Iterator
 from functools import lru_cache
@@ -57,14 +58,19 @@ VOCABULARY_OF: Final = 4000
 MEN: Final = "Male"
 WOMEN: Final = "Female"
 YEARS: Final = ["birth", "death"]
+UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LAST_YEAR: Final = 10_000
 """Years from this one on, or as long before the year 0, are not taken for years."""
+LATIN: Final = "Latin-1"
+"""What the published file is in."""
 READERS: Final = "wiki_readers_2015_2018"
 NOT_A_WORD: Final = r"[^\p{{L}}\p{{N}}_\s\x1c-\x1f{}]"
 r"""``[^\w\s]`` as Python understands it, for which superscripts and quarters are word characters."""
 BATCH: Final = 100_000
 """Rows that are held in memory before those that lack a value are left out."""
-UTF8_MARK: Final = b"\xef\xbb\xbf".decode("iso-8859-1")
+MARKS: Final = {codecs.BOM_UTF8: ("utf-8-sig", "UTF-8"), **dict.fromkeys(UTF16_MARKS, ("utf-16", "UTF-16"))}
+"""How a file may begin that says its encoding: the codec, and what it is called."""
+SEPARATORS: Final = (",", ";", "\t")
 
 
 class People(NamedTuple):
@@ -75,6 +81,29 @@ class People(NamedTuple):
     the one that is trained first), readers."""
     skipped: int
     """Rows that were left out because a value is missing or of the wrong type."""
+    filtered: int
+    """Rows that the paper's filters drop: a name, an occupation or a nationality with other signs than letters."""
+    repeated: int
+    """Rows of a name that another row had before."""
+    encoding: str
+    """As what the file was read: UTF-8, UTF-16 or Latin-1."""
+
+    @property
+    def left_out(self) -> str:
+        """What was left out, in words; empty where nothing was."""
+        counts = {
+            "with a value missing or of the wrong type": self.skipped,
+            "whose name, occupation or nationality has signs that are no letters or digits": self.filtered,
+            "of a name that was there before": self.repeated,
+        }
+        said = [f"{count} rows {what}" for what, count in counts.items() if count]
+        return f"left out: {', '.join(said)}" if said else ""
+
+    def __str__(self) -> str:
+        """One line on how the file was read."""
+        why = " (it is no UTF-8)" if self.encoding == LATIN else ""
+        rest = f"; {self.left_out}" if self.left_out else ""
+        return f"read as {self.encoding}{why}: {len(self.table)} people can be used{rest}"
 
 
 class CvdbWorld(FileWorld):
@@ -88,6 +117,10 @@ class CvdbWorld(FileWorld):
     def build(self, n: int, streams: Streams, data: Path | None) -> World:
         """See ``WorldSpec.build`` and ``cvdb``."""
         return cvdb(self, n, streams, self._given(self.kind, data))
+
+    def account(self, data: Path) -> str:
+        """See ``FileWorld.account``."""
+        return f"{data} is {read_people(data)}"
 
 
 def cvdb(spec: CvdbWorld, n: int, streams: Streams, data: Path) -> World:
@@ -104,13 +137,15 @@ def cvdb(spec: CvdbWorld, n: int, streams: Streams, data: Path) -> World:
     """
     import polars as pl
 
-    table = read_people(data).table
+    people = read_people(data)
+    table = people.table
     wanted = {MEN: n - n // 2, WOMEN: n // 2}
     found = {gender: table.filter(pl.col("gender") == gender) for gender in wanted}
     if any(len(found[gender]) < wanted[gender] for gender in wanted):
+        rest = f" (read as {people.encoding}; {people.left_out})" if people.left_out else ""
         raise UsageError(
             f"{data} has {len(found[WOMEN])} women and {len(found[MEN])} men who can be used, "
-            f"but {wanted[WOMEN]} and {wanted[MEN]} are needed; use smaller groups or the full file"
+            f"but {wanted[WOMEN]} and {wanted[MEN]} are needed; use smaller groups or the full file{rest}"
         )
     chosen = pl.concat(found[gender].head(wanted[gender]) for gender in wanted)
     pool = pl.concat(found[gender].head(max(wanted[gender], VOCABULARY_OF // 2)) for gender in wanted)
@@ -143,7 +178,8 @@ def _read(path: Path, _mtime: int, _size: int) -> People:
 
     parts: list[pl.DataFrame] = []
     n = 0
-    with path.open(encoding="iso-8859-1", newline="") as file:
+    codec, encoding = _encoding(path)
+    with path.open(encoding=codec, newline="") as file:
         rows = _rows(path, file)
         while batch := list(islice(rows, BATCH)):
             n += len(batch)
@@ -152,13 +188,41 @@ def _read(path: Path, _mtime: int, _size: int) -> People:
         raise UsageError(f"{path} holds no people, only a header; it should be the CSV of the Cross-Verified Database")
     complete = pl.concat(parts)
     # As in the paper, a repeated name is dropped before the filters, which may then drop the first as well.
-    people = complete.unique("name", keep="first", maintain_order=True).filter(
+    once = complete.unique("name", keep="first", maintain_order=True)
+    people = once.filter(
         ~pl.col("name").str.contains(NOT_A_WORD.format(""))
         & ~pl.col("level3_main_occ").str.contains(NOT_A_WORD.format(""))
         & ~pl.col("string_citizenship_raw_d").str.contains(NOT_A_WORD.format("'"))
     )
     table = _in_words(people).unique("name", keep="first", maintain_order=True)
-    return People(table.sort("readers", "name", descending=[True, False]), n - len(complete))
+    return People(
+        table=table.sort("readers", "name", descending=[True, False]),
+        skipped=n - len(complete),
+        filtered=len(once) - len(people),
+        repeated=len(complete) - len(once) + len(people) - len(table),
+        encoding=encoding,
+    )
+
+
+def _encoding(path: Path) -> tuple[str, str]:
+    """The codec of a file, and what it is called: as its mark says, else UTF-8 where all of it is, else Latin-1."""
+    with path.open("rb") as file:
+        start = file.read(3)
+        file.seek(0)
+        marked = next((found for mark, found in MARKS.items() if start.startswith(mark)), None)
+        codec, name = marked or ("utf-8", "UTF-8")
+        decoder = codecs.getincrementaldecoder(codec)()
+        try:
+            while chunk := file.read(1 << 20):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeError as error:
+            if marked is None:
+                return "iso-8859-1", LATIN
+            raise UsageError(
+                f"{path} begins with the mark of {name} and is damaged: not all of it is {name}"
+            ) from error
+    return codec, name
 
 
 def _complete(rows: pl.DataFrame) -> pl.DataFrame:
@@ -203,16 +267,17 @@ def _rows(path: Path, file: TextIO) -> Iterator[tuple[str, ...]]:
     The standard library reads row by row, however large the file, and a broken quote costs only the
     rows that it runs through, where polars would give up the file.
     """
-    rows = csv.reader(file)
-    try:
-        header = [cell.removeprefix(UTF8_MARK).strip(' "') for cell in next(rows, [])]
-    except csv.Error:  # a "line" of more than 128 KiB
-        header = ["?"]
-    if not header:
+    headers = {separator: _header(file, separator) for separator in SEPARATORS}
+    if not headers[","]:
         raise UsageError(f"{path} is empty; it should be the CSV of the Cross-Verified Database")
+    separator = max(SEPARATORS, key=lambda one: len({*headers[one]} & {*COLUMNS}))
+    header = headers[separator]
     absent = [column for column in COLUMNS if column not in header]
     if absent:
         raise UsageError(f"{path} is not the CSV of the Cross-Verified Database: no column {', '.join(absent)}")
+    file.seek(0)
+    rows = csv.reader(file, delimiter=separator)
+    next(rows)
     pick = itemgetter(*(header.index(column) for column in COLUMNS))
     unreadable = ("",) * len(COLUMNS)
     while True:
@@ -225,6 +290,14 @@ def _rows(path: Path, file: TextIO) -> Iterator[tuple[str, ...]]:
             continue
         if cells:  # an empty line is no row
             yield pick(cells) if len(cells) == len(header) else unreadable
+
+
+def _header(file: TextIO, separator: str) -> list[str]:
+    file.seek(0)
+    try:
+        return [cell.strip(' "') for cell in next(csv.reader(file, delimiter=separator), [])]
+    except csv.Error:  # a "line" of more than 128 KiB
+        return ["?"]
 
 
 def _spaced(text: pl.Expr) -> pl.Expr:

@@ -82,6 +82,9 @@ PREDICATES: Final = {
 FIRST_NAMES: Final = frozenset(name for name, template in TEMPLATES.items() if template.startswith("First name"))
 """The attributes that are people, who are asked for by first name."""
 
+HALVES: Final = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which JSON can write and no text can hold."""
+
 Facts = dict[str, dict[str, list[str]]]
 """The right answers by entity and attribute, in the order of the file."""
 
@@ -91,7 +94,7 @@ class Triplets(NamedTuple):
 
     facts: Facts
     skipped: int
-    """Triplets that were left out because something in them is missing, not a text, empty, or no year."""
+    """Triplets that were left out because something in them is missing, twice, not a text, empty, or no year."""
 
 
 class TrexWorld(FileWorld):
@@ -107,6 +110,12 @@ class TrexWorld(FileWorld):
     def build(self, n: int, streams: Streams, data: Path | None) -> World:
         """See ``WorldSpec.build`` and ``trex``."""
         return trex(self, n, streams, self._given(self.kind, data))
+
+    def account(self, data: Path) -> str:
+        """See ``FileWorld.account``."""
+        found = read_triplets(data)
+        rest = f"; left out: {found.skipped} in which something is missing, twice, no text or no year"
+        return f"{data} has triplets of {len(found.facts)} subjects" + (rest if found.skipped else "")
 
 
 def trex(spec: TrexWorld, n: int, streams: Streams, data: Path) -> World:
@@ -163,10 +172,11 @@ def read_triplets(path: Path) -> Triplets:
 
 @lru_cache(maxsize=2)
 def _read(path: Path, _mtime: int, _size: int) -> Triplets:
+    raw = path.read_bytes()
     try:
-        listed = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        raise UsageError(f"{path} is not a JSON file; it should be the list of T-REx triplets") from None
+        listed = json.loads(raw, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} {_no_json(raw, error)}; it should be the list of T-REx triplets") from None
     if not isinstance(listed, list):
         raise UsageError(f"{path} is not a JSON list; it should be the list of T-REx triplets")
     facts: Facts = {}
@@ -194,12 +204,33 @@ def _read(path: Path, _mtime: int, _size: int) -> Triplets:
     return Triplets(facts, skipped)
 
 
+def _no_json(raw: bytes, error: Exception) -> str:
+    """What is wrong with a file that is not JSON, where it can be told."""
+    if isinstance(error, json.JSONDecodeError):
+        first = error.doc.lstrip("\ufeff \r\n")[:1]
+        if first == "{" and error.msg == "Extra data":
+            return "holds one object after another and not one list of them"
+        if first == "[":
+            return f"is damaged JSON ({error.msg}, line {error.lineno}, column {error.colno})"
+    if isinstance(error, UnicodeDecodeError) and raw.lstrip()[:1] in (b"[", b"{"):
+        return f"is not {error.encoding.upper()} (byte {error.start})"
+    return "is not a JSON file"
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object] | None:
+    """An object; None where a name stands in it twice, and nobody knows which is meant."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else None
+
+
 def _parse(triplet: object) -> tuple[str, str, str] | None:
     """Entity, predicate and answer of a triplet; None where it is malformed."""
     if not isinstance(triplet, dict):
         return None
     subject, answer, predicate = (triplet.get(key) for key in ("subj", "obj", "predicate"))
     if not (isinstance(subject, str) and isinstance(answer, str) and isinstance(predicate, str)):
+        return None
+    if HALVES.search(subject + answer):
         return None
     entity, answer = _plain(subject), _plain(answer)
     if predicate == "P577":
