@@ -22,6 +22,7 @@ from iml_bench.models import VisionShape, check_model, count_parameters, languag
 from iml_bench.run.cell import run_cell
 from iml_bench.run.executors.inline import InlineExecutor
 from iml_bench.run.job import THREADS, Job, check_job
+from iml_bench.sources import hub
 from iml_bench.spec import CellSpec
 
 GRID = VisionShape(32, 32, 1, 4, 10)
@@ -321,7 +322,7 @@ def test_a_copy_of_a_folder_in_the_hubs_cache_is_checked_without_weights(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(language, "hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)
     repository = tmp_path / "models--someone--small"
     shutil.copytree(saved("gpt2"), repository / "snapshots" / ("a" * 40))
     (repository / "refs").mkdir()

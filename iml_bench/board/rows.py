@@ -125,9 +125,9 @@ def build_rows(stored: Sequence[Stored]) -> list[Row]:
     failed: dict[tuple[str, str], list[int]] = defaultdict(list)
     for entry in iterate_done(stored):
         cells[_group(entry.record)].append(_Cell(entry.record, scores_of(entry)))
-    done = {cell.record.key for own in cells.values() for cell in own}
+    done = {cell.record.cell_key for own in cells.values() for cell in own}
     for entry in stored:
-        if entry.record.key not in done:
+        if entry.record.cell_key not in done:
             failed[_group(entry.record)].append(entry.record.cell.seed)
             cells.setdefault(_group(entry.record), [])
     sample = {_group(entry.record): entry.record for entry in stored}
