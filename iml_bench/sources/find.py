@@ -68,5 +68,7 @@ def _lies_there(scheme: str, target: str) -> bool:
     if scheme == "hf":
         return is_folder(target)
     if scheme == "python":
-        target = target.rpartition(":")[0]
+        target, _, function = target.rpartition(":")
+        if not function.isidentifier():
+            return False
     return scheme in ("gguf", "python") and is_file(target)

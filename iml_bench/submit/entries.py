@@ -15,6 +15,7 @@ from iml_bench.registry import MODELS
 from iml_bench.sources.find import as_typed
 from iml_bench.spec import ModelEntry, asked_for, entry_from_source, parse, same_model
 from iml_bench.spec.task import NAME_PATTERN
+from iml_bench.submit.twins import built_alike
 
 LONGEST_NAME: Final = 60
 """Characters of an entry's name; it is also a folder's."""
@@ -114,6 +115,9 @@ def add_entry(name: str, source: str, family: str, folder: Path | None, **labels
 
 
 def _remarks(entry: ModelEntry) -> Iterator[str]:
+    twin = built_alike(entry)
+    if twin is not None:
+        yield f"{entry.source} builds the model of the entry {twin!r}, whose defaults it spells out; one is enough"
     families = sorted({row.spec.family for row in MODELS.list() if row.spec is not None})
     if entry.family not in families:
         near = nearest(entry.family, families)
