@@ -39,3 +39,19 @@ def probe_writable(folder: Path) -> None:
         for part in missing:
             if part.is_dir():
                 part.rmdir()
+
+
+def is_folder(name: str) -> bool:
+    """Whether there is a folder of this name; of a name that no file system takes there is none."""
+    try:
+        return Path(name).is_dir()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name; of a name that no file system takes there is none."""
+    try:
+        return Path(name).is_file()
+    except OSError:
+        return False

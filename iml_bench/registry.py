@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from iml_bench.errors import UsageError, shown, unknown
-from iml_bench.paths import data_root
+from iml_bench.paths import data_root, is_file
 from iml_bench.spec import OUTSIDE_KEY, ModelEntry, Spec, SuiteSpec, TaskSpec, apply_overrides, changes, parse
 from iml_bench.spec.written import read_yaml, why
 from iml_bench.untrusted import read_bytes
@@ -83,8 +83,8 @@ class Registry(Generic[S]):
         if name in self.origins:
             return self._read(name, self.origins[name])
         path = Path(name)
-        if path.suffix in (".yaml", ".yml") or path.is_file():
-            if not path.is_file():
+        if path.suffix in (".yaml", ".yml") or is_file(name):
+            if not is_file(name):
                 raise UsageError(
                     f"there is no {self.kind} file {shown(repr(name), 300)} ({self.listing} lists the names)"
                 )

@@ -22,6 +22,7 @@ from iml_bench.models import VisionShape, check_model, count_parameters, languag
 from iml_bench.run.cell import run_cell
 from iml_bench.run.executors.inline import InlineExecutor
 from iml_bench.run.job import THREADS, Job, check_job
+from iml_bench.sources import hub
 from iml_bench.spec import CellSpec
 
 GRID = VisionShape(32, 32, 1, 4, 10)
@@ -235,7 +236,7 @@ VISION_REFUSALS = {
     "ref:nlp": "unknown reference network 'nlp'",
     "python:models_for_tests:not_a_module": "'python:models_for_tests:not_a_module' returned int, not a torch.nn",
     "python:models_for_tests:linear?more=2": "model 'small' (python:models_for_tests:linear?more=2): got an unexpected",
-    "python:nowhere:f": "python:nowhere:f: No module named 'nowhere'",
+    "python:nowhere:f": "'python:nowhere:f': there is no module 'nowhere'; give a path ending in .py, or install it",
     "python:test_check_model:twice": "model 'small' cannot take images of 32x32: shape '[8, 10]' is invalid",
 }
 
@@ -322,7 +323,7 @@ def test_a_copy_of_a_folder_in_the_hubs_cache_is_checked_without_weights(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(language, "hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)
     repository = tmp_path / "models--someone--small"
     shutil.copytree(saved("gpt2"), repository / "snapshots" / ("a" * 40))
     (repository / "refs").mkdir()

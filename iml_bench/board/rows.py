@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from iml_bench.protocols import Measure, Scores, headline_of, measures_of, protocol_of
 from iml_bench.records import Record, Stored, in_order, iterate_done, scores_of
-from iml_bench.spec import Spec, model_key, task_key
+from iml_bench.spec import ModelEntry, Spec, model_key, task_key
 from iml_bench.stats import Interval, estimate, internalised, tiers
 
 CEILING = 1.0
@@ -125,18 +125,34 @@ def build_rows(stored: Sequence[Stored]) -> list[Row]:
     failed: dict[tuple[str, str], list[int]] = defaultdict(list)
     for entry in iterate_done(stored):
         cells[_group(entry.record)].append(_Cell(entry.record, scores_of(entry)))
-    done = {cell.record.key for own in cells.values() for cell in own}
+    done = {cell.record.cell_key for own in cells.values() for cell in own}
     for entry in stored:
-        if entry.record.key not in done:
+        if entry.record.cell_key not in done:
             failed[_group(entry.record)].append(entry.record.cell.seed)
             cells.setdefault(_group(entry.record), [])
     sample = {_group(entry.record): entry.record for entry in stored}
+    labels = first_labels(stored)
     tier = _tiers(cells)
     rows = [
-        _row(sample[group], sorted(own, key=lambda cell: cell.seed), failed[group], tier.get(group))
+        _row(
+            _labelled(sample[group], labels[group[1]]),
+            sorted(own, key=lambda cell: cell.seed),
+            failed[group],
+            tier.get(group),
+        )
         for group, own in cells.items()
     ]
     return sorted(rows, key=_order)
+
+
+def first_labels(stored: Iterable[Stored]) -> dict[str, ModelEntry]:
+    """By ``Row.model_key``, the model as it was first called; the same files may have been run under several names."""
+    by_time = sorted(stored, key=lambda one: (one.record.timing.started, one.record.key), reverse=True)
+    return {model_key(one.record.cell): one.record.cell.model for one in by_time}
+
+
+def _labelled(record: Record, model: ModelEntry) -> Record:
+    return record.model_copy(update={"cell": record.cell.model_copy(update={"model": model})})
 
 
 def _group(record: Record) -> tuple[str, str]:

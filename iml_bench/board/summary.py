@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from iml_bench.board.required import LeaderboardTask
-from iml_bench.board.rows import Row, build_rows, normalise, task_label
-from iml_bench.records import Stored
-from iml_bench.spec import ModelEntry, Spec, model_key, same_model
+from iml_bench.board.rows import Row, build_rows, first_labels, normalise, task_label
+from iml_bench.board.twins import Twins, find_twins
+from iml_bench.records import Stored, iterate_done
+from iml_bench.spec import ModelEntry, Spec, model_key, same_model, task_key
 from iml_bench.stats import Interval, estimate, slopes
 
 
@@ -67,6 +68,8 @@ class Board(Spec):
     overall: tuple[Overall, ...]
     families: tuple[Slope, ...]
     absent: tuple[Absent, ...]
+    twins: tuple[Twins, ...] = ()
+    """Rows of one task that are one model under several names."""
 
 
 def build_board(stored: Sequence[Stored], entries: Iterable[ModelEntry], required: Sequence[LeaderboardTask]) -> Board:
@@ -78,13 +81,14 @@ def build_board(stored: Sequence[Stored], entries: Iterable[ModelEntry], require
         required: what a complete row has.
     """
     rows = build_rows([entry for entry in stored if not entry.record.smoke])
-    models = {model_key(entry.record.cell): entry.record.cell.model for entry in stored}
+    models = first_labels(stored)
     trained = [row for row in rows if not row.reference]
     return Board(
         rows=tuple(rows),
         overall=tuple(_overall(trained, required)),
         families=tuple(_families(trained)),
         absent=tuple(_absent(trained, models, entries, required)),
+        twins=tuple(_twins(trained, stored)),
     )
 
 
@@ -97,6 +101,17 @@ def fits(row: Row, task: LeaderboardTask) -> bool:
 
 def _label(task: LeaderboardTask) -> str:
     return task_label(task.task, task.version, task.changes)
+
+
+def _twins(rows: Sequence[Row], stored: Sequence[Stored]) -> Iterator[Twins]:
+    """The twins among the rows of each task, in the order of the rows."""
+    done: dict[tuple[str, str], dict[int, Stored]] = defaultdict(dict)
+    for one in iterate_done([entry for entry in stored if not entry.record.smoke]):
+        cell = one.record.cell
+        done[task_key(cell), model_key(cell)][cell.seed] = one
+    for key in dict.fromkeys(row.task_key for row in rows):
+        own = [row for row in rows if row.task_key == key]
+        yield from find_twins(own[0].label, [(row.model, done[key, row.model_key]) for row in own])
 
 
 def _lacks(row: Row | None, task: LeaderboardTask) -> str | None:

@@ -91,6 +91,7 @@ def _chosen(board: Board, task: str | None, family: str | None, sort: str | None
         overall=tuple(row for row in board.overall if task is None and family in (None, row.family)),
         families=keep(board.families),
         absent=keep(board.absent),
+        twins=tuple(twins for twins in board.twins if twins.task in {row.label for row in keep(board.rows)}),
     )
 
 
@@ -120,6 +121,7 @@ def _explanations(board: Board) -> list[str]:
     for absent in board.absent:
         models.setdefault(f"{absent.task}: {absent.reason}", []).append(absent.model)
     lines = [f"{reason}: {_some(names)}" for reason, names in models.items()]
+    lines += map(str, board.twins)
     lines.append("tier: models that the paired test (Holm's correction) cannot separate from its best share one")
     return lines
 

@@ -34,7 +34,7 @@ class Results(Sequence[Stored]):
 
     def __init__(self, stored: Sequence[Stored], problems: Sequence[str] = ()) -> None:
         """Args: stored: records, of which each cell's first place is kept; problems: sentences on what was left out."""
-        self._stored = tuple(latest_by_key(stored)[key] for key in dict.fromkeys(one.record.key for one in stored))
+        self._stored = tuple(latest_by_key(stored)[key] for key in dict.fromkeys(one.record.cell_key for one in stored))
         self.problems = tuple(problems)
         """A sentence for every file that lay among the records and is none."""
 

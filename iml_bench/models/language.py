@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,18 +19,16 @@ from iml_bench.modalities.trial import first_line
 from iml_bench.models.base import count_parameters
 from iml_bench.models.context import check_context
 from iml_bench.models.memory import check_memory
+from iml_bench.paths import is_folder
+from iml_bench.sources import hub
 from iml_bench.sources.gguf import read_gguf_table, resolve_gguf
 from iml_bench.spec import ModelEntry
 
 LANGUAGE_SCHEMES = ("hf", "gguf", "hf-config")
-PLACE = ("revision", "subfolder")
-"""Source options that say which files are meant; the tokenizer is of the same place."""
 LORA = ("lora", "lora_targets")
 DTYPE = frozenset({"dtype", "torch_dtype"})
 ALL_LINEAR = "all-linear"
 """Every linear layer but the output layer."""
-PATIENCE = 5.0
-"""Seconds to wait for the hub before it counts as out of reach."""
 
 
 def load_form(entry: ModelEntry) -> Form:
@@ -115,7 +112,7 @@ def _published_config(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoConfig
 
     where, place = _place(entry)
-    options = {key: value for key, value in entry.parsed.options.items() if key not in (*PLACE, *LORA)}
+    options = {key: value for key, value in entry.parsed.options.items() if key not in (*hub.PLACE, *LORA)}
     if not DTYPE.isdisjoint(options):
         raise UsageError(f"model {entry.name!r}: weights are kept in 32 bits; recipe.precision is how they are used")
     if "use_safetensors" in options:
@@ -293,67 +290,11 @@ def _place(entry: ModelEntry) -> tuple[str, dict[str, Any]]:
     Raises:
         UsageError: when they are not there, and cannot be downloaded.
     """
-    source = entry.parsed
-    if source.scheme == "gguf":
+    if entry.parsed.scheme == "gguf":
         _need("gguf", "reading GGUF files", "gguf")
-        path = resolve_gguf(source.target)
+        path = resolve_gguf(entry.parsed.target)
         return str(path.parent), {"gguf_file": path.name}
-    place = {key: value for key, value in source.options.items() if key in PLACE}
-    if Path(source.target).is_dir():
-        if not Path(source.target, place.get("subfolder", ""), "config.json").is_file():
-            raise UsageError(f"model {entry.name!r} ({entry.source}) has no config.json")
-    elif not _is_hub_id(source.target):
-        raise UsageError(f"model {entry.name!r}: there is no folder {source.target!r}, and it is no id of the hub")
-    elif not hub_answers():
-        # As a folder, since some of what transformers asks the hub it asks even when it must not.
-        folder = _downloaded(source.target, place)
-        if folder is None:
-            raise _out_of_reach(entry)
-        return str(folder), place
-    return source.target, place
-
-
-def _is_hub_id(target: str) -> bool:
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(target)
-    except HFValidationError:
-        return False
-    return True
-
-
-def _downloaded(target: str, place: dict[str, Any]) -> Path | None:
-    """The folder in the hub's cache that holds a model, whole or not; None where nothing was downloaded."""
-    from huggingface_hub import try_to_load_from_cache
-
-    inside = Path(place.get("subfolder", ""), "config.json")
-    file = try_to_load_from_cache(target, inside.as_posix(), revision=place.get("revision"))
-    return Path(file).parents[len(inside.parts) - 1] if isinstance(file, str) else None
-
-
-@functools.cache
-def hub_answers() -> bool:
-    """Whether the hub may be asked and answers; asked once, since its client tries for most of a minute."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-    except Exception:  # whatever the client of the day raises
-        return False
-    return True
-
-
-def _out_of_reach(entry: ModelEntry) -> UsageError:
-    target, revision = entry.parsed.target, entry.parsed.options.get("revision")
-    command = f"hf download {target}" + (f" --revision {revision}" if revision else "")
-    return UsageError(
-        f"model {entry.name!r} (hf:{target}) is not on this machine and the hub cannot be reached; "
-        f"download it first (`{command}`), or give a local folder"
-    )
+    return hub.place_of(entry)
 
 
 def _need(package: str, what: str, extra: str) -> None:
@@ -387,7 +328,7 @@ def _refused(entry: ModelEntry, what: str) -> UsageError:
     """``model 'x' (source) {what}``, and what may be behind it when an earlier download was cut short."""
     source = entry.parsed
     text = f"model {entry.name!r} ({entry.source}) {what}"
-    if source.scheme == "hf" and not Path(source.target).is_dir() and not hub_answers():
+    if source.scheme == "hf" and not is_folder(source.target) and not hub.hub_answers():
         text += "; its copy on this machine may be incomplete, and the hub cannot be reached"
     return UsageError(text)
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +18,8 @@ from iml_bench.models.language import LANGUAGE_SCHEMES, draw_language_model, loa
 from iml_bench.models.meta import META, scalars_are_zero
 from iml_bench.models.networks import NETWORKS
 from iml_bench.models.outline import outline_language_model
+from iml_bench.models.own_code import find_callable
+from iml_bench.sources.pretrained import pinned
 from iml_bench.spec import ModelEntry
 from iml_bench.spec.written import misfit
 
@@ -129,6 +127,7 @@ def _timm(entry: ModelEntry, shape: VisionShape) -> nn.Module:
         "num_classes": shape.positions * shape.classes,
         "img_size": (shape.height, shape.width),
         **source.options,
+        **pinned(entry),
     }
     try:
         try:
@@ -150,30 +149,6 @@ def _python(entry: ModelEntry, shape: Shape) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UsageError(f"{entry.source!r} returned {type(model).__name__}, not a torch.nn.Module")
     return model
-
-
-def find_callable(target: str) -> Callable[..., Any]:
-    """The callable of ``module:name`` or ``path/to/file.py:name``.
-
-    Raises:
-        UsageError: when the module or the name does not exist.
-    """
-    module_name, _, name = target.rpartition(":")
-    try:
-        if module_name.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(module_name).stem, module_name)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules.setdefault(spec.name, module)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(module_name)
-        found = getattr(module, name)
-    except (ImportError, AttributeError, OSError, ValueError) as error:
-        raise UsageError(f"python:{target}: {error}; it is python:module:callable") from error
-    if not callable(found):
-        raise UsageError(f"python:{target} is not callable")
-    return found  # type: ignore[no-any-return]
 
 
 def _call(entry: ModelEntry, function: Callable[..., Any], *args: Any) -> Any:

@@ -9,17 +9,20 @@ from pydantic import BeforeValidator, Field, model_validator
 from iml_bench.protocols import Scores, bound_problem
 from iml_bench.records.attachments import Attachment
 from iml_bench.records.provenance import Provenance
-from iml_bench.spec import CellSpec, CurvePoint, Spec, StageOutcome, cell_key
+from iml_bench.spec import CellSpec, CurvePoint, Spec, StageOutcome, cell_key, key_with_place
 from iml_bench.spec.base import Digest, FileName, Line
 from iml_bench.spec.report import Count
 from iml_bench.untrusted import fit
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of ``Record``; a record of a newer one is refused, older ones are read.
 
 1: first light. 2: learning curves, entity attribution, sets of questions in the per-item file.
 3: scores are those of the protocol at the time, by name; what definitions claimed in the per-item file.
+4: the commit of a model from the hub; the path of local files is no part of the key any more.
 """
+KEYS_WITH_PLACE: Final = 3
+"""The last version whose keys the path of local files was part of."""
 
 
 MOST_ROWS: Final = 5_000_000
@@ -86,9 +89,17 @@ class Draft(Spec):
 
     @model_validator(mode="after")
     def _own_key(self) -> Self:
-        if self.key != cell_key(self.cell):
+        known = {cell_key(self.cell)}
+        if self.schema_version <= KEYS_WITH_PLACE:
+            known.add(key_with_place(self.cell))
+        if self.key not in known:
             raise ValueError("the key does not belong to the specification; one of them was changed")
         return self
+
+    @property
+    def cell_key(self) -> str:
+        """The key of the cell by the rule of today, by which cells are found again; ``key`` is that of its time."""
+        return self.key if self.schema_version > KEYS_WITH_PLACE else cell_key(self.cell)
 
 
 class Record(Draft):

@@ -265,10 +265,10 @@ def in_order(stored: Iterable[Stored]) -> list[Stored]:
 
 
 def latest_by_key(stored: Sequence[Stored]) -> dict[str, Stored]:
-    """Records by cell key; where a key has several, a done one goes before a failed one."""
+    """Records by ``Record.cell_key``; where a key has several, a done one goes before a failed one."""
     result: dict[str, Stored] = {}
     for entry in sorted(in_order(stored), key=lambda entry: entry.record.status == "done"):
-        result[entry.record.key] = entry
+        result[entry.record.cell_key] = entry
     return result
 
 

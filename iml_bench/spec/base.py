@@ -16,17 +16,22 @@ from iml_bench.spec.written import scalar, understood
 S = TypeVar("S", bound="Spec")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text of one printable line, as it is.
+
+    Raises:
+        ValueError: when it holds a line end or another control character.
+    """
     if not text.isprintable():
         raise ValueError("it is one line without control characters")
     return text
 
 
-Line = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
+Line = Annotated[str, Field(max_length=200), AfterValidator(one_line)]
 """A label: one printable line of moderate length. It may still hold HTML or a formula, and is escaped where it is
 shown."""
-FileName = Annotated[str, Field(max_length=255), AfterValidator(_one_line)]
-LongLine = Annotated[str, Field(max_length=1000), AfterValidator(_one_line)]
+FileName = Annotated[str, Field(max_length=255), AfterValidator(one_line)]
+LongLine = Annotated[str, Field(max_length=1000), AfterValidator(one_line)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """A SHA-256 in hexadecimal."""
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -42,6 +42,7 @@ ADDED: dict[str, Any] = {
     "task.render.tags": "random",
     "task.render.tag_words": None,
     "task.render.in_context": False,
+    "model.commit": None,
 }
 """Fields that came later, each with the value that means "as before". They are part of the key only
 where they differ from it, so that the cells of older records keep their keys."""
@@ -62,8 +63,16 @@ def _protocol_version(task: TaskSpec | None) -> int:
 
 
 def identity(cell: CellSpec) -> dict[str, Any]:
-    """All fields of the cell that can change its answer, as plain data."""
+    """All fields of the cell that can change its answer, as plain data.
+
+    A model whose bytes are known, by a digest or by a commit, is those bytes: where they lie is no part of it.
+    """
+    return _plain(cell, cell.model.loaded)
+
+
+def _plain(cell: CellSpec, source: str) -> dict[str, Any]:
     data = cell.model_dump(mode="json")
+    data["model"]["source"] = source
     for path in OUTSIDE_KEY:
         section, field = path.split(".")
         del data[section][field]
@@ -80,6 +89,11 @@ def identity(cell: CellSpec) -> dict[str, Any]:
 def cell_key(cell: CellSpec) -> str:
     """SHA-256 of everything that can change the cell's answer, in hexadecimal."""
     return digest_of(identity(cell))
+
+
+def key_with_place(cell: CellSpec) -> str:
+    """The key that records up to schema 3 have: the path of a model with a digest was part of it."""
+    return digest_of(_plain(cell, cell.model.source))
 
 
 def task_key(cell: CellSpec) -> str:
@@ -100,27 +114,34 @@ def model_key(cell: CellSpec) -> str:
 
 
 def asked_for(model: ModelEntry) -> dict[str, Any]:
-    """What a model entry says is to be loaded: its part of a cell's identity, but for the digest of local files.
+    """What a model entry says is to be loaded, and from where; but for the digest of local files and the commit.
 
-    The digest is no choice of whoever writes an entry: it is filled in when a run is planned, from the files
-    that lie there.
+    These are no choice of whoever writes an entry: they are filled in when a run is planned, from what lies there.
     """
-    outside = {path.removeprefix("model.") for path in OUTSIDE_KEY} | {"digest"}
-    return {field: value for field, value in model.model_dump(mode="json").items() if field not in outside}
+    outside = {path.removeprefix("model.") for path in OUTSIDE_KEY} | {"digest", "commit"}
+    data = model.model_dump(mode="json") | {"source": model.place}
+    return {field: value for field, value in data.items() if field not in outside}
 
 
 def same_model(entry: ModelEntry, model: ModelEntry) -> bool:
     """Whether running ``entry`` would load ``model``: the one rule of what "the same model" means.
 
-    They ask for the same (source, tokenizer, remote code), and an entry that names the digest of its files has that
-    of the model. An entry without one leaves the files open and takes any; a *recorded* model without one has no
-    local files, and is not what an entry with a digest loads. Labels (name, family, size, ...) play no part.
+    Where the entry's bytes are known (a digest, a commit), it is whatever has the same bytes and options, wherever it
+    lies. An entry without either leaves the bytes open: it takes any that lie where it says. A *recorded* model
+    without them is not what an entry with them loads. Labels (name, family, size, ...) play no part.
 
     So two models with one ``model_key`` are always the same model, and the same model under two keys
-    differs in its files only.
+    differs in its bytes only.
 
     Args:
         entry: what is named, such as a registered entry, whose digest may not be filled in.
         model: what it is held against, such as the model of a recorded cell.
     """
-    return asked_for(entry) == asked_for(model) and entry.digest in (None, model.digest)
+    if entry.digest is None and entry.commit is None:
+        return asked_for(entry) == asked_for(model)
+    return _bytes_of(entry) == _bytes_of(model)
+
+
+def _bytes_of(model: ModelEntry) -> dict[str, Any]:
+    known = {"source": model.loaded, "digest": model.digest, "commit": model.commit}
+    return asked_for(model) | known

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Self
+import hashlib
+import os.path
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import quote, unquote
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.extensions import LEARNERS, MODALITIES
-from iml_bench.spec.base import Digest, Line, LongLine, Spec, parse
+from iml_bench.spec.base import Digest, Line, LongLine, Spec, one_line, parse
 from iml_bench.spec.written import read_value, show_value
 
 SCHEMES = {
@@ -33,16 +35,46 @@ class Source(NamedTuple):
     options: dict[str, Any]
 
     def __str__(self) -> str:
-        query = "&".join(f"{key}={_show(value)}" for key, value in sorted(self.options.items()))
-        return f"{self.scheme}:{quote(self.target, safe=SAFE)}" + (f"?{query}" if query else "")
+        words = _words(self.scheme)
+        shown = (
+            (key, _quoted(value) if key in words and isinstance(value, str) else _show(value))
+            for key, value in sorted(self.options.items())
+        )
+        query = "&".join(f"{key}={value}" for key, value in shown)
+        return f"{self.scheme}:{_quoted(self.target)}" + (f"?{query}" if query else "")
 
 
 SAFE = "[]{},.:/'\"+-_@~"
 """Characters that stand as they are in a source; others are percent-encoded."""
 
 
+PLACES: Final = {"hf": ("revision", "subfolder"), "timm": ("checkpoint_path",)}
+"""By scheme, the options that say which files are meant: words as they stand, even where they look like a number."""
+WEIGHTS: Final = ("pretrained_cfg", "pretrained_cfg_overlay")
+"""Options of timm that may say where pretrained weights come from, as a mapping with a ``file`` or a ``hf_hub_id``."""
+OF_A_PATH: Final = ("hf", "gguf", "python")
+"""Schemes whose target may be a path."""
+LONGEST_LABEL: Final = 200
+SourceLine = Annotated[str, Field(max_length=16_000), AfterValidator(one_line)]
+"""A source: room for the longest path, whose every byte may be percent-encoded."""
+Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")]
+"""A commit of git in hexadecimal."""
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe=SAFE, errors="surrogateescape")  # file names may be no UTF-8
+
+
+def _unquoted(text: str) -> str:
+    return unquote(text, errors="surrogateescape")
+
+
+def _words(scheme: str) -> tuple[str, ...]:
+    return ("revision", *PLACES.get(scheme, ()))
+
+
 def _show(value: Any) -> str:
-    return quote(show_value(value), safe=SAFE)
+    return _quoted(show_value(value))
 
 
 def parse_source(text: str) -> Source:
@@ -61,22 +93,24 @@ def parse_source(text: str) -> Source:
     for part in query.split("&") if query else []:
         key, equals, value = part.partition("=")
         if not key or not equals or not value:
-            raise UsageError(f"model source {shown(repr(text))}: {shown(repr(part))} is not of the form option=value")
+            raise UsageError(
+                f"model source {shown(repr(text))}: {shown(repr(part))} is not of the form option=value; "
+                "a ? or & in a name is written %3F or %26"
+            )
         try:
-            # A revision is a name even where it looks like a number.
-            options[key] = unquote(value) if key == "revision" else read_value(unquote(value))
+            options[key] = _unquoted(value) if key in _words(scheme) else read_value(unquote(value))
         except yaml.YAMLError as error:
             raise UsageError(
                 f"model source {shown(repr(text))}: {shown(repr(value))} is not a value YAML can read"
             ) from error
-    return Source(scheme, unquote(target), options)
+    return Source(scheme, _unquoted(target), options)
 
 
 class ModelEntry(Spec):
     """One model that can be put through a task; a YAML file in ``leaderboard/models/``."""
 
     name: Line = Field(min_length=1)
-    source: LongLine
+    source: SourceLine
     """``scheme:target?option=value``; the schemes are listed by ``iml-bench models --help``."""
     modality: Line
     """What it reads: a name among ``extensions.MODALITIES``, or ``any``."""
@@ -89,6 +123,8 @@ class ModelEntry(Spec):
     """Run code that comes with the weights; only when the user says so by name."""
     digest: Digest | None = None
     """SHA-256 of the local files that the source points at; filled in when a run is planned."""
+    commit: Commit | None = None
+    """Of the hub's repository that the weights come from; filled in when a run is planned, and it is what is loaded."""
     size: Line = ""
     """What its makers call its size, e.g. ``160M``; the parameter count is measured."""
     licence: Line = ""
@@ -122,9 +158,49 @@ class ModelEntry(Spec):
         return parse_source(self.source)
 
     @property
+    def place(self) -> str:
+        """The source, with a path in its shortest spelling: ``hf:./lm/gpt2/`` is ``hf:lm/gpt2``."""
+        source = self.parsed
+        if source.scheme in OF_A_PATH:
+            source = source._replace(target=os.path.normpath(source.target))
+        return str(source)
+
+    @property
+    def loaded(self) -> str:
+        """What the source says beside the bytes: without the place that a digest or a commit stands for.
+
+        Local files are known by their digest, and of their source there remain the scheme, the callable of a
+        ``python:`` model and the options, but for those that say where files lie. Of a commit of the hub there remain
+        the scheme and the options but the revision: a subfolder chooses among its files. timm's target is the name of
+        an architecture, and stays.
+        """
+        source = self.parsed
+        if self.digest is None and self.commit is None:
+            return str(source)
+        target = source.target if source.scheme not in OF_A_PATH else ""
+        if source.scheme == "python":
+            target = source.target.rpartition(":")[2]
+        gone = ("revision",) if self.digest is None else PLACES.get(source.scheme, ())
+        options = {key: value for key, value in source.options.items() if key not in gone}
+        if self.digest is not None and source.scheme == "timm":
+            options |= {key: options[key] | {"file": None} for key in WEIGHTS if isinstance(options.get(key), dict)}
+        return str(Source(source.scheme, target, options))
+
+    @property
     def is_reference(self) -> bool:
         """Whether this is a reference row (oracle, gullible, random) and not a trained model."""
         return self.parsed.scheme == "reference"
+
+
+def label(text: str) -> str:
+    """A source or a path as a label: whole where it fits, else readable, and then its two ends with a digest of it."""
+    if len(text) <= LONGEST_LABEL and text.isprintable():
+        return text
+    readable = shown(unquote(text), len(text))
+    if len(readable) <= LONGEST_LABEL:
+        return readable
+    mark = hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
+    return f"{readable[:60]}...{readable[-120:]}~{mark}"
 
 
 def entry_from_source(text: str) -> ModelEntry:
@@ -133,13 +209,14 @@ def entry_from_source(text: str) -> ModelEntry:
     ``hf:`` models read text with their own tokenizer; ``python:`` models may be of either modality.
     """
     source = parse_source(text)
+    last = source.target.rstrip("/").rpartition("/")[2] if source.scheme in OF_A_PATH else source.target.split("/")[-1]
     modality: dict[str, Any] = {"timm": "vision", "ref": "vision", "hf": "text", "gguf": "text", "hf-config": "text"}
     fields = {
-        "name": str(source),
+        "name": label(str(source)),
         "source": text,
         "modality": modality.get(source.scheme, "any"),
-        "family": source.target.split("/")[-1].split(".")[0],
-        "architecture": source.target,
+        "family": label(last.split(".")[0] or last or source.target),
+        "architecture": label(source.target),
         "tokenizer": "own" if source.scheme in ("hf", "gguf") else "task",
     }
     return parse(ModelEntry, fields, f"model source {shown(repr(text))}")

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from iml_bench.spec.base import Spec, first_problem, parse
 from iml_bench.spec.cell import OUTSIDE_KEY
-from iml_bench.spec.model import ModelEntry, entry_from_source, parse_source
+from iml_bench.spec.model import ModelEntry, entry_from_source, label, parse_source
 from iml_bench.spec.seeds import LIMIT, parse_seeds
 from iml_bench.spec.task import NAME_PATTERN
 
@@ -136,9 +136,10 @@ def vary_model(entry: ModelEntry, fields: Mapping[str, Any]) -> ModelEntry:
     tokenizer = fields.get("tokenizer", entry.tokenizer)
     if (str(source), tokenizer) == (entry.source, entry.tokenizer):
         return entry
-    name = str(source)
+    name = label(str(source))
     if entry.name != entry_from_source(entry.source).name:
         _, _, said = str(source._replace(options=dict(fields))).partition("?")
-        name = f"{entry.name}?{said}"
-    changed = {"name": name, "source": str(source), "tokenizer": tokenizer, "size": "", "notes": "", "digest": None}
-    return parse(ModelEntry, entry.model_dump() | changed, f"model {entry.name!r} with {dict(fields)}")
+        name = label(f"{entry.name}?{said}")
+    changed = {"name": name, "source": str(source), "tokenizer": tokenizer, "size": "", "notes": ""}
+    bytes_open = {"digest": None, "commit": None}
+    return parse(ModelEntry, entry.model_dump() | changed | bytes_open, f"model {entry.name!r} with {dict(fields)}")

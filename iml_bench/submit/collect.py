@@ -70,13 +70,13 @@ def collect(
         )
     probe_writable(target)
     before = tuple(Store(target).scan()[0])
-    known = {one.record.key: one for one in before}
-    new = [one for one in chosen if _is_news(known.get(one.record.key), entry)]
+    known = {one.record.cell_key: one for one in before}
+    new = [one for one in chosen if _is_news(known.get(one.record.cell_key), entry)]
     clashing = [
-        f"{shown(str(one.path), 300)} and {shown(str(known[one.record.key].path), 300)} are of one cell and have "
+        f"{shown(str(one.path), 300)} and {shown(str(known[one.record.cell_key].path), 300)} are of one cell and have "
         "other outcomes; remove the one that is not to stand"
         for one in chosen
-        if one.record.key in known and not _alike(one, known[one.record.key])
+        if one.record.cell_key in known and not _alike(one, known[one.record.cell_key])
     ]
     if clashing:
         raise UsageError(clashing[0])
@@ -91,7 +91,7 @@ def collect(
         if all(check.passed for check in checks):
             for one, place in zip(found, places, strict=True):
                 _land(one.path, place)
-                _clear(known.get(one.record.key), place)
+                _clear(known.get(one.record.cell_key), place)
             after = tuple(Store(target).scan()[0])
         else:
             after = before

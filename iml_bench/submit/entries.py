@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from iml_bench.errors import UsageError, nearest, shown, unknown
-from iml_bench.paths import data_root, probe_writable
+from iml_bench.paths import data_root, is_file, is_folder, probe_writable
 from iml_bench.registry import MODELS
+from iml_bench.sources.find import as_typed
 from iml_bench.spec import ModelEntry, asked_for, entry_from_source, parse, same_model
 from iml_bench.spec.task import NAME_PATTERN
 from iml_bench.spec.written import dump_yaml
+from iml_bench.submit.twins import built_alike
 
 LONGEST_NAME: Final = 60
 """Characters of an entry's name; it is also a folder's."""
@@ -88,7 +90,7 @@ def add_entry(name: str, source: str, family: str, folder: Path | None, **labels
     """
     if name in MODELS.origins:
         raise UsageError(f"there is a model {name!r} already ({MODELS.origins[name].where}); choose another name")
-    bare = entry_from_source(source).model_dump(exclude={"digest", "trust_remote_code"})
+    bare = entry_from_source(as_typed(source)).model_dump(exclude={"digest", "commit", "trust_remote_code"})
     given = {field: value for field, value in labels.items() if value is not None}
     fields = bare | {"name": name, "family": family} | given
     entry = parse(ModelEntry, fields, f"model {shown(repr(name))}")
@@ -112,11 +114,14 @@ def add_entry(name: str, source: str, family: str, folder: Path | None, **labels
 
 
 def _remarks(entry: ModelEntry) -> Iterator[str]:
+    twin = built_alike(entry)
+    if twin is not None:
+        yield f"{entry.source} builds the model of the entry {twin!r}, whose defaults it spells out; one is enough"
     families = sorted({row.spec.family for row in MODELS.list() if row.spec is not None})
     if entry.family not in families:
         near = nearest(entry.family, families)
         yield f"family {entry.family!r} is a new one" + (f"; did you mean {near!r}?" if near else "")
-    if entry.parsed.scheme == "python" or Path(entry.parsed.target).exists():
+    if entry.parsed.scheme == "python" or is_file(entry.parsed.target) or is_folder(entry.parsed.target):
         yield f"{entry.source} is on this machine; for a leaderboard that others can check, publish it"
 
 
@@ -187,4 +192,4 @@ def label_problems(model: ModelEntry) -> Iterator[str]:
 
 def with_labels(model: ModelEntry, entry: ModelEntry) -> ModelEntry:
     """A record's model under the labels of its entry; what it loads stays as it was."""
-    return entry.model_copy(update={"digest": model.digest})
+    return entry.model_copy(update={"source": model.source, "digest": model.digest, "commit": model.commit})

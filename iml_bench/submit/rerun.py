@@ -79,8 +79,8 @@ def rerun(submitted: Sequence[Stored], number: int, seed: int, runtime: Runtime,
     with tempfile.TemporaryDirectory() as folder:
         jobs = [Job(one.record.cell, one.record.changes, smoke=False, out=Path(folder)) for one in chosen]
         session = Session(Path(folder), replace(runtime, curve=0))
-        again = {one.record.key: one for one in session.run(jobs, InlineExecutor(), listen)}
-        return [_compare(one, again.get(one.record.key)) for one in chosen]
+        again = {one.record.cell_key: one for one in session.run(jobs, InlineExecutor(), listen)}
+        return [_compare(one, again.get(one.record.cell_key)) for one in chosen]
 
 
 def _why_not(stored: Stored, runtime: Runtime) -> str | None:

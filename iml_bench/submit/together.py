@@ -38,19 +38,19 @@ def copied(
     """
     keys: dict[str, Path] = {}
     for path, stored in new.items():
-        if stored.record.key in keys:
-            yield path, f"the same cell stands in {shown(str(keys[stored.record.key]), 300)}, too"
-        keys.setdefault(stored.record.key, path)
+        if stored.record.cell_key in keys:
+            yield path, f"the same cell stands in {shown(str(keys[stored.record.cell_key]), 300)}, too"
+        keys.setdefault(stored.record.cell_key, path)
     known = {
         prints[path]: path
         for path, stored in others.items()
-        if path in prints and stored.record.key not in keys and not stored.record.cell.model.is_reference
+        if path in prints and stored.record.cell_key not in keys and not stored.record.cell.model.is_reference
     }
     for path, stored in new.items():
         if path not in prints or stored.record.cell.model.is_reference:
             continue
         twin = known.setdefault(prints[path], path)
-        if twin != path and (twin not in new or new[twin].record.key != stored.record.key):
+        if twin != path and (twin not in new or new[twin].record.cell_key != stored.record.cell_key):
             yield path, f"its outcomes are those of {shown(str(twin), 300)}: one is a copy of the other"
 
 
@@ -64,6 +64,8 @@ def uneven(new: Sequence[Stored]) -> Iterator[tuple[Path, str]]:
         for path, record in row[1:]:
             if record.cell.model.digest != first.cell.model.digest:
                 yield path, f"its model's files are not those of seed {first.cell.seed}: the digests differ"
+            if record.cell.model.commit != first.cell.model.commit:
+                yield path, f"its model's commit is not that of seed {first.cell.seed}"
             if record.parameters != first.parameters and not _vocabulary_varies(record):
                 yield (
                     path,
