@@ -14,11 +14,12 @@ from iml_bench.spec.base import Digest, FileName, Line
 from iml_bench.spec.report import Count
 from iml_bench.untrusted import fit
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of ``Record``; a record of a newer one is refused, older ones are read.
 
 1: first light. 2: learning curves, entity attribution, sets of questions in the per-item file.
 3: scores are those of the protocol at the time, by name; what definitions claimed in the per-item file.
+4: a seal over all other fields (``records/reading.py``); files beside it may have part of their digest in the name.
 """
 
 

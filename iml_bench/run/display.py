@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Final, Self, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +17,9 @@ from iml_bench.run.executors.base import Event
 from iml_bench.run.job import Job
 from iml_bench.run.session import Standing
 from iml_bench.runtime import is_first
+
+SAID: Final = 5
+"""Broken records that are named; the others are counted."""
 
 
 class RunDisplay:
@@ -54,6 +57,10 @@ class RunDisplay:
         self.to_do = len(standing.to_do)
         if not self.quiet:
             self.lines.write(f"{standing}\n")
+            for sentence in standing.broken[:SAID]:
+                self.lines.write(f"{sentence}; its cell is run again, and what cannot be used is kept as .broken\n")
+            if (more := len(standing.broken) - SAID) > 0:
+                self.lines.write(f"and so of {more} more\n")
 
     def __enter__(self) -> Self:
         return self
