@@ -71,12 +71,13 @@ def join(root: Path) -> Sign:
 
 def leave(sign: Sign) -> None:
     """Take a run's sign out again; of a folder that was made for it and is empty nothing is left."""
+    at = -1
     with suppress(OSError), _locked(sign.root / MARKER, os.O_RDWR) as (marker, _):
         at = _content(marker).find(sign.text.encode())
         if at >= 0:
             os.lseek(marker, at, os.SEEK_SET)
             os.write(marker, b" " * len(sign.text))
-    for part in sign.made:
+    for part in sign.made if at >= 0 else ():  # another folder under this path is not ours to remove
         with suppress(OSError):
             part.rmdir()
 

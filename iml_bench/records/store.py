@@ -140,7 +140,7 @@ class Store:
                 record = _renamed(record, put_pieces(pieces, path.parent, placed))
                 sheet.write(written(record))
                 clear_dead(path.parent, os.lstat(sheet.path).st_mtime)
-                stands = put_sheet(sheet.path, path, lambda: self._settle(path))
+                stands = put_sheet(sheet.path, path, lambda: self._settle(path, placed))
             except BaseException:
                 # Who is not alone may be about to publish a record that names one of these.
                 _remove(placed if alone else [])
@@ -150,8 +150,11 @@ class Store:
                 named = _files_of(winner.record) if isinstance(winner, Stored) else None
                 _remove([file for file in placed if named is not None and file.name not in named])
 
-    def _settle(self, path: Path) -> str:
-        """Make way for a record: ``free`` where there is nothing, ``failed``, or ``done`` where one stands."""
+    def _settle(self, path: Path, placed: Sequence[Path]) -> str:
+        """Make way for a record: ``free`` where there is nothing, ``failed``, or ``done`` where one stands.
+
+        What cannot be used is set aside, with its items, unless these are among the files ``placed`` just now.
+        """
         found = self.standing(path)
         if isinstance(found, str):
             items = None
@@ -159,7 +162,7 @@ class Store:
                 items = read_record(path).items
             set_aside(path, path.stem, "json")
             with suppress(OSError):
-                if items is not None:
+                if items is not None and path.with_name(items.file) not in placed:
                     set_aside(path.with_name(items.file), path.stem, "parquet")
             return "free"
         return found.record.status if found else "free"
