@@ -162,6 +162,30 @@ def test_of_three_writers_one_stands_whatever_the_order(
     assert left(root) == sorted([path.name, items.file])
 
 
+@pytest.mark.parametrize("locks", [True, False])
+@pytest.mark.parametrize("before", ["nothing", "failed"])
+def test_one_writer_pauses_anywhere_and_the_other_overtakes_it(tmp_path: Path, before: str, locks: bool) -> None:
+    for pause in range(20):
+        root = tmp_path / str(pause)
+        if before == "failed":
+            Store(root).write(failure(), None)
+        reader = Reader(Store(root).path_of(draft().cell))
+        works: list[Callable[[], object]] = [
+            lambda root=root: Store(root).write(draft(), tables()[0]),
+            lambda root=root: Store(root).write(draft(), tables()[1]),
+        ]
+        turns = Turns(works, [0] * pause + [1] * 40, reader)
+        with stepwise(turns, locks=locks):
+            turns.run()
+        assert turns.errors == []
+        # Without locks and in place of a failure the later one may stand; it is whole all the same.
+        assert len([one for one in reader.seen if one != "failed"]) == 1 or (not locks and before == "failed")
+        items = read_record(reader.path).items
+        assert items is not None and {reader.path.name, items.file} <= {*left(root)}
+        if locks:
+            assert len(left(root)) == 2
+
+
 @given(order=st.lists(st.integers(0, 1), max_size=60), links=st.booleans())
 def test_without_locks_no_reader_sees_a_torn_pair(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], links: bool

@@ -41,7 +41,8 @@ class RunDisplay:
         self.began: dict[int, float] = {}
         self.failures: dict[int, str] = {}
         """First line of the error of every job that failed, by its place."""
-        self.finished = self.to_do = 0
+        self.ended: set[int] = set()
+        self.to_do = 0
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -91,7 +92,7 @@ class RunDisplay:
             self.progress.update(self.bars[event.job], completed=done, total=total, stage=stage, loss=f"{loss:.3f}")
 
     def _end(self, event: Event) -> None:
-        self.finished += 1
+        self.ended.add(event.job)  # some are told of twice: as done, and as failed where their record is not there
         if event.job in self.bars:
             self.progress.remove_task(self.bars.pop(event.job))
         if event.kind == "failed":
@@ -100,7 +101,7 @@ class RunDisplay:
             return
         seconds = time.monotonic() - self.began.get(event.job, time.monotonic())
         how = f"FAILED {event.message}; the others go on" if event.kind == "failed" else "done"
-        line = f"[{self.finished}/{self.to_do}] {self._name(event.job)} {how} ({seconds:.1f} s)"
+        line = f"[{len(self.ended)}/{self.to_do}] {self._name(event.job)} {how} ({seconds:.1f} s)"
         if self.live:
             self.progress.console.print(escape(line), style="red" if event.kind == "failed" else None)
         else:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from iml_bench.errors import UsageError, shown
 from iml_bench.paths import probe_writable
 from iml_bench.records import Store, Stored, as_named, latest_by_key, read_items, written
+from iml_bench.records.files import writing
 from iml_bench.registry import TASKS
 from iml_bench.runtime import Runtime
 from iml_bench.spec import ModelEntry, asked_for, same_model
@@ -90,8 +91,9 @@ def collect(
         places = [target / one.path.relative_to(staged.root) for one in found]
         if all(check.passed for check in checks):
             for one, place in zip(found, places, strict=True):
-                _land(one.path, place)
-                _clear(known.get(one.record.key), place)
+                with writing(place):
+                    _land(one.path, place)
+                    _clear(known.get(one.record.key), place)
             after = tuple(Store(target).scan()[0])
         else:
             after = before
