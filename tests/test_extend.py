@@ -14,8 +14,7 @@ import pytest
 import yaml
 from making import command
 
-from iml_bench.records import read_record
-from iml_bench.records.store import Stored
+from iml_bench.records import Stored, read_record
 
 OUTSIDE = Path(__file__).parent / "outside"
 DOCS = Path(__file__).parents[1] / "docs"

@@ -98,7 +98,8 @@ def test_a_probe_at_every_moment_leaves_every_outcome_bit_for_bit(which: str, tm
     assert [one.moment for one in tables] == list(moments(schedule))
     for one in tables:
         assert one.file is not None, one.reason
-        assert pl.read_parquet(tmp_path / one.file)["seen"].to_list() == [one.moment]
+        waiting = attachments.waiting[one.file].path
+        assert pl.read_parquet(waiting)["seen"].to_list() == [one.moment]
     assert [one.moment for one in probed.attachments if one.kind == "weights"] == list(moments(schedule)[1:])
 
 

@@ -13,7 +13,7 @@ from iml_bench.cli.tables import out_console
 from iml_bench.errors import UsageError
 from iml_bench.extensions import PROBES
 from iml_bench.library.options import make_runtime
-from iml_bench.records import Store, Stored, latest_by_key, read_record
+from iml_bench.records import Store, Stored, WriteError, latest_by_key, read_record
 
 HELP = f"""Run a probe on cells that are done, from the weights that --keep wrote beside their records.
 
@@ -46,11 +46,14 @@ def probe(
     runtime = make_runtime(device, data_dir=data_dir, data=data.resolve() if data else None)
     rows = []
     for one in stored:
-        made = probe_record(one, name, runtime)
-        where = str(one.path.with_name(made.file)) if made.file else None
-        rows.append({"record": str(one.path), "table": where, "reason": made.reason})
+        try:
+            made = probe_record(one, name, runtime)
+            where, reason = str(one.path.with_name(made.file)) if made.file else None, made.reason
+        except WriteError as error:
+            where, reason = None, str(error)  # the other records are looked into all the same
+        rows.append({"record": str(one.path), "table": where, "reason": reason})
         if not as_json:
-            said = where or f"no table: {made.reason}"
+            said = where or f"no table: {reason}"
             out_console().print(f"{escape(one.record.cell.model.name)} seed {one.record.cell.seed}: {escape(said)}")
     if as_json:
         print_json(rows)

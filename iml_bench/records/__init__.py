@@ -1,8 +1,23 @@
 """The versioned result of a cell, and the folder that holds them."""
 
 from iml_bench.records.attachments import Attachment, Attachments
+from iml_bench.records.files import WriteError
 from iml_bench.records.names import record_path
 from iml_bench.records.provenance import Provenance, this_provenance
+from iml_bench.records.reading import (
+    LARGEST_ITEMS,
+    LARGEST_RECORD,
+    LONGEST_ANSWER,
+    NewerRecordError,
+    Stored,
+    as_named,
+    columns_of,
+    damage_of,
+    read_items,
+    read_record,
+    scores_of,
+    written,
+)
 from iml_bench.records.record import (
     MOST_ROWS,
     SCHEMA_VERSION,
@@ -12,21 +27,7 @@ from iml_bench.records.record import (
     Record,
     Timing,
 )
-from iml_bench.records.store import (
-    LARGEST_ITEMS,
-    LARGEST_RECORD,
-    LONGEST_ANSWER,
-    Store,
-    Stored,
-    as_named,
-    columns_of,
-    in_order,
-    iterate_done,
-    latest_by_key,
-    read_items,
-    read_record,
-    scores_of,
-)
+from iml_bench.records.store import Store, in_order, iterate_done, latest_by_key
 
 __all__ = [
     "LARGEST_ITEMS",
@@ -39,13 +40,16 @@ __all__ = [
     "Draft",
     "Failure",
     "ItemFile",
+    "NewerRecordError",
     "Provenance",
     "Record",
     "Store",
     "Stored",
     "Timing",
+    "WriteError",
     "as_named",
     "columns_of",
+    "damage_of",
     "in_order",
     "iterate_done",
     "latest_by_key",
@@ -54,4 +58,5 @@ __all__ = [
     "record_path",
     "scores_of",
     "this_provenance",
+    "written",
 ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import io
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from iml_bench.records.files import Replacing
+from iml_bench.records.files import Temporary, reason_of
 from iml_bench.spec import Spec
 from iml_bench.spec.base import Digest, Line
 
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w@.+-]*\.(parquet|safetensors)$", max_length=255)]
 """Of a file beside the record: never a path."""
+
+
+def by_content(name: str, digest: str) -> str:
+    """A file's name with the beginning of its SHA-256: where the plain name is that of other content already."""
+    path = Path(name)
+    return f"{path.stem}.{digest[:8]}{path.suffix}"
 
 
 class Attachment(Spec):
@@ -42,19 +50,33 @@ class Attachment(Spec):
 
 
 class Attachments:
-    """Writes the attachments of one record while its cell runs."""
+    """Makes the attachments of one record while its cell runs; they get their names when the record is put in place."""
 
-    def __init__(self, record: Path, *, writes: bool = True) -> None:
+    def __init__(
+        self, record: Path, *, writes: bool = True, make_folder: Callable[[Path], object] = os.makedirs
+    ) -> None:
         """Args:
         record: the path of the record, which need not exist yet.
         writes: False in processes other than the first, which make the same tables.
+        make_folder: makes the record's folder where there is none; ``Store.attachments`` gives the store's way.
         """
-        self.record, self.writes = record, writes
+        self.record, self.writes, self.make_folder = record, writes, make_folder
         self.made: list[Attachment] = []
+        self.waiting: dict[str, Temporary] = {}
+        """The files, by the names in ``made``; who puts them in place may have to name them otherwise."""
+        self.lost: list[str] = []
+        """What could not be written, and why."""
 
     def table(self, name: str, moment: str, table: pl.DataFrame) -> None:
         """File a probe's table as Parquet."""
-        self._file("probe", name, moment, "parquet", lambda path: table.write_parquet(path, statistics=False))
+
+        def write(path: Path) -> None:
+            # In memory first: polars takes no path that is not UTF-8, and says little of a full disk.
+            content = io.BytesIO()
+            table.write_parquet(content, statistics=False)
+            path.write_bytes(content.getvalue())
+
+        self._file("probe", name, moment, "parquet", write)
 
     def weights(self, moment: str, tensors: Mapping[str, Any]) -> None:
         """File weights on the host as safetensors.
@@ -68,21 +90,44 @@ class Attachments:
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         self._file("weights", "weights", moment, "safetensors", lambda path: save_file(whole, path))
 
-    def missing(self, name: str, moment: str, reason: str) -> None:
-        """Note that a probe has no table, and why."""
+    def missing(self, name: str, moment: str, reason: str, kind: Literal["probe", "weights"] = "probe") -> None:
+        """Note that there is no table, or no weights, and why."""
         line = "".join(sign for sign in reason if sign.isprintable())[:200] or "no reason was given"
-        self.made.append(Attachment(kind="probe", name=name, moment=moment, file=None, sha256=None, reason=line))
+        self.made.append(Attachment(kind=kind, name=name, moment=moment, file=None, sha256=None, reason=line))
 
-    def _file(self, kind: Literal["probe", "weights"], name: str, moment: str, suffix: str, write: Any) -> None:
+    def clear(self) -> None:
+        """Remove the files that no record took over."""
+        for file in self.waiting.values():
+            file.remove()
+        self.waiting = {}
+
+    def _file(
+        self, kind: Literal["probe", "weights"], name: str, moment: str, suffix: str, write: Callable[[Path], object]
+    ) -> None:
         if not self.writes:
             return
+        file = Temporary(self.record.parent, ".part")
+        try:
+            if not self.record.parent.is_dir():
+                self.make_folder(self.record.parent)
+            write(file.path)
+            file.path.chmod(0o644)  # safetensors makes files that only their owner may read
+            with file.path.open("rb+") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+                os.fsync(content.fileno())
+        except Exception as error:  # each library has its own for a full disk
+            file.remove()
+            reason = reason_of(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+            self.missing(name, moment, f"it cannot be written: {reason}", kind)
+            self.lost.append(f"{name} after {moment} cannot be written: {reason}")
+            return
+        except BaseException:
+            file.remove()
+            raise
         # The stem's end has the key and the seed; file systems take 255 bytes, temporary name included.
-        stem = f"{self.record.stem[-140:]}.{name}-{moment.replace('/', '-')}"
-        path = self.record.with_name(f"{stem[:210]}.{suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with Replacing(path) as temporary:
-            write(temporary)
-            temporary.chmod(0o644)  # safetensors makes files that only their owner may read
-            with temporary.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self.made.append(Attachment(kind=kind, name=name, moment=moment, file=path.name, sha256=digest))
+        stem = f"{self.record.stem[-140:]}.{name}-{moment.replace('/', '-')}"[:210]
+        title = f"{stem}.{suffix}"
+        if title in self.waiting:
+            title = by_content(title, digest)
+        self.waiting[title] = file
+        self.made.append(Attachment(kind=kind, name=name, moment=moment, file=title, sha256=digest))

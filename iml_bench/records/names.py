@@ -9,8 +9,8 @@ from typing import Final
 from iml_bench.spec import CellSpec, cell_key
 
 LONGEST_STEM: Final = 234
-"""Bytes of a record's name without ``.json``. File systems take 255, and while the items are written they are called
-``.STEM.parquet.PID.tmp``, with a process number of up to seven digits. A task's name of 200 letters is never cut."""
+"""Bytes of a record's name without ``.json``. File systems take 255, and the items may be called
+``STEM.DIGEST.parquet``, with eight letters of their digest. A task's name of 200 letters is never cut."""
 LONGEST_MODEL: Final = 60
 
 

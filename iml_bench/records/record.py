@@ -19,7 +19,8 @@ SCHEMA_VERSION = 4
 
 1: first light. 2: learning curves, entity attribution, sets of questions in the per-item file.
 3: scores are those of the protocol at the time, by name; what definitions claimed in the per-item file.
-4: the commit of a model from the hub; the path of local files is no part of the key any more.
+4: a seal over all other fields (``records/reading.py``); files beside it may have part of their digest in the name;
+the commit of a model from the hub; the path of local files is no part of the key any more.
 """
 KEYS_WITH_PLACE: Final = 3
 """The last version whose keys the path of local files was part of."""

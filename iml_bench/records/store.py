@@ -1,7 +1,7 @@
-"""The folder of records, which is the state: written once and atomically, read as untrusted input.
+"""The folder of records, which is the state: written once and atomically, by any number of processes at a time.
 
-A record is a JSON file beside a Parquet file of per-item outcomes. The JSON is renamed into place last,
-so a cell that was cut leaves nothing that looks finished. Running again compares cell keys, never names.
+A record is a JSON file beside a Parquet file of per-item outcomes, which it names with its digest. The JSON is put into
+place last, so a cell that was cut leaves nothing that looks finished. Running again compares cell keys, never names.
 """
 
 from __future__ import annotations
@@ -9,161 +9,35 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from iml_bench.errors import UsageError, shown
-from iml_bench.protocols import ITEM_TYPES, Columns, Scores, evaluate, measures_of, score_items
-from iml_bench.protocols.items import NULLABLE, OPTIONAL
-from iml_bench.records.attachments import Attachment
-from iml_bench.records.files import Replacing
+from iml_bench.protocols import score_items
+from iml_bench.records.attachments import Attachment, Attachments
+from iml_bench.records.files import Temporary, clear_dead, set_aside, writing
+from iml_bench.records.guard import check_sign, guarded
 from iml_bench.records.names import record_path
-from iml_bench.records.record import SCHEMA_VERSION, Draft, ItemFile, Record
+from iml_bench.records.publish import Piece, put_pieces, put_sheet
+from iml_bench.records.reading import NewerRecordError, Stored, columns_of, damage_of, read_record, written
+from iml_bench.records.record import Draft, ItemFile, Record
 from iml_bench.spec import CellSpec
-from iml_bench.spec.base import first_problem
-from iml_bench.untrusted import read_bytes, read_json
 
 if TYPE_CHECKING:
     import polars as pl
-
-LARGEST_RECORD: Final = 5_000_000
-"""Bytes of a record; the shipped ones have some 5,000, most of it the traceback where there is one."""
-LARGEST_ITEMS: Final = 50_000_000
-"""Bytes of a per-item file."""
-LONGEST_ANSWER: Final = 10_000
-"""Bytes of one text of a per-item file."""
-
-
-class Stored(NamedTuple):
-    """A record and where it was read from."""
-
-    path: Path
-    record: Record
-
-
-def read_record(path: Path) -> Record:
-    """Read and validate one record.
-
-    Raises:
-        UsageError: when there is no such file, it is no record, or it was written by a newer version.
-    """
-    where = shown(str(path), 300)
-    try:
-        data = read_json(path, LARGEST_RECORD)
-    except UsageError as error:
-        raise UsageError(f"{where} is not a record of iml-bench: {error}") from error
-    if not isinstance(data, dict) or "schema_version" not in data or "cell" not in data:
-        raise UsageError(f"{where} is not a record of iml-bench: it has no schema_version and cell")
-    if isinstance(data["schema_version"], int) and data["schema_version"] > SCHEMA_VERSION:
-        raise UsageError(
-            f"{where} has record schema {data['schema_version']} and this iml-bench reads up to "
-            f"{SCHEMA_VERSION}; install a newer iml-bench"
-        )
-    try:
-        record = Record.model_validate(data)
-    except ValidationError as error:
-        raise UsageError(f"{where} is not a valid record: {first_problem(error)}") from error
-    if record.items is not None and record.items.file != path.with_suffix(".parquet").name:
-        raise UsageError(
-            f"{where} is not a valid record: items.file: the file beside it is named like it, "
-            f"{shown(path.with_suffix('.parquet').name)!r} (given: {shown(repr(record.items.file))})"
-        )
-    return record
-
-
-def read_items(stored: Stored) -> pl.DataFrame:
-    """The per-item outcomes of a done record.
-
-    Raises:
-        UsageError: when the file is missing, is not the one the record was made with, or holds something else.
-    """
-    items = stored.record.items
-    whose = shown(str(stored.path), 300)
-    if items is None:
-        raise UsageError(f"{whose} is the record of a failed cell and has no items")
-    path = stored.path.with_name(items.file)
-    where = shown(str(path), 300)
-    if not path.is_symlink() and not path.exists():
-        raise UsageError(f"{where} is missing; it belongs to {whose}")
-    try:
-        raw = read_bytes(path, LARGEST_ITEMS)
-    except UsageError as error:
-        raise UsageError(f"{where} cannot be read: {error}") from error
-    if hashlib.sha256(raw).hexdigest() != items.sha256:
-        raise UsageError(f"{where} is not the file that {whose} was made with")
-    try:
-        return _table(raw, items.rows)
-    except UsageError as error:
-        raise UsageError(f"{where} holds no per-item outcomes: {error}") from error
-
-
-def _table(raw: bytes, rows: int) -> pl.DataFrame:
-    """A Parquet file's table; its columns and its number of rows are known before it is unpacked."""
-    import polars as pl
-
-    try:
-        schema = pl.read_parquet_schema(io.BytesIO(raw))
-        types = {name: kind for name, kind in ITEM_TYPES.items() if name in schema or name not in OPTIONAL}
-        found = {name: str(kind) for name, kind in schema.items()}
-        if found != types:
-            wrong = sorted(name for name in {*found, *types} if found.get(name) != types.get(name))
-            raise UsageError(f"column {shown(repr(wrong[0]))} is not as it must be")
-        held = pl.scan_parquet(io.BytesIO(raw)).select(pl.len()).collect().item()
-        if held != rows:
-            raise UsageError(f"it has {held:,} rows, and the record says {rows:,}")
-        table = pl.read_parquet(io.BytesIO(raw))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise UsageError("it is not a Parquet file") from error
-    for name in table.columns:
-        if name not in NULLABLE and table[name].null_count():
-            raise UsageError(f"column {name!r} has gaps")
-    if not table["log_likelihood"].is_finite().all():
-        raise UsageError("a log-likelihood is not finite")
-    longest = table.select(pl.col(pl.String).str.len_bytes().max()).row(0)
-    if max(length or 0 for length in longest) > LONGEST_ANSWER:
-        raise UsageError(f"it has a text of more than {LONGEST_ANSWER:,} bytes")
-    return table
-
-
-def columns_of(table: pl.DataFrame) -> Columns:
-    """A per-item table as the plain columns that scoring reads."""
-    return {name: table[name].to_numpy() for name in table.columns}
-
-
-def scores_of(stored: Stored) -> Scores:
-    """The scores of a done record, with those that its protocol has gained since it was written.
-
-    What the record stores is what counts; the items beside it are read only for what it lacks.
-    """
-    record = stored.record
-    assert record.scores is not None
-    lacking = [measure for measure in measures_of(record.cell.task) if measure.name not in record.scores]
-    absent = {name for name, version in OPTIONAL.items() if version > record.schema_version}
-    # What needs a column that came later is known to be null, and no file is opened for it.
-    found = {measure.name: evaluate(measure, {}) for measure in lacking if absent & {*measure.needs}}
-    rest = [measure for measure in lacking if measure.name not in found]
-    if rest:
-        try:
-            columns = columns_of(read_items(stored))
-            found |= {measure.name: evaluate(measure, columns) for measure in rest}
-        except UsageError:
-            found |= {measure.name: (None, "the items beside its record cannot be read") for measure in rest}
-    return Scores(
-        **{**record.scores.values, **{name: value for name, (value, _) in found.items()}},
-        exact_match=record.scores.exact_match,
-        reasons={**record.scores.reasons, **{name: why for name, (_, why) in found.items() if why}},
-    )
 
 
 class Store:
     """A folder of records."""
 
-    def __init__(self, root: Path) -> None:
-        """Args: root: the folder; it need not exist yet."""
-        self.root = root
+    def __init__(self, root: Path, sign: str | None = None) -> None:
+        """Args:
+        root: the folder; it need not exist yet.
+        sign: what a run left in it (``records.guard.join``): nothing is written once it is not there any more.
+        """
+        self.root, self.sign = root, sign
 
     def scan(self) -> tuple[list[Stored], list[str]]:
         """All records below the folder, and a sentence for every JSON file that is none.
@@ -183,39 +57,174 @@ class Store:
         """Where the record of a cell is written, see ``record_path``."""
         return self.root / record_path(cell)
 
-    def write(self, draft: Draft, table: pl.DataFrame | None) -> Path:
+    def check(self) -> None:
+        """See that the folder is still the one that the run began in.
+
+        Raises:
+            WriteError: when it is not.
+        """
+        with writing(self.root):
+            check_sign(self.root, self.sign)
+
+    def standing(self, path: Path) -> Stored | str | None:
+        """What stands where a record would be written: a record, a sentence on what cannot be used, or nothing.
+
+        Raises:
+            NewerRecordError: when it is a record that a newer version wrote, which is not for this one to replace.
+        """
+        if not os.path.lexists(path):
+            return None
+        try:
+            found = Stored(path, read_record(path))
+        except NewerRecordError:
+            raise
+        except UsageError as error:
+            return str(error)
+        return (damage_of(found) if found.record.status == "done" else None) or found
+
+    def attachments(self, cell: CellSpec, *, writes: bool = True) -> Attachments:
+        """What takes the tables and weights of a cell while it runs, see ``write``."""
+        return Attachments(self.path_of(cell), writes=writes, make_folder=self._make_folder)
+
+    def write(self, draft: Draft, table: pl.DataFrame | None, waiting: Mapping[str, Temporary] | None = None) -> Path:
         """Write a record, its items first; nothing is left behind when the process is killed in between.
+
+        Any number of processes may write the record of one cell at the same time. The first that is done stands and is
+        never replaced; the record of a failure is replaced by any that comes later. What stands there and is no
+        record, or has lost its items, is set aside as ``.broken``.
 
         Args:
             draft: what the record says beside its items and their scores.
             table: the per-item outcomes of a done cell, None for a failed one.
+            waiting: files of the draft's attachments by name, which are put into place with it.
+
+        Returns:
+            Where the record stands, which may be that of another process.
+
+        Raises:
+            WriteError: when it cannot be written; what stood there before stands, and nothing else is left.
+            NewerRecordError: see ``standing``.
         """
         path = self.path_of(draft.cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(path)
-        if table is None:
-            record = Record(status="failed", **dict(draft))
-        else:
-            parquet = path.with_suffix(".parquet")
-            with Replacing(parquet) as temporary:
-                table.write_parquet(temporary, compression="zstd", statistics=False)
-                digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-            items = ItemFile(file=parquet.name, rows=len(table), sha256=digest)
-            scores = score_items(draft.cell.task, columns_of(table))
-            record = Record(status="done", items=items, scores=scores, **dict(draft))
-        with Replacing(path) as temporary:
-            temporary.write_bytes(_written(record))
+        with writing(path):
+            self._make_folder(path.parent)
+            with Temporary(path.parent) as content, Temporary(path.parent) as sheet:
+                pieces: dict[str, Piece] = {}
+                if table is None:
+                    record = Record(status="failed", **dict(draft))
+                else:
+                    raw = io.BytesIO()
+                    table.write_parquet(raw, compression="zstd", statistics=False)
+                    content.write(raw.getvalue())
+                    digest = hashlib.sha256(raw.getvalue()).hexdigest()
+                    items = ItemFile(file=path.with_suffix(".parquet").name, rows=len(table), sha256=digest)
+                    scores = score_items(draft.cell.task, columns_of(table))
+                    record = Record(status="done", items=items, scores=scores, **dict(draft))
+                    pieces[items.file] = Piece(content, digest)
+                self._publish(record, path, sheet, pieces | _pieces(record.attachments, waiting or {}))
         return path
 
-    def attach(self, stored: Stored, made: Sequence[Attachment]) -> None:
+    def _make_folder(self, folder: Path) -> None:
+        """A record's folder. The folder of records itself is made by whoever begins to run, and then never again."""
+        self.check()
+        with writing(folder):
+            folder.mkdir(parents=self.sign is None, exist_ok=True)
+
+    def _publish(self, record: Record, path: Path, sheet: Temporary, pieces: Mapping[str, Piece]) -> None:
+        """Put all files of a record into place, unless a done record stands there."""
+        with guarded(self.root, self.sign) as alone:
+            if _is_done(self.standing(path)):
+                return
+            placed: list[Path] = []
+            try:
+                record = _renamed(record, put_pieces(pieces, path.parent, placed))
+                sheet.write(written(record))
+                clear_dead(path.parent, os.lstat(sheet.path).st_mtime)
+                stands = put_sheet(sheet.path, path, lambda: self._settle(path, placed))
+            except BaseException:
+                # Who is not alone may be about to publish a record that names one of these.
+                _remove(placed if alone else [])
+                raise
+            if not stands:
+                winner = self.standing(path)
+                named = _files_of(winner.record) if isinstance(winner, Stored) else None
+                _remove([file for file in placed if named is not None and file.name not in named])
+
+    def _settle(self, path: Path, placed: Sequence[Path]) -> str:
+        """Make way for a record: ``free`` where there is nothing, ``failed``, or ``done`` where one stands.
+
+        What cannot be used is set aside, with its items, unless these are among the files ``placed`` just now.
+        """
+        found = self.standing(path)
+        if isinstance(found, str):
+            items = None
+            with suppress(UsageError):
+                items = read_record(path).items
+            set_aside(path, path.stem, "json")
+            with suppress(OSError):
+                if items is not None and path.with_name(items.file) not in placed:
+                    set_aside(path.with_name(items.file), path.stem, "parquet")
+            return "free"
+        return found.record.status if found else "free"
+
+    def attach(self, stored: Stored, made: Attachments) -> None:
         """List attachments in a record that is there; those of the same name and moment are replaced.
 
         Nothing else of the record changes, and it is exchanged whole.
+
+        Raises:
+            WriteError: when it cannot be written.
+            UsageError: when the record is not there any more.
         """
-        new = {(one.kind, one.name, one.moment) for one in made}
-        kept = [one for one in stored.record.attachments if (one.kind, one.name, one.moment) not in new]
-        with Replacing(stored.path) as temporary:
-            temporary.write_bytes(_written(stored.record.model_copy(update={"attachments": (*kept, *made)})))
+        path = stored.path
+        new = {(one.kind, one.name, one.moment) for one in made.made}
+        with writing(path), Temporary(path.parent) as sheet, guarded(self.root, self.sign) as alone:
+            before = read_record(path)  # another process may have listed others meanwhile
+            kept = [one for one in before.attachments if (one.kind, one.name, one.moment) not in new]
+            placed: list[Path] = []
+            try:
+                names = put_pieces(_pieces(made.made, made.waiting), path.parent, placed)
+                record = before.model_copy(update={"attachments": (*kept, *made.made)})
+                record = _renamed(record, names)
+                sheet.write(written(record))
+                sheet.path.replace(path)
+            except BaseException:
+                _remove(placed if alone else [])
+                raise
+            made.made[:] = record.attachments[len(kept) :]
+            if alone:
+                _remove([path.with_name(name) for name in _files_of(before) - _files_of(record)])
+
+
+def _is_done(found: Stored | str | None) -> bool:
+    return isinstance(found, Stored) and found.record.status == "done"
+
+
+def _pieces(attachments: Iterable[Attachment], waiting: Mapping[str, Temporary]) -> dict[str, Piece]:
+    listed = {one.file: one.sha256 for one in attachments if one.file is not None and one.sha256 is not None}
+    return {name: Piece(waiting[name], digest) for name, digest in listed.items() if name in waiting}
+
+
+def _renamed(record: Record, names: Mapping[str, str]) -> Record:
+    """A record with its files under the names that they were given in the end."""
+
+    def named(one: Any) -> Any:
+        return one.model_copy(update={"file": names.get(one.file, one.file)})
+
+    items = named(record.items) if record.items is not None else None
+    return record.model_copy(update={"items": items, "attachments": tuple(map(named, record.attachments))})
+
+
+def _files_of(record: Record) -> set[str]:
+    """Names of the files beside a record that it lists."""
+    files = {one.file for one in record.attachments if one.file is not None}
+    return files | ({record.items.file} if record.items is not None else set())
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
 
 
 def _json_files(root: Path) -> tuple[list[Path], list[str]]:
@@ -233,30 +242,6 @@ def _json_files(root: Path) -> tuple[list[Path], list[str]]:
         except OSError as error:
             problems.append(f"{shown(str(folder), 300)} cannot be read: {error.strerror}")
     return found, problems
-
-
-def _clear_leftovers(path: Path) -> None:
-    """Remove temporary files of processes that were killed while they wrote this very record."""
-    for leftover in path.parent.glob(f".{path.stem}.*.tmp"):
-        leftover.unlink(missing_ok=True)
-
-
-def as_named(stored: Stored, name: str) -> bytes:
-    """The JSON of a record as it is, or where it lies under another name, as it must be under this one."""
-    items = stored.record.items
-    beside = Path(name).with_suffix(".parquet").name
-    if stored.record.attachments:  # weights and tables of probes stay where they are
-        bare = stored.record.model_copy(update={"attachments": ()})
-    elif items is None or items.file == beside:
-        return stored.path.read_bytes()
-    else:
-        bare = stored.record
-    renamed = items.model_copy(update={"file": beside}) if items is not None else None
-    return _written(bare.model_copy(update={"items": renamed}))
-
-
-def _written(record: Record) -> bytes:
-    return (record.model_dump_json(indent=1) + "\n").encode()
 
 
 def in_order(stored: Iterable[Stored]) -> list[Stored]:

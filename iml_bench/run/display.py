@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Final, Self, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +19,9 @@ from iml_bench.run.job import Job
 from iml_bench.run.session import Standing
 from iml_bench.runtime import is_first
 from iml_bench.spec.world import FileWorld
+
+SAID: Final = 5
+"""Broken records that are named; the others are counted."""
 
 
 class RunDisplay:
@@ -44,7 +47,8 @@ class RunDisplay:
         self.began: dict[int, float] = {}
         self.failures: dict[int, str] = {}
         """First line of the error of every job that failed, by its place."""
-        self.finished = self.to_do = 0
+        self.ended: set[int] = set()
+        self.to_do = 0
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -69,6 +73,10 @@ class RunDisplay:
         for world in worlds.values():
             if self.data is not None and isinstance(world, FileWorld) and (account := world.account(self.data)):
                 self.lines.write(f"{account}\n")
+        for sentence in standing.broken[:SAID]:
+            self.lines.write(f"{sentence}; its cell is run again, and what cannot be used is kept as .broken\n")
+        if (more := len(standing.broken) - SAID) > 0:
+            self.lines.write(f"and so of {more} more\n")
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +107,7 @@ class RunDisplay:
             self.progress.update(self.bars[event.job], completed=done, total=total, stage=stage, loss=f"{loss:.3f}")
 
     def _end(self, event: Event) -> None:
-        self.finished += 1
+        self.ended.add(event.job)  # some are told of twice: as done, and as failed where their record is not there
         if event.job in self.bars:
             self.progress.remove_task(self.bars.pop(event.job))
         if event.kind == "failed":
@@ -108,7 +116,7 @@ class RunDisplay:
             return
         seconds = time.monotonic() - self.began.get(event.job, time.monotonic())
         how = f"FAILED {event.message}; the others go on" if event.kind == "failed" else "done"
-        line = f"[{self.finished}/{self.to_do}] {self._name(event.job)} {how} ({seconds:.1f} s)"
+        line = f"[{len(self.ended)}/{self.to_do}] {self._name(event.job)} {how} ({seconds:.1f} s)"
         if self.live:
             self.progress.console.print(escape(line), style="red" if event.kind == "failed" else None)
         else:

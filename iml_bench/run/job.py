@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iml_bench.errors import UsageError
+from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import streams_of
-from iml_bench.records import Attachments, Draft, Failure, Store, Timing, this_provenance
+from iml_bench.records import Draft, Failure, Store, Timing, WriteError, read_record, this_provenance
 from iml_bench.run.tracking import tracked
 from iml_bench.runtime import Runtime, is_first
+from iml_bench.sources import digest_files
 from iml_bench.spec import CellSpec, cell_key
 
 if TYPE_CHECKING:
@@ -30,13 +31,21 @@ class Job:
     changes: dict[str, Any]
     smoke: bool
     out: Path
+    sign: str | None = None
+    """What the session left in the folder ``out``, by which it is known again; None: it may be any folder."""
+
+    @property
+    def store(self) -> Store:
+        """The folder of records."""
+        return Store(self.out, self.sign)
 
 
 def run_job(job: Job, runtime: Runtime) -> str | None:
-    """Run a cell and write its record.
+    """Run a cell and write its record. Whatever goes wrong, in the cell or with its files, raises nothing.
 
     Returns:
-        None when it is done; the first line of the error when it failed. The traceback is in the record.
+        None when it is done; the first line of the error when it failed. The traceback is in the record. Where not even
+        that could be written, or tables and weights beside the record could not, that is said.
     """
     import torch
 
@@ -44,17 +53,49 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
 
     torch.set_num_threads(THREADS)
     started = datetime.now(UTC)
+    attachments = job.store.attachments(job.cell, writes=is_first())
     try:
-        attachments = Attachments(Store(job.out).path_of(job.cell), writes=is_first())
+        job.store.check()
+        check_unchanged(job.cell, runtime)
         with tracked(job.cell, runtime) as tracker:
             outcome = run_cell(job.cell, replace(runtime, report=tracker.loss), attachments)
             tracker.scores(outcome.items)
+        if outcome.is_main:
+            job.store.write(_draft(job, started, outcome), outcome.items, attachments.waiting)
+    except WriteError as error:
+        return f"it left no record: {error}"
     except Exception as error:
-        record_failure(job, started, error)
-        return first_line(error)
-    if outcome.is_main:
-        Store(job.out).write(_draft(job, started, outcome), outcome.items)
-    return None
+        return record_failure(job, started, error)
+    finally:
+        attachments.clear()
+    return f"it is done, but {'; '.join(attachments.lost)}" if attachments.lost else None
+
+
+def check_unchanged(cell: CellSpec, runtime: Runtime) -> None:
+    """See that the local files of a cell are still those that it was planned with, which are part of its key.
+
+    Raises:
+        UsageError: when they are not.
+    """
+    entry, world = cell.model, cell.task.world
+    if entry.digest is not None:
+        try:
+            found = digest_files(entry)
+        except OSError as error:
+            raise UsageError(f"the files of model {entry.name!r} cannot be read: {error.strerror}") from error
+        if found != entry.digest:
+            raise UsageError(
+                f"the files of model {entry.name!r} have changed since the run was planned; give the command again"
+            )
+    if world.reads_file and runtime.data is not None:
+        try:
+            world.identified(cell.task.name, runtime.data)
+        except OSError as error:
+            raise UsageError(f"{shown(str(runtime.data), 300)} cannot be read: {error.strerror}") from error
+        except UsageError as error:
+            raise UsageError(
+                f"{shown(str(runtime.data), 300)} has changed since the run was planned; give the command again"
+            ) from error
 
 
 def check_job(job: Job, runtime: Runtime) -> None:
@@ -78,12 +119,25 @@ def check_job(job: Job, runtime: Runtime) -> None:
         ) from error
 
 
-def record_failure(job: Job, started: datetime, error: BaseException) -> None:
-    """Write the record of a failed cell, with its traceback."""
+def record_failure(job: Job, started: datetime, error: BaseException) -> str | None:
+    """Write the record of a failed cell, with its traceback; raises nothing.
+
+    Returns:
+        The first line of the error, and why it could not be recorded where it could not; None where a record of the
+        cell stands that is done: another process has made it.
+    """
+    try:
+        path = job.store.write(_failed(job, started, error), None)
+        return None if read_record(path).status == "done" else first_line(error)
+    except Exception as problem:
+        return f"{first_line(error)}; it left no record: {first_line(problem)}"
+
+
+def _failed(job: Job, started: datetime, error: BaseException) -> Draft:
     failure = Failure(
         kind=type(error).__name__, message=str(error), traceback="".join(traceback.format_exception(error))
     )
-    draft = Draft(
+    return Draft(
         key=cell_key(job.cell),
         cell=job.cell,
         changes=job.changes,
@@ -93,7 +147,6 @@ def record_failure(job: Job, started: datetime, error: BaseException) -> None:
         timing=_timing(started, {}),
         error=failure,
     )
-    Store(job.out).write(draft, None)
 
 
 def first_line(error: BaseException) -> str:

@@ -40,6 +40,7 @@ def probe_record(stored: Stored, asked: str, runtime: Runtime) -> Attachment:
     Raises:
         UsageError: when the probe or the moment does not exist, the weights were not kept or are not the recorded
             ones, or the cell's data or model cannot be had here.
+        WriteError: when the record cannot be written.
     """
     import torch
 
@@ -58,8 +59,11 @@ def probe_record(stored: Stored, asked: str, runtime: Runtime) -> Attachment:
     if weights is not None:
         learner.restore(weights)
     attachments = Attachments(stored.path)
-    look(name, setting, learner, moment, attachments)
-    Store(stored.path.parent).attach(stored, attachments.made)
+    try:
+        look(name, setting, learner, moment, attachments)
+        Store(stored.path.parent).attach(stored, attachments)
+    finally:
+        attachments.clear()
     return attachments.made[-1]
 
 

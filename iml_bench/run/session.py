@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from iml_bench.errors import UsageError
-from iml_bench.paths import probe_writable
-from iml_bench.records import Store, Stored, latest_by_key
+from iml_bench.records import Store, Stored, damage_of, latest_by_key
+from iml_bench.records.files import reason_of
+from iml_bench.records.guard import join, leave
 from iml_bench.run.executors.base import Event, Executor, Listener, choose_executor
 from iml_bench.run.job import Job
 from iml_bench.run.plan import Request, plan
@@ -16,6 +19,7 @@ from iml_bench.runtime import Runtime, is_first
 from iml_bench.spec import cell_key
 
 NO_RECORD = "it left no record"
+GONE = "its record is not there any more"
 
 
 class Standing(NamedTuple):
@@ -29,6 +33,8 @@ class Standing(NamedTuple):
     width: int
     """Cells side by side."""
     out: Path
+    broken: tuple[str, ...] = ()
+    """A sentence for every record among those to do that cannot be used; it is set aside when its cell is done."""
 
     def __str__(self) -> str:
         """One line on all of it."""
@@ -53,6 +59,7 @@ class Session:
         workers: cells side by side where no executor is named; None: as many as is right here.
         """
         self.out, self.runtime, self.workers = out, runtime, workers
+        self.store = Store(out.absolute())  # wherever the process may be when a record is written
 
     def run(
         self,
@@ -76,37 +83,79 @@ class Session:
 
         Raises:
             UsageError: when something asked for does not exist, cannot be had here, or the folder cannot be
-                written; nothing has been run or written then.
+                written; nothing has been run or written then. Also when a newer version wrote a record of these.
         """
         requests = [item for item in work if isinstance(item, Request)]
         jobs = [*(item for item in work if isinstance(item, Job)), *(plan(requests, self.out) if requests else [])]
         for job in jobs:
-            if job.out != self.out:
+            if job.out.absolute() != self.store.root:
                 raise UsageError(f"a job for {job.out} cannot run in a session of {self.out}")
-        known = status_of(jobs, Store(self.out).scan()[0])
+        stored = self.store.scan()[0]
+        known = status_of(jobs, stored)
         places = [index for index, job in enumerate(jobs) if known.get(cell_key(job.cell)) != "done"]
         executor = executor or choose_executor(None, self.workers, self.runtime, len(places))
+        broken = self._broken([jobs[place] for place in places], stored)
         if begin is not None:
             width = min(executor.width(self.runtime), max(1, len(places)))
-            begin(Standing(len(jobs), tuple(places), list(known.values()).count("failed"), width, self.out))
+            failed = list(known.values()).count("failed")
+            begin(Standing(len(jobs), tuple(places), failed, width, self.out, broken))
         heard: set[int] = set()
         if places:
-            if is_first():
-                probe_writable(self.out)
-            executor.run([[jobs[place]] for place in places], self.runtime, _Placed(places, listen, heard))
-        return self._collect(jobs, [place for place in places if place not in heard], listen)
+            with self._signed() as sign:
+                groups = [[replace(jobs[place], out=self.store.root, sign=sign)] for place in places]
+                executor.run(groups, self.runtime, _Placed(places, listen, heard))
+        return self._collect(jobs, places, heard, listen)
 
-    def _collect(self, jobs: Sequence[Job], unsaid: Sequence[int], listen: Listener | None) -> list[Stored]:
-        """The records of all jobs; those of ``unsaid`` without a done one are told of as failed."""
-        known = latest_by_key(Store(self.out).scan()[0])
+    @contextmanager
+    def _signed(self) -> Iterator[str | None]:
+        """Leave a sign in the folder while the block runs: a record is written only where it is found again."""
+        if not is_first():
+            yield None
+            return
+        try:
+            sign = join(self.store.root)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write records into {self.out}: {reason_of(error)}; give another --out DIR"
+            ) from error
+        try:
+            yield sign.text
+        finally:
+            leave(sign)
+
+    def _broken(self, jobs: Sequence[Job], stored: Sequence[Stored]) -> tuple[str, ...]:
+        """A sentence for each record of these jobs that cannot be used."""
+        keys = {cell_key(job.cell) for job in jobs}
+        damaged = [damage_of(one) for one in stored if one.record.key in keys and one.record.status == "done"]
+        standing = [self.store.standing(self.store.path_of(job.cell)) for job in jobs]
+        return tuple(dict.fromkeys(found for found in (*damaged, *standing) if isinstance(found, str)))
+
+    def _collect(
+        self, jobs: Sequence[Job], places: Sequence[int], heard: set[int], listen: Listener | None
+    ) -> list[Stored]:
+        """The records of all jobs; those without a done one that were not heard of are told of as failed.
+
+        Args:
+            jobs: all of them.
+            places: of those that were to be run.
+            heard: places of those that were told of as failed.
+            listen: is told.
+        """
+        known = latest_by_key(self.store.scan()[0])
         found = [known.get(cell_key(job.cell)) for job in jobs]
+        lacking = [place for place in range(len(jobs)) if place not in heard and not _is_done(found[place])]
         # Of several processes that share every batch only the first writes: another may look before it has.
-        for place in unsaid if is_first() else ():
+        for place in lacking if is_first() else ():
             entry = found[place]
-            if listen is not None and (entry is None or entry.record.status != "done"):
-                error = entry.record.error if entry else None
-                listen(Event("failed", place, message=f"{error.kind}: {error.message}" if error else NO_RECORD))
+            error = entry.record.error if entry else None
+            missing = NO_RECORD if place in places else GONE
+            if listen is not None:
+                listen(Event("failed", place, message=f"{error.kind}: {error.message}" if error else missing))
         return [entry for entry in found if entry is not None]
+
+
+def _is_done(entry: Stored | None) -> bool:
+    return entry is not None and entry.record.status == "done"
 
 
 class _Placed:
@@ -124,6 +173,12 @@ class _Placed:
 
 
 def status_of(jobs: Sequence[Job], stored: Sequence[Stored]) -> dict[str, str]:
-    """``done`` or ``failed`` by cell key, for those of the jobs that have a record, whatever wrote it."""
-    known = latest_by_key(stored)
-    return {key: known[key].record.status for job in jobs if (key := cell_key(job.cell)) in known}
+    """``done`` or ``failed`` by cell key, for those of the jobs that have a record, whatever wrote it.
+
+    A done record whose items are missing, or are not those that it was made with, does not count.
+    """
+    wanted = {cell_key(job.cell) for job in jobs}
+    usable = [one for one in stored if one.record.key in wanted]
+    usable = [one for one in usable if one.record.status == "failed" or damage_of(one) is None]
+    known = latest_by_key(usable)
+    return {key: known[key].record.status for key in wanted if key in known}

@@ -93,10 +93,13 @@ def _records(contents: Contents) -> tuple[dict[str, bytes], dict[str, _Place]]:
 
 def _items(stored: Stored) -> bytes | None:
     """The per-item file beside a record, where it is a plain file with the recorded content."""
-    path, items = stored.path.with_suffix(".parquet"), stored.record.items
-    if items is None or path.is_symlink() or not path.is_file():
+    items = stored.record.items
+    if items is None or (path := stored.path.with_name(items.file)).is_symlink() or not path.is_file():
         return None
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
     return content if hashlib.sha256(content).hexdigest() == items.sha256 else None
 
 

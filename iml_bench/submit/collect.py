@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.paths import probe_writable
-from iml_bench.records import Store, Stored, as_named, latest_by_key, read_items
+from iml_bench.records import Store, Stored, as_named, latest_by_key, read_items, written
+from iml_bench.records.files import writing
 from iml_bench.registry import TASKS
 from iml_bench.runtime import Runtime
 from iml_bench.spec import ModelEntry, asked_for, same_model
@@ -90,8 +91,9 @@ def collect(
         places = [target / one.path.relative_to(staged.root) for one in found]
         if all(check.passed for check in checks):
             for one, place in zip(found, places, strict=True):
-                _land(one.path, place)
-                _clear(known.get(one.record.cell_key), place)
+                with writing(place):
+                    _land(one.path, place)
+                    _clear(known.get(one.record.cell_key), place)
             after = tuple(Store(target).scan()[0])
         else:
             after = before
@@ -148,7 +150,7 @@ def _stage(stored: Stored, entry: ModelEntry, staged: Store) -> None:
         return
     renamed = record.items.model_copy(update={"file": path.with_suffix(".parquet").name})
     changed = record.model_copy(update={"cell": cell, "items": renamed, "attachments": ()})
-    path.write_text(changed.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    path.write_bytes(written(changed))
 
 
 def _is_news(known: Stored | None, entry: ModelEntry) -> bool:
@@ -161,7 +163,8 @@ def _clear(known: Stored | None, place: Path) -> None:
     if known is None or known.path == place:
         return
     known.path.unlink()
-    known.path.with_suffix(".parquet").unlink(missing_ok=True)
+    if known.record.items is not None:
+        known.path.with_name(known.record.items.file).unlink(missing_ok=True)
     if not any(known.path.parent.iterdir()):
         known.path.parent.rmdir()
 

@@ -18,7 +18,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from iml_bench.errors import CellError, UsageError
 from iml_bench.run.executors.base import Event, Groups, Listener, default_workers, distinct, reporter
-from iml_bench.run.job import Job, check_job, first_line, record_failure, run_job
+from iml_bench.run.job import Job, check_job, record_failure, run_job
 from iml_bench.runtime import Runtime
 
 
@@ -121,8 +121,7 @@ def _schedule_all(pool: ProcessPool, jobs: Sequence[Job], runtime: Runtime, even
             message = by_index[event.job].result()
         except ProcessExpired as error:
             died = CellError(f"the worker process died with exit code {error.exitcode} (killed, or out of memory)")
-            record_failure(jobs[event.job], started, died)
-            message = first_line(died)
+            message = record_failure(jobs[event.job], started, died)
         listen(Event("failed" if message else "done", event.job, message=message))
 
 
