@@ -9,16 +9,17 @@ from pydantic import BeforeValidator, Field, model_validator
 from iml_bench.protocols import Scores, bound_problem
 from iml_bench.records.attachments import Attachment
 from iml_bench.records.provenance import Provenance
-from iml_bench.spec import CellSpec, CurvePoint, Spec, StageOutcome, cell_key
+from iml_bench.spec import Audit, CellSpec, CurvePoint, Spec, StageOutcome, cell_key
 from iml_bench.spec.base import Digest, FileName, Line
 from iml_bench.spec.report import Count
 from iml_bench.untrusted import fit
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of ``Record``; a record of a newer one is refused, older ones are read.
 
 1: first light. 2: learning curves, entity attribution, sets of questions in the per-item file.
 3: scores are those of the protocol at the time, by name; what definitions claimed in the per-item file.
+4: how the model's tokenizer reads the texts.
 """
 
 
@@ -80,6 +81,8 @@ class Draft(Spec):
     """Where it was asked for (``--curve``); it is no part of the identity and changes nothing else."""
     attachments: tuple[Attachment, ...] = Field(default=(), max_length=1000)
     """Tables of probes and weights that lie beside the record; no part of its identity."""
+    audit: Audit | None = None
+    """How the model reads the cell's texts; null where it reads them with the task's own tokenizer, or none."""
     provenance: Provenance
     timing: Timing
     error: Failure | None = None

@@ -74,6 +74,7 @@ def check_job(job: Job, runtime: Runtime) -> None:
     try:
         device = make_accelerator(task.recipe, runtime).device
         setting = Setting(task, job.cell.seed, device, runtime, load_form(entry))
+        setting.audit()
         if not entry.is_reference and entry.parsed.scheme in SCHEMES:  # learners of other packages load their own
             also = enable_checkpointing if runtime.checkpointing else None
             check_model(entry, setting.shape(), optimizer=task.recipe.optimizer, device=device, also=also)
@@ -120,6 +121,7 @@ def _draft(job: Job, started: datetime, outcome: CellOutcome) -> Draft:
         stages=tuple(outcome.stages),
         curve=tuple(outcome.curve),
         attachments=tuple(outcome.attachments),
+        audit=outcome.audit,
         provenance=this_provenance(outcome.device, outcome.processes, THREADS),
         timing=_timing(started, outcome.seconds),
     )
