@@ -7,6 +7,7 @@ the record: spaces that come and go, capitals, accents, punctuation or a rare le
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import unicodedata
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 WORD: Final = re.compile(r"<\|[a-z]+\|>|\w+|\S")
 """A random string in its delimiters, a word, or any other sign."""
+ENDING: Final = re.compile(r"(\w+)\|?>?")
+"""A random string from its first letter to its end."""
 IGNORABLE: Final = ("Mn", "Me", "Cf")
 """Unicode categories of marks on letters and of signs that nobody sees."""
 ADVICE: Final = "take another model, or add it as an entry with --tokenizer task (iml-bench models add)"
@@ -172,6 +175,12 @@ def _look(codec: Codec, texts: list[str], random: set[str]) -> _Findings:
     unknown = _unknown(codec)
     own = {*codec.tokenizer.all_special_ids} - unknown - {codec.line_end}
     encoded = codec.read(texts)
+
+    @functools.cache
+    def spelt(token: int) -> bool:
+        """Whether a token is more than the space that some put before a sign, as if it stood for that sign."""
+        return bool(codec.decode([token]).strip())
+
     for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         if special := own.intersection(ids):
             token = codec.tokenizer.convert_ids_to_tokens(min(special))
@@ -181,7 +190,8 @@ def _look(codec: Codec, texts: list[str], random: set[str]) -> _Findings:
             )
         kept = text
         if not unknown.isdisjoint(ids) or "".join(text.split()) != "".join(codec.decode(ids).split()):
-            kept = _kept(text, _lost(text, ids, offsets, unknown), random, found)
+            standing = [span for token, span in zip(ids, offsets, strict=True) if token not in unknown and spelt(token)]
+            kept = _kept(text, _lost(text, standing), random, found)
         written = codec.decode([token for token in ids if token not in unknown])
         if written != kept:
             found.notes.update(_differences(codec, kept, written, random, guess=bool(found.words)))
@@ -197,12 +207,11 @@ def _unknown(codec: Codec) -> set[int]:
     return {token for token in found if token is not None}
 
 
-def _lost(text: str, ids: list[int], offsets: list[tuple[int, int]], unknown: set[int]) -> list[bool]:
+def _lost(text: str, standing: list[tuple[int, int]]) -> list[bool]:
     """For each sign of a text whether no token stands for it."""
     covered = [False] * len(text)
-    for token, (start, end) in zip(ids, offsets, strict=True):
-        if token not in unknown:
-            covered[start:end] = [True] * (end - start)
+    for start, end in standing:
+        covered[start:end] = [True] * (end - start)
     return [
         not (there or sign.isspace() or unicodedata.category(sign) in IGNORABLE)
         for sign, there in zip(text, covered, strict=True)
@@ -254,7 +263,8 @@ _CHANGES: Final[tuple[tuple[Callable[[str], str], str], ...]] = (
 
 def _spacing(text: str, written: str, random: set[str]) -> set[str]:
     """Where white space came or went, in words, between texts that are otherwise the same."""
-    ends = {len("".join(text[: match.end()].split())) for match in WORD.finditer(text) if match[0] in random}
+    letters = {word.strip("<|>") for word in random}  # their delimiters may be lost
+    ends = {len("".join(text[: match.end()].split())) for match in ENDING.finditer(text) if match[1] in letters}
     notes = set()
     for place, (before, after) in enumerate(zip(_gaps(text), _gaps(written), strict=True)):
         if LINE_END in before and LINE_END not in after:
@@ -296,17 +306,13 @@ def _codec_notes(codec: Codec, renderer: TextRenderer) -> Iterator[str]:
         return
     if not codec.has_line_end:
         yield "has no line end: answers close with the end of the text"
-    asked = len(renderer.world.attributes) - 1
-    pairs = [(renderer.question(0, asked), f" {word}{LINE_END}") for word in renderer.world.words(asked)]
-    whole, close = (
-        codec.read(["".join(pair) for pair in pairs])["input_ids"],
-        [] if codec.has_line_end else [codec.line_end],
-    )
-    if any(
-        [*codec.prefix, *ids, *close] != given + rest
-        for ids, (given, rest) in zip(whole, codec.encode(pairs), strict=True)
-    ):
-        yield "would join question and answer in one token: they are read apart"
+    world, close = renderer.world, [] if codec.has_line_end else [codec.line_end]
+    for asked in range(len(world.attributes)):
+        pairs = [(renderer.question(0, asked), f" {word}{LINE_END}") for word in world.words(asked)]
+        whole = [[*codec.prefix, *ids, *close] for ids in codec.read(["".join(pair) for pair in pairs])["input_ids"]]
+        if whole != [given + rest for given, rest in codec.encode(pairs)]:
+            yield "would join a question with its answer in one token: the two are read apart"
+            return
 
 
 def _reader(codec: Codec) -> str:

@@ -61,6 +61,8 @@ class Codec:
         known = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, 0)
         self.pad: int = next(token for token in known if token is not None)
         self.start = self.pad if form.start is None else form.start
+        self.silent = frozenset(tokenizer.all_special_ids)
+        """Tokens that are no text: begin, end, padding, unknown and their like."""
         self.prefix, self.suffix = self._surroundings(vocabulary)
         line_end = self._tried(LINE_END)
         self.has_line_end = bool(line_end) and LINE_END in self.decode(line_end)
@@ -125,21 +127,20 @@ class Codec:
                 "give a model with another tokenizer, or an entry with tokenizer: task"
             ) from error
 
-    def decode(self, ids: list[int], *, special: bool = True) -> str:
-        """Token ids as they stand, without any tidying up; ``special``: with the tokens of a model's own."""
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False)
+    def decode(self, ids: list[int]) -> str:
+        """Token ids as they stand, without any tidying up."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
     def ended(self, ids: list[int]) -> bool:
         """Whether an answer is over: its text holds a line end, whatever token that is in, or the text has ended."""
-        # The line end may be a special token, as the end of a text is.
         return self.tokenizer.eos_token_id in ids or (self.has_line_end and LINE_END in self.decode(ids))
 
     def spell(self, ids: list[int]) -> str:
         """Token ids as a person would read them, up to the end of the line."""
-        # The line end may be a special token, which decoding drops.
         ids = ids[: ids.index(self.line_end)] if self.line_end in ids else ids
-        return self.decode(ids, special=False).split(LINE_END)[0].strip()
+        # Not every token that is marked as special is one of the few that are no text: bytes may be marked so.
+        return self.decode([token for token in ids if token not in self.silent]).split(LINE_END)[0].strip()
 
     def _following(self, before: list[int], rest: str, whole: list[int]) -> list[int]:
         """Token ids of what follows some others, read on its own, in a way that leaves the text as it is."""
