@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from iml_bench.protocols.base import Design, Examples, Ints
-from iml_bench.spec import TaskSpec
+from iml_bench.spec import Audit, TaskSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds import World
 
@@ -164,6 +164,14 @@ class Modality(ABC):
     @abstractmethod
     def shape(self, renderer: Renderer, feeds: Sequence[Feed]) -> Any:
         """What a model must take and give, for all feeds of a cell: a ``trial.Shape``, which wraps a model's body."""
+
+    def audit(self, renderer: Renderer) -> Audit | None:
+        """How the model reads the cell's examples; None where no reading of its own can go wrong.
+
+        Raises:
+            UsageError: when it takes two things for one that the task tells apart, or loses what it must know.
+        """
+        return None
 
     def generated(self, learner: Any, feed: Feed, renderer: Renderer, answers: Answers) -> Answers:
         """The same questions with generated answers, compared after normalisation (``exact_match: normalised``)."""

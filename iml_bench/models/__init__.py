@@ -4,8 +4,8 @@ from iml_bench.modalities.text.model import TextModel, TextShape
 from iml_bench.modalities.trial import Shape
 from iml_bench.modalities.vision.model import VisionModel, VisionShape
 from iml_bench.models.base import count_parameters
+from iml_bench.models.form import load_form
 from iml_bench.models.generation import generate
-from iml_bench.models.language import load_form
 from iml_bench.models.loading import check_model, load_model
 
 __all__ = [

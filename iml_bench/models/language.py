@@ -14,7 +14,6 @@ from torch import nn
 from iml_bench.errors import UsageError, unknown
 from iml_bench.generators import kept
 from iml_bench.modalities.text.model import TextShape
-from iml_bench.modalities.text.tokens import Form, isolate_random_strings
 from iml_bench.modalities.trial import first_line
 from iml_bench.models.base import count_parameters
 from iml_bench.models.context import check_context
@@ -29,28 +28,6 @@ LORA = ("lora", "lora_targets")
 DTYPE = frozenset({"dtype", "torch_dtype"})
 ALL_LINEAR = "all-linear"
 """Every linear layer but the output layer."""
-
-
-def load_form(entry: ModelEntry) -> Form:
-    """How a model reads and writes, without its weights.
-
-    Args:
-        entry: any model; those that are no language model of ``transformers`` read token by token of the task.
-
-    Raises:
-        UsageError: when the model is not there, or its configuration or tokenizer cannot be read.
-    """
-    source = entry.parsed
-    if source.scheme not in LANGUAGE_SCHEMES:
-        return Form()
-    if source.scheme == "hf-config":
-        return Form(encoder_decoder=_is_encoder_decoder(entry))
-    config, _ = _published_config(entry)
-    encoder_decoder = bool(config.is_encoder_decoder)
-    if entry.tokenizer == "task":
-        return Form(encoder_decoder=encoder_decoder)
-    start = getattr(config, "decoder_start_token_id", None) if encoder_decoder else None
-    return Form(_tokenizer(entry), encoder_decoder, start)
 
 
 def load_language_model(entry: ModelEntry, shape: TextShape, optimizer: str, device: torch.device) -> nn.Module:
@@ -89,25 +66,12 @@ def fitting_config(entry: ModelEntry, shape: TextShape) -> tuple[Any, dict[str, 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     published = entry.parsed.scheme != "hf-config"
-    config, options = _published_config(entry) if published else (_new_config(entry, shape), {})
+    config, options = published_config(entry) if published else (_new_config(entry, shape), {})
     check_context(entry, config, shape)
     return config, options
 
 
-def _tokenizer(entry: ModelEntry) -> Any:
-    from transformers import AutoTokenizer
-
-    where, place = _place(entry)
-    with one_sentence(entry, "has no tokenizer that can be read"):
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=entry.trust_remote_code, **place)
-    # Where there are no tokenizer files, an empty tokenizer of the configured class comes back.
-    if set(tokenizer("a", add_special_tokens=False)["input_ids"]) <= {tokenizer.unk_token_id}:
-        raise _refused(entry, "has no tokenizer files")
-    isolate_random_strings(tokenizer)
-    return tokenizer
-
-
-def _published_config(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
+def published_config(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
     """The configuration with the source's options, and those options that are not part of one."""
     from transformers import AutoConfig
 
@@ -137,7 +101,7 @@ def _new_config(entry: ModelEntry, shape: TextShape) -> Any:
         "bos_token_id": shape.line_end,
         "eos_token_id": shape.line_end,
         "use_cache": False,
-        **({"decoder_start_token_id": shape.pad} if _is_encoder_decoder(entry) else {}),
+        **({"decoder_start_token_id": shape.pad} if is_encoder_decoder(entry) else {}),
         **{key: value for key, value in source.options.items() if key not in LORA},
     }
     with one_sentence(entry, "cannot be made"):
@@ -149,7 +113,7 @@ def _new_config(entry: ModelEntry, shape: TextShape) -> Any:
     return config
 
 
-def _is_encoder_decoder(entry: ModelEntry) -> bool:
+def is_encoder_decoder(entry: ModelEntry) -> bool:
     from transformers import CONFIG_MAPPING, AutoConfig
 
     target = entry.parsed.target

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from iml_bench.protocols import Scores, bound_problem
 from iml_bench.records.attachments import Attachment
 from iml_bench.records.provenance import Provenance
-from iml_bench.spec import CellSpec, CurvePoint, Spec, StageOutcome, cell_key, key_with_place
+from iml_bench.spec import Audit, CellSpec, CurvePoint, Spec, StageOutcome, cell_key, key_with_place
 from iml_bench.spec.base import Digest, FileName, Line
 from iml_bench.spec.report import Count
 from iml_bench.untrusted import fit
@@ -20,7 +20,8 @@ SCHEMA_VERSION = 4
 1: first light. 2: learning curves, entity attribution, sets of questions in the per-item file.
 3: scores are those of the protocol at the time, by name; what definitions claimed in the per-item file.
 4: a seal over all other fields (``records/reading.py``); files beside it may have part of their digest in the name;
-the commit of a model from the hub; the path of local files is no part of the key any more.
+the commit of a model from the hub; the path of local files is no part of the key any more; how the model's tokenizer
+reads the texts.
 """
 KEYS_WITH_PLACE: Final = 3
 """The last version whose keys the path of local files was part of."""
@@ -84,6 +85,8 @@ class Draft(Spec):
     """Where it was asked for (``--curve``); it is no part of the identity and changes nothing else."""
     attachments: tuple[Attachment, ...] = Field(default=(), max_length=1000)
     """Tables of probes and weights that lie beside the record; no part of its identity."""
+    audit: Audit | None = None
+    """How the model reads the cell's texts; null where it reads them with the task's own tokenizer, or none."""
     provenance: Provenance
     timing: Timing
     error: Failure | None = None

@@ -26,7 +26,7 @@ from iml_bench.protocols import ITEM_TYPES, protocol_of, streams_of
 from iml_bench.protocols.base import FACTS, NONE, Ask, Examples, Keep, Restore, Train, asks, trains
 from iml_bench.records import Attachment, Attachments
 from iml_bench.runtime import Runtime, StageProgress
-from iml_bench.spec import CellSpec, CurvePoint, StageOutcome, TaskSpec
+from iml_bench.spec import Audit, CellSpec, CurvePoint, StageOutcome, TaskSpec
 
 DIGESTED = 64
 """Examples per step that the data digest covers."""
@@ -45,6 +45,7 @@ class CellOutcome:
     device: str
     processes: int
     is_main: bool
+    audit: Audit | None = None
     curve: list[CurvePoint] = field(default_factory=list)
     attachments: list[Attachment] = field(default_factory=list)
     """Weights and tables of probes, written while the cell ran."""
@@ -117,6 +118,10 @@ class Setting:
             digest.update(feed.fingerprint(torch.from_numpy(rows).to(device), torch.from_numpy(noise).to(device)))
         return digest.hexdigest()
 
+    def audit(self) -> Audit | None:
+        """How the model reads the examples, see ``Modality.audit``; refuses a reading that mixes them up."""
+        return self.modality.audit(self.renderer)
+
     def steps_of(self, step: Train) -> int:
         """Optimiser steps of a training step, as the recipe and the number of its examples have it."""
         recipe = self.task.recipe
@@ -137,7 +142,7 @@ class _Run:
         self.kept: dict[str, Any] = {}
         with self.clock("setup"):
             self.setting, self.learner, self.accelerator = prepare(cell, self.runtime)
-            self.digest = self.setting.digest()
+            self.audit, self.digest = self.setting.audit(), self.setting.digest()
         self.total = sum(self.setting.steps_of(step) for step in trains(self.setting.schedule))
 
     def carry_out(self) -> None:
@@ -232,6 +237,7 @@ def run_cell(cell: CellSpec, runtime: Runtime, attachments: Attachments | None =
         device=_device_name(accelerator.device),
         processes=accelerator.num_processes,
         is_main=accelerator.is_main_process,
+        audit=run.audit,
         curve=run.curve,
         attachments=attachments.made if attachments else [],
         seconds=run.clock.seconds,

@@ -17,6 +17,7 @@ import torch
 from iml_bench.errors import UsageError
 from iml_bench.learners.cut import causes_of
 from iml_bench.learners.network import NetworkLearner
+from iml_bench.models import load_form
 from iml_bench.protocols import Scores, headline_of, protocol_of, score_items
 from iml_bench.protocols.base import trains
 from iml_bench.records import columns_of, read_items
@@ -93,6 +94,8 @@ def _cell_steps(task: TaskSpec, entry: ModelEntry, runtime: Runtime) -> Iterator
     if not loaded.passed:
         return
 
+    if entry.modality == "text" and not entry.is_reference:
+        yield _step("its tokenizer keeps the texts apart", lambda: _kept_apart(cell, runtime))
     if not entry.is_reference:
         rehearsed = _step("a training step and an evaluation go through", lambda: _rehearsed(cell, runtime))
         yield rehearsed
@@ -153,6 +156,14 @@ def _reference(task: TaskSpec, name: str, wanted: float | None, runtime: Runtime
     else:
         _require(value == wanted, f"{headline.label} is {value:+.3f}, not {wanted}")
     return f"{headline.label} {value:+.3f}"
+
+
+def _kept_apart(cell: CellSpec, runtime: Runtime) -> str:
+    audit = Setting(cell.task, cell.seed, torch.device("cpu"), runtime, load_form(cell.model)).audit()
+    if audit is None:
+        return "the task's own tokenizer"
+    lengths = ", ".join(f"{low} to {high} tokens per {what}" for what, (low, high) in audit.tokens.items())
+    return "; ".join([f"{audit.reader}: {audit.texts} texts, {lengths}", *audit.notes])
 
 
 def _loss_falls(cell: CellSpec, runtime: Runtime) -> str:

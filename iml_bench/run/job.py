@@ -168,6 +168,7 @@ def _draft(job: Job, started: datetime, outcome: CellOutcome) -> Draft:
         stages=tuple(outcome.stages),
         curve=tuple(outcome.curve),
         attachments=tuple(outcome.attachments),
+        audit=outcome.audit,
         provenance=this_provenance(outcome.device, outcome.processes, THREADS),
         timing=_timing(started, outcome.seconds),
     )

@@ -49,6 +49,7 @@ def rehearse(cell: CellSpec, runtime: Runtime) -> tuple[str, ...]:
     task, entry = cell.task, cell.model
     accelerator = make_accelerator(task.recipe, runtime)
     setting = Setting(task, cell.seed, accelerator.device, runtime, load_form(entry))
+    setting.audit()
     if entry.is_reference or entry.parsed.scheme not in SCHEMES:  # learners of other packages load their own
         return ()
     rehearsal = Rehearsal(cell, setting, accelerator, runtime)

@@ -17,7 +17,7 @@ from iml_bench.spec.model import SCHEMES, ModelEntry, Source, entry_from_source,
 from iml_bench.spec.overrides import apply_overrides, changes, parse_override
 from iml_bench.spec.recipe import Recipe, StageRecipe
 from iml_bench.spec.render import RenderSpec
-from iml_bench.spec.report import CurvePoint, StageOutcome
+from iml_bench.spec.report import Audit, CurvePoint, StageOutcome
 from iml_bench.spec.seeds import parse_seeds, show_seeds
 from iml_bench.spec.suite import MODEL, Grid, SuiteSpec, vary_model
 from iml_bench.spec.task import TaskSpec
@@ -28,6 +28,7 @@ __all__ = [
     "MODEL",
     "OUTSIDE_KEY",
     "SCHEMES",
+    "Audit",
     "CellSpec",
     "CurvePoint",
     "Grid",

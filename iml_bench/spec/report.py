@@ -1,4 +1,4 @@
-"""What training did, as a learner says it and a record keeps it."""
+"""What was found and done, as a learner or a modality says it and a record keeps it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from iml_bench.spec.base import Line, Share, Spec
+from iml_bench.spec.base import Line, LongLine, Share, Spec
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -33,3 +33,20 @@ class CurvePoint(Spec):
     step: Count
     exact_match: dict[Line, Share] = Field(max_length=100)
     """By what was shown, as in ``Scores.exact_match``."""
+
+
+class Audit(Spec):
+    """How a model reads the texts of a cell, found before anything is trained."""
+
+    reader: Line
+    """What turns texts into numbers: the kind of the tokenizer."""
+    vocabulary: Count
+    """How many tokens it knows."""
+    classes: Count
+    """One more than the largest token id."""
+    texts: Count
+    """Texts that were read for the audit and written again."""
+    tokens: dict[Line, tuple[Count, Count]] = Field(max_length=20)
+    """Fewest and most tokens, by what is read: an alias, a tag, an answer with its end."""
+    notes: tuple[LongLine, ...] = Field(default=(), max_length=20)
+    """What becomes of the texts, where it is not what was written and changes no meaning: spaces, capitals, signs."""

@@ -51,6 +51,8 @@ def _texts(record: Record) -> Iterator[tuple[str, str]]:
     yield "cell.task.description", " ".join(record.cell.task.description.split())
     for name, why in record.scores.reasons.items() if record.scores else ():
         yield f"scores.reasons.{name}", why
+    if record.audit is not None:
+        yield from (("audit", text) for text in (record.audit.reader, *record.audit.tokens, *record.audit.notes))
     for field, value in record.changes.items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str):
@@ -294,13 +296,13 @@ def outcome_problems(record: Record, items: pl.DataFrame, generated: Generated |
 
 
 def _among_right(record: Record, items: pl.DataFrame, generated: Generated) -> np.ndarray[Any, Any]:
-    """Which predicted answers are a right one when normalised."""
-    from iml_bench.modalities.text.generated import normalised
+    """Which predicted answers are a right one as they are compared after generation."""
+    from iml_bench.modalities.text.generated import compared
 
     own = record.cell.model.tokenizer == "own"
 
     def plain(text: str) -> str:
-        return (letters if own else unspaced)(normalised(text))
+        return (letters if own else unspaced)(compared(text))
 
     texts = zip(items["predicted"].to_list(), items["gold"].to_list(), generated.answers, strict=True)
     return np.array([plain(said) in {plain(text) for text in (gold, *right)} for said, gold, right in texts])

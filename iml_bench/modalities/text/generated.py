@@ -44,9 +44,8 @@ def generate_answers(learner: Generating, feed: TextFeed, renderer: TextRenderer
     known = sorted({text for answers_ in texts for text in answers_})
     golds = dict(zip(known, (rest for _, rest in codec.encode([("", f" {text}\n") for text in known])), strict=True))
     # Spelled as the answers will be: a tokenizer may put spaces where the text has none.
-    plain = {text: normalised(renderer.spell(ids)) for text, ids in golds.items()}
+    plain = {text: compared(renderer.spell(ids)) for text, ids in golds.items()}
     longest = max(map(len, golds.values())) + SLACK
-    ends = {codec.line_end, codec.tokenizer.eos_token_id}
     predicted, ended = [""] * len(prompts), [False] * len(prompts)
     by_length = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for _, same in groupby(by_length, key=lambda row: len(prompts[row])):
@@ -55,12 +54,17 @@ def generate_answers(learner: Generating, feed: TextFeed, renderer: TextRenderer
             batch = rows[start : start + LARGEST_BATCH]
             said = learner.generate([prompts[row] for row in batch], renderer.codec, longest)
             for row, ids in zip(batch, said, strict=True):
-                predicted[row], ended[row] = renderer.spell(ids), ids[-1] in ends
+                predicted[row], ended[row] = renderer.spell(ids), codec.ended(ids)
     exact = [
-        end and normalised(said) in {plain[text] for text in right}
+        end and compared(said) in {plain[text] for text in right}
         for said, end, right in zip(predicted, ended, texts, strict=True)
     ]
     return answers._replace(exact_match=np.array(exact, dtype=bool), predicted=predicted)
+
+
+def compared(text: str) -> str:
+    """What of an answer is compared: its normalised form, or all of it where nothing would be left ("A", "!!!")."""
+    return normalised(text) or " ".join(text.lower().split())
 
 
 def normalised(text: str) -> str:

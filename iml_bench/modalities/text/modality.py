@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iml_bench.modalities.base import Answers, Feed, Modality, Renderer, Scene
+from iml_bench.modalities.text.audit import audit_texts
 from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.modalities.text.generated import generate_answers
 from iml_bench.modalities.text.model import TextShape
@@ -17,6 +18,7 @@ from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.modalities.text.spec import TextRender
 from iml_bench.modalities.text.tokens import Form
 from iml_bench.protocols.base import Examples
+from iml_bench.spec import Audit
 
 LARGEST_VOCABULARY = 10**6
 
@@ -38,6 +40,10 @@ class Text(Modality):
         codec = cast(TextRenderer, renderer).codec
         length, target = (max(column) for column in zip(*(cast(TextFeed, feed).longest for feed in feeds), strict=True))
         return TextShape(codec.classes, length, codec.pad, codec.line_end, target)
+
+    def audit(self, renderer: Renderer) -> Audit | None:
+        """See ``Modality.audit``: whether the tokenizer keeps the texts apart; None for the task's own."""
+        return audit_texts(cast(TextRenderer, renderer))
 
     def generated(self, learner: Any, feed: Feed, renderer: Renderer, answers: Answers) -> Answers:
         """See ``Modality.generated``."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import string
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
-from iml_bench.errors import UsageError
+from iml_bench.errors import UsageError, shown
 
 PAD: Final = "<pad>"
 UNKNOWN: Final = "<unk>"
@@ -37,70 +38,141 @@ class Encoded(NamedTuple):
 
 
 class Codec:
-    """How texts become token ids for one model."""
+    """How texts become token ids for one model, and token ids texts."""
 
     def __init__(self, form: Form, own: Callable[[], Any]) -> None:
         """Args:
-        form: of the model.
-        own: makes the task's own tokenizer, where the model brings none.
+            form: of the model.
+            own: makes the task's own tokenizer, where the model brings none.
+
+        Raises:
+            UsageError: when the tokenizer reads nothing, or has no way to close an answer.
         """
-        tokenizer = form.tokenizer or own()
+        self.brought = form.tokenizer is not None
+        """Whether the tokenizer came with the model; the task's own reads every text of the task in whole words."""
+        tokenizer = form.tokenizer if form.tokenizer is not None else own()
         self.tokenizer, self.encoder_decoder = tokenizer, form.encoder_decoder
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        self.size = len(vocabulary)
+        """How many tokens there are."""
+        self.classes = max(vocabulary.values(), default=-1) + 1
+        """One more than the largest token id: ids may have holes, and then there are more of them than tokens."""
         # Padding is masked by position, never by its id, so any token will do where there is none.
         known = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, 0)
         self.pad: int = next(token for token in known if token is not None)
         self.start = self.pad if form.start is None else form.start
-        plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-        special = tokenizer("a")["input_ids"]
-        extra = len(special) - len(plain)
-        before = next((i for i in range(extra + 1) if special[i : i + len(plain)] == plain), 0)
-        self.prefix, self.suffix = special[:before], special[before + len(plain) :]
-        line_end = tokenizer(LINE_END, add_special_tokens=False)["input_ids"]
-        self.has_line_end = bool(line_end) and LINE_END in tokenizer.decode(line_end)
+        self.silent = frozenset(tokenizer.all_special_ids)
+        """Tokens that are no text: begin, end, padding, unknown and their like."""
+        self.prefix, self.suffix = self._surroundings(vocabulary)
+        line_end = self._tried(LINE_END)
+        self.has_line_end = bool(line_end) and LINE_END in self.decode(line_end)
         """Some tokenizers drop line ends; answers then close with the end-of-text token."""
         self.line_end: int = line_end[-1] if self.has_line_end else self._end_of_text()
 
     @property
-    def classes(self) -> int:
-        """Size of the vocabulary."""
-        return len(self.tokenizer)
+    def name(self) -> str:
+        """The tokenizer, in a sentence."""
+        place = str(self.tokenizer.name_or_path)
+        if not self.brought:
+            return "the task's own tokenizer"
+        return f"the tokenizer of {shown(place)}" if place else "the model's tokenizer"
 
     def encode(self, pairs: list[tuple[str, str]]) -> list[Encoded]:
-        """Token ids of each ``given + rest``. No token reaches over the boundary between the two."""
+        """Token ids of each ``given + rest``.
+
+        A text is read whole, as its model would meet it anywhere, and parted where its first part ends. Where a
+        token would reach over that join, or what follows would change how the first part is read, the two are
+        read each on its own. So what is given is always the same tokens whatever follows: a model is asked with
+        those it was trained with, and no answer begins within them. Encoder-decoder models read the two apart
+        anyway.
+
+        Raises:
+            UsageError: when the tokenizer cannot read a text at all.
+        """
         if not pairs:
             return []
         if self.encoder_decoder:
             inputs, targets = self._ids([given for given, _ in pairs]), self._ids([rest.strip() for _, rest in pairs])
             end = self._end_of_text()
             return [
-                Encoded(self.prefix + shown + self.suffix, [*target, end])
-                for shown, target in zip(inputs, targets, strict=True)
+                Encoded(self.prefix + read + self.suffix, [*target, end])
+                for read, target in zip(inputs, targets, strict=True)
             ]
-        encoded = self.tokenizer(
-            [given + rest for given, rest in pairs], add_special_tokens=False, return_offsets_mapping=True
-        )
+        encoded = self.read([given + rest for given, rest in pairs])
+        # The task's own words never reach over a space, with which every answer begins.
+        alone = self._ids([given for given, _ in pairs]) if self.brought else None
         close = [] if self.has_line_end else [self.line_end]
         found = []
-        for ids, offsets, (given, _) in zip(encoded["input_ids"], encoded["offset_mapping"], pairs, strict=True):
+        for row, (ids, offsets) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
+            given, rest = pairs[row]
             n_given = sum(end <= len(given) for _, end in offsets)
-            found.append(Encoded(self.prefix + ids[:n_given], ids[n_given:] + close))
+            before, after = ids[:n_given], ids[n_given:]
+            if alone is not None and alone[row] != before:
+                before, after = alone[row], self._following(alone[row], rest, ids)
+            found.append(Encoded(self.prefix + before, after + close))
         return found
+
+    def read(self, texts: list[str]) -> Any:
+        """``input_ids`` of texts on their own, and in ``offset_mapping`` the signs that each token stands for.
+
+        Raises:
+            UsageError: when the tokenizer cannot read one of them.
+        """
+        try:
+            return self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        except Exception as error:  # a word that is not known is one, to tokenizers without a token for such words
+            lines = str(error).strip().splitlines()
+            raise UsageError(
+                f"{self.name} cannot read the task's texts: {lines[0] if lines else type(error).__name__}; "
+                "give a model with another tokenizer, or an entry with tokenizer: task"
+            ) from error
+
+    def decode(self, ids: list[int]) -> str:
+        """Token ids as they stand, without any tidying up."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def ended(self, ids: list[int]) -> bool:
+        """Whether an answer is over: its text holds a line end, whatever token that is in, or the text has ended."""
+        return self.tokenizer.eos_token_id in ids or (self.has_line_end and LINE_END in self.decode(ids))
 
     def spell(self, ids: list[int]) -> str:
         """Token ids as a person would read them, up to the end of the line."""
-        # The line end may be a special token, which decoding drops.
         ids = ids[: ids.index(self.line_end)] if self.line_end in ids else ids
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip().split(LINE_END)[0].strip()
+        # Not every token that is marked as special is one of the few that are no text: bytes may be marked so.
+        return self.decode([token for token in ids if token not in self.silent]).split(LINE_END)[0].strip()
+
+    def _following(self, before: list[int], rest: str, whole: list[int]) -> list[int]:
+        """Token ids of what follows some others, read on its own, in a way that leaves the text as it is."""
+        text = self.decode(whole)
+        # Some put a space of their own before every text.
+        found = [self._ids([part])[0] for part in (rest, rest.removeprefix(" "))]
+        return next((ids for ids in found if self.decode(before + ids) == text), found[0])
+
+    def _surroundings(self, vocabulary: Iterable[str]) -> tuple[list[int], list[int]]:
+        """The special tokens that the tokenizer puts before and after every text."""
+        probe = next((text for text in itertools.chain("a", sorted(vocabulary)) if self._tried(text)), None)
+        if probe is None:
+            raise UsageError(f"{self.name} reads nothing: it makes no tokens of any text")
+        encoded = self.tokenizer(probe, return_special_tokens_mask=True)
+        ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
+        first, last = added.index(0), len(added) - added[::-1].index(0)
+        return ids[:first], ids[last:]
+
+    def _tried(self, text: str) -> list[int]:
+        """Token ids of a text; none where the tokenizer cannot read it."""
+        try:
+            return self._ids([text])[0]
+        except UsageError:
+            return []
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
+        return self.read(texts)["input_ids"]  # type: ignore[no-any-return]
 
     def _end_of_text(self) -> int:
         end: int | None = self.tokenizer.eos_token_id
         if end is None:
-            raise UsageError(
-                "the model's tokenizer has neither a line end nor an end-of-text token to close answers with"
-            )
+            raise UsageError(f"{self.name} has neither a line end nor an end-of-text token to close answers with")
         return end
 
 
