@@ -7,11 +7,11 @@ from typing import Any, Final
 from iml_bench.modalities.text.tokens import Form, isolate_random_strings
 from iml_bench.models.language import (
     LANGUAGE_SCHEMES,
-    _place,
-    _refused,
     is_encoder_decoder,
     one_sentence,
+    place_in,
     published_config,
+    refused,
 )
 from iml_bench.spec import ModelEntry
 
@@ -44,13 +44,13 @@ def load_form(entry: ModelEntry) -> Form:
 def _tokenizer(entry: ModelEntry) -> Any:
     from transformers import AutoTokenizer
 
-    where, place = _place(entry)
+    where, place = place_in(entry)
     with one_sentence(entry, "has no tokenizer that can be read"):
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=entry.trust_remote_code, **place)
     # Where there are no tokenizer files, an empty tokenizer of the configured class comes back.
     special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     if not any(sign.isalnum() for token in tokenizer.get_vocab() if token not in special for sign in token):
-        raise _refused(entry, "has no tokenizer files")
+        raise refused(entry, "has no tokenizer files")
     isolate_random_strings(tokenizer)
     # What the file says about lengths was meant for another use.
     tokenizer.backend_tokenizer.no_truncation()

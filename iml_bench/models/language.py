@@ -75,12 +75,12 @@ def published_config(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
     """The configuration with the source's options, and those options that are not part of one."""
     from transformers import AutoConfig
 
-    where, place = _place(entry)
+    where, place = place_in(entry)
     options = {key: value for key, value in entry.parsed.options.items() if key not in (*hub.PLACE, *LORA)}
     if not DTYPE.isdisjoint(options):
         raise UsageError(f"model {entry.name!r}: weights are kept in 32 bits; recipe.precision is how they are used")
     if "use_safetensors" in options:
-        raise _refused(entry, "cannot be loaded: only safetensors are read; leave use_safetensors out")
+        raise refused(entry, "cannot be loaded: only safetensors are read; leave use_safetensors out")
     with one_sentence(entry, "cannot be loaded"):
         config, unused = AutoConfig.from_pretrained(
             where, return_unused_kwargs=True, trust_remote_code=entry.trust_remote_code, **place, **options
@@ -150,7 +150,7 @@ def read_weights(
     Raises:
         UsageError: when the files are not there, are damaged, or an option is unknown.
     """
-    where, place = _place(entry)
+    where, place = place_in(entry)
     with one_sentence(entry, "cannot be loaded"):
         return _auto_class(config).from_pretrained(  # type: ignore[no-any-return]
             where,
@@ -176,7 +176,7 @@ def refuse_misfit(entry: ModelEntry, wrong: set[Any]) -> None:
     names = sorted({key if isinstance(key, str) else key[0] for key in wrong})
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise _refused(entry, f"has weights that do not fit its configuration ({names[0]}{more})")
+        raise refused(entry, f"has weights that do not fit its configuration ({names[0]}{more})")
 
 
 def drawn(entry: ModelEntry, config: Any, **options: Any) -> Any:
@@ -248,7 +248,7 @@ def _add_lora(entry: ModelEntry, model: Any) -> None:
         inject_adapter_in_model(config, model)
 
 
-def _place(entry: ModelEntry) -> tuple[str, dict[str, Any]]:
+def place_in(entry: ModelEntry) -> tuple[str, dict[str, Any]]:
     """Where the files of a published model are, as ``from_pretrained`` takes it.
 
     Raises:
@@ -285,10 +285,10 @@ def _explained(entry: ModelEntry, what: str, error: Exception) -> UsageError:
         what = "has weights that are damaged or cut short"
     elif source.scheme == "gguf" and _is_damaged(resolve_gguf(source.target)):
         what = "is damaged or cut short"
-    return _refused(entry, f"{what}: {reason}")
+    return refused(entry, f"{what}: {reason}")
 
 
-def _refused(entry: ModelEntry, what: str) -> UsageError:
+def refused(entry: ModelEntry, what: str) -> UsageError:
     """``model 'x' (source) {what}``, and what may be behind it when an earlier download was cut short."""
     source = entry.parsed
     text = f"model {entry.name!r} ({entry.source}) {what}"
