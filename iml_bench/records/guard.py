@@ -9,13 +9,18 @@ only one can win.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import psutil
 
 from iml_bench.errors import shown
 from iml_bench.records.files import WriteError
@@ -33,6 +38,17 @@ PATIENCE: Final = 60.0
 LARGEST: Final = 1_000_000
 """Bytes of the marker that are read."""
 ATTEMPTS: Final = 20
+
+
+@cache
+def _machine() -> str:
+    """Where a process number means a process: this host since it was started, and this container of it."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 class Sign(NamedTuple):
@@ -55,10 +71,12 @@ def join(root: Path) -> Sign:
     for attempt in range(ATTEMPTS):
         root.mkdir(parents=True, exist_ok=True)
         try:
-            with _locked(root / MARKER, os.O_RDWR | os.O_CREAT):
+            with _locked(root / MARKER, os.O_RDWR | os.O_CREAT) as (marker, held):
+                if held:
+                    _blank(marker, _of_the_dead)
                 own = os.open(root / MARKER, os.O_WRONLY | os.O_APPEND)
                 try:
-                    os.write(own, f"{text}\n".encode())
+                    os.write(own, f"{text} {_machine()} {os.getpid()}\n".encode())
                 finally:
                     os.close(own)
             break
@@ -71,13 +89,10 @@ def join(root: Path) -> Sign:
 
 def leave(sign: Sign) -> None:
     """Take a run's sign out again; of a folder that was made for it and is empty nothing is left."""
-    at = -1
+    found = False
     with suppress(OSError), _locked(sign.root / MARKER, os.O_RDWR) as (marker, _):
-        at = _content(marker).find(sign.text.encode())
-        if at >= 0:
-            os.lseek(marker, at, os.SEEK_SET)
-            os.write(marker, b" " * len(sign.text))
-    for part in sign.made if at >= 0 else ():  # another folder under this path is not ours to remove
+        found = _blank(marker, lambda line: line.startswith(sign.text.encode()))
+    for part in sign.made if found else ():  # another folder under this path is not ours to remove
         with suppress(OSError):
             part.rmdir()
 
@@ -160,6 +175,25 @@ def _lock(marker: int, deadline: float) -> bool:
             time.sleep(0.003)
         except OSError:
             break
+    return False
+
+
+def _blank(marker: int, which: Callable[[bytes], bool]) -> bool:
+    """Take signs out of the marker, in place; whether there were any."""
+    lines = _content(marker).split(b"\n")
+    left = [b" " * len(line) if which(line) else line for line in lines]
+    if left == lines:
+        return False
+    os.lseek(marker, 0, os.SEEK_SET)
+    os.write(marker, b"\n".join(left))
+    return True
+
+
+def _of_the_dead(line: bytes) -> bool:
+    """Whether a sign is that of a process of this machine that was killed."""
+    match line.split():
+        case [_, machine, number] if machine == _machine().encode() and number.isdigit():
+            return not psutil.pid_exists(int(number))
     return False
 
 

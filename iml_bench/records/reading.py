@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -31,7 +31,20 @@ LONGEST_ANSWER: Final = 10_000
 
 
 SEAL: Final = "seal"
-"""The last field of a record: the digest of all others, so that a number that was changed is not believed."""
+"""The last field of a record, and of its timing: the digest of the other fields, so that no number that was changed is
+believed. A record's does not cover the timing: the same cell again gives the same record but for that."""
+
+
+def _seals(data: dict[str, Any]) -> tuple[str, str]:
+    """The seals of a record without them and of its timing."""
+    return digest_of({name: value for name, value in data.items() if name != "timing"}), digest_of(data.get("timing"))
+
+
+def _sealed(data: dict[str, Any]) -> bool:
+    """Take the seals out of a record; whether they are right. Older records have none."""
+    timing = data.get("timing")
+    given = [part.pop(SEAL) if isinstance(part, dict) and SEAL in part else None for part in (data, timing)]
+    return all(one in (None, own) for one, own in zip(given, _seals(data), strict=True))
 
 
 class NewerRecordError(UsageError):
@@ -59,7 +72,7 @@ def read_record(path: Path) -> Record:
         raise UsageError(f"{where} is not a record of iml-bench: {error}") from error
     if not isinstance(data, dict) or "schema_version" not in data or "cell" not in data:
         raise UsageError(f"{where} is not a record of iml-bench: it has no schema_version and cell")
-    changed = SEAL in data and data.pop(SEAL) != digest_of(data)
+    changed = not _sealed(data)
     if not changed and isinstance(data["schema_version"], int) and data["schema_version"] > SCHEMA_VERSION:
         raise NewerRecordError(
             f"{where} has record schema {data['schema_version']} and this iml-bench reads up to "
@@ -195,5 +208,6 @@ def as_named(stored: Stored, name: str) -> bytes:
 
 def written(record: Record) -> bytes:
     """The bytes of a record's file, sealed."""
-    text = record.model_dump_json(indent=1)
-    return f'{text.removesuffix("}").rstrip()},\n "{SEAL}": "{digest_of(json.loads(text))}"\n}}\n'.encode()
+    data = json.loads(record.model_dump_json())
+    data[SEAL], data["timing"][SEAL] = _seals(data)
+    return (json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
