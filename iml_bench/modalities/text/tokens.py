@@ -65,6 +65,9 @@ class Codec:
         """Tokens that are no text: begin, end, padding, unknown and their like."""
         self.prefix, self.suffix = self._surroundings(vocabulary)
         line_end = self._tried(LINE_END)
+        self._alone: dict[str, list[int]] = {}
+        self.parted = 0
+        """How many texts so far had to be read in two parts, see ``encode``."""
         self.has_line_end = bool(line_end) and LINE_END in self.decode(line_end)
         """Some tokenizers drop line ends; answers then close with the end-of-text token."""
         self.line_end: int = line_end[-1] if self.has_line_end else self._end_of_text()
@@ -100,15 +103,18 @@ class Codec:
             ]
         encoded = self.read([given + rest for given, rest in pairs])
         # The task's own words never reach over a space, with which every answer begins.
-        alone = self._ids([given for given, _ in pairs]) if self.brought else None
+        alone = self._alone
+        new = list(dict.fromkeys(given for given, _ in pairs if self.brought and given not in alone))
+        alone.update(zip(new, self._ids(new), strict=True) if new else ())
         close = [] if self.has_line_end else [self.line_end]
         found = []
         for row, (ids, offsets) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
             given, rest = pairs[row]
             n_given = sum(end <= len(given) for _, end in offsets)
             before, after = ids[:n_given], ids[n_given:]
-            if alone is not None and alone[row] != before:
-                before, after = alone[row], self._following(alone[row], rest, ids)
+            if alone.get(given, before) != before:
+                before, after = alone[given], self._following(alone[given], rest, ids)
+                self.parted += 1
             found.append(Encoded(self.prefix + before, after + close))
         return found
 
