@@ -303,7 +303,7 @@ def test_a_file_of_a_package_imports_relatively(tmp_path: Path) -> None:
         "pack/__init__.py": "BASE = 1\n",
         "pack/common.py": "TWO = 2\n",
         "pack/sub/__init__.py": "",
-        "pack/sub/net.py": "from .. import BASE, common as c\nfrom . import near\nbuild = lambda: (BASE, c.TWO, near.N)\n",
+        "pack/sub/net.py": "from .. import BASE, common\nfrom .near import N\nbuild = lambda: (BASE, common.TWO, N)\n",
         "pack/sub/near.py": "N = 3\n",
         "loose/net.py": "from .near import N\ndef build(): return N\n",
         "loose/near.py": "N = 4\n",
