@@ -272,7 +272,10 @@ def test_a_file_alone_keeps_its_digest(tmp_path: Path) -> None:
     )
 
 
-def test_siblings_are_imported_without_a_path_and_each_folder_has_its_own(tmp_path: Path) -> None:
+def test_siblings_are_imported_without_a_path_and_each_folder_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # compiled copies would hide a quick change
     for name, width in (("one", 3), ("two", 4)):
         written(tmp_path / name, {**PACKAGE, "parts/helper.py": f"WIDTH = {width}\n"})
     one, two = (find_callable(f"{tmp_path}/{name}/net.py:build") for name in ("one", "two"))
