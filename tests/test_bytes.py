@@ -272,7 +272,10 @@ def test_a_file_alone_keeps_its_digest(tmp_path: Path) -> None:
     )
 
 
-def test_siblings_are_imported_without_a_path_and_each_folder_has_its_own(tmp_path: Path) -> None:
+def test_siblings_are_imported_without_a_path_and_each_folder_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # compiled copies would hide a quick change
     for name, width in (("one", 3), ("two", 4)):
         written(tmp_path / name, {**PACKAGE, "parts/helper.py": f"WIDTH = {width}\n"})
     one, two = (find_callable(f"{tmp_path}/{name}/net.py:build") for name in ("one", "two"))
@@ -303,8 +306,7 @@ def test_a_file_of_a_package_imports_relatively(tmp_path: Path) -> None:
         "pack/__init__.py": "BASE = 1\n",
         "pack/common.py": "TWO = 2\n",
         "pack/sub/__init__.py": "",
-        "pack/sub/net.py": "from .. import BASE, common as c\nfrom . import near\n"
-        "build = lambda: (BASE, c.TWO, near.N)\n",
+        "pack/sub/net.py": "from .. import BASE, common\nfrom .near import N\nbuild = lambda: (BASE, common.TWO, N)\n",
         "pack/sub/near.py": "N = 3\n",
         "loose/net.py": "from .near import N\ndef build(): return N\n",
         "loose/near.py": "N = 4\n",

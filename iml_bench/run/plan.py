@@ -57,7 +57,7 @@ def plan(requests: Iterable[Request], out: Path, *, with_source: bool = True) ->
             raise UsageError(f"{request.where}: {error}") from error
         for cell, said in planned:
             which = references if cell.model.is_reference else jobs
-            which[cell_key(cell)] = Job(cell, said, request.smoke, out)
+            which.setdefault(cell_key(cell), Job(cell, said, request.smoke, out))  # as it was first called
     return [*jobs.values(), *references.values()]
 
 

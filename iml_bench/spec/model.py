@@ -55,6 +55,7 @@ WEIGHTS: Final = ("pretrained_cfg", "pretrained_cfg_overlay")
 OF_A_PATH: Final = ("hf", "gguf", "python")
 """Schemes whose target may be a path."""
 LONGEST_LABEL: Final = 200
+LONGEST_SOURCE: Final = 1000
 SourceLine = Annotated[str, Field(max_length=16_000), AfterValidator(one_line)]
 """A source: room for the longest path, whose every byte may be percent-encoded."""
 Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")]
@@ -134,9 +135,12 @@ class ModelEntry(Spec):
     @classmethod
     def _canonical_source(cls, value: str) -> str:
         try:
-            return str(parse_source(value))
+            source = parse_source(value)
         except UsageError as error:
             raise ValueError(str(error)) from error
+        if source.scheme not in OF_A_PATH and len(value) > LONGEST_SOURCE:
+            raise ValueError(f"it has at most {LONGEST_SOURCE} characters where it is no path")
+        return str(source)
 
     @field_validator("modality")
     @classmethod
