@@ -331,6 +331,7 @@ def test_a_module_on_the_path_is_its_package_and_is_imported_anew_when_changed(
     }
     folder = written(tmp_path / "lib", files)
     monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     seen = set()
     for number in range(3):
         (folder / "own_pack" / "part.py").write_text(f"N = {number}\n")
