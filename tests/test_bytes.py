@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loaded_bytes import key_of, written
 from making import small_cell, write_result
 
 from iml_bench.board import build_board, build_rows
 from iml_bench.errors import UsageError
-from iml_bench.models.own_code import find_callable
 from iml_bench.records import Store, Timing, latest_by_key, read_record
 from iml_bench.run.job import Job
 from iml_bench.run.session import status_of
@@ -35,20 +34,6 @@ TREES = st.dictionaries(
     min_size=1,
     max_size=6,
 )
-
-
-def key_of(source: str, task: str = "vision", **fields: Any) -> str:
-    model = find_model(source).model_copy(update=fields)
-    return cell_key(small_cell("mlp-xs").model_copy(update={"model": model}))
-
-
-def written(folder: Path, files: dict[str, Any]) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return folder
 
 
 # Folders of language models
@@ -229,136 +214,6 @@ def test_the_options_and_the_callable_of_local_models_stay_in_the_key(here: Path
     assert key_of("hf:lm/gpt2?lora=2") != key_of("hf:lm/gpt2")
     model = identity(small_cell("mlp-xs").model_copy(update={"model": find_model("python:nets.py:a?x=2")}))["model"]
     assert model["source"] == "python:a?x=2" and "commit" not in model
-
-
-# Code of one's own
-
-
-LEAF = "WIDTH = 3\n"
-PACKAGE: dict[str, str] = {
-    "net.py": "import blocks\ndef build():\n    from parts.inner import deep\n    return blocks.f(), deep.WIDTH\n",
-    "blocks.py": "import parts\nfrom parts import helper\n\ndef f():\n    return helper.WIDTH\n",
-    "parts/__init__.py": "from .star import *\n",
-    "parts/star.py": "ANY = 1\n",
-    "parts/helper.py": LEAF,
-    "parts/inner/__init__.py": "",
-    "parts/inner/deep.py": "from ..helper import WIDTH\ndef lazy(importlib):\n    importlib.import_module('late')\n",
-    "late.py": LEAF,
-    "unused.py": LEAF,
-}
-
-
-def test_every_imported_file_changes_the_key_and_no_other(tmp_path: Path) -> None:
-    folder = written(tmp_path / "code", PACKAGE)
-    source = f"python:{folder}/net.py:build"
-    before = key_of(source)
-    shutil.copytree(folder, tmp_path / "moved")
-    assert key_of(f"python:{tmp_path}/moved/net.py:build") == before
-    changed = {}
-    for name, text in PACKAGE.items():
-        (folder / name).write_text(text + "# changed\n")
-        changed[name] = key_of(source)
-        (folder / name).write_text(text)
-    assert {name for name, key in changed.items() if key == before} == {"unused.py"}
-    assert len(set(changed.values())) == len(PACKAGE)
-
-
-def test_a_file_alone_keeps_its_digest(tmp_path: Path) -> None:
-    file = tmp_path / "nets.py"
-    file.write_text("import torch\nimport random\nfrom torch import nn\nimport iml_bench.models\n")
-    (tmp_path / "random.py").write_text("not what is imported")
-    assert (
-        find_model(f"python:{file}:build").digest == "0167911a9c0cd4a9bee43032d0eeaf1e4bd575bcd007bc6fba854f8f002fc617"
-    )
-
-
-def test_siblings_are_imported_without_a_path_and_each_folder_has_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # compiled copies would hide a quick change
-    for name, width in (("one", 3), ("two", 4)):
-        written(tmp_path / name, {**PACKAGE, "parts/helper.py": f"WIDTH = {width}\n"})
-    one, two = (find_callable(f"{tmp_path}/{name}/net.py:build") for name in ("one", "two"))
-    assert (one(), two(), one()) == ((3, 3), (4, 4), (3, 3)), "also what is imported when it is called"
-    assert not {"blocks", "parts", "net"} & set(sys.modules)
-    (tmp_path / "one" / "parts" / "helper.py").write_text("WIDTH = 5\n")
-    assert find_callable(f"{tmp_path}/one/net.py:build")() == (5, 5)
-    assert two() == (4, 4)
-    assert not [*tmp_path.rglob("__pycache__")]
-
-
-def test_a_sibling_goes_before_what_is_installed_but_not_before_the_standard_library(tmp_path: Path) -> None:
-    files = {
-        "net.py": "import timm, random, numpy\ndef build(): return timm.MINE, random.random, numpy.ndarray\n",
-        "timm.py": "MINE = 1\n",
-        "random.py": "raise RuntimeError\n",
-        "numpy/data.txt": "a folder that is no package",
-    }
-    import timm as installed
-
-    mine, _, _ = find_callable(f"{written(tmp_path / 'code', files)}/net.py:build")()
-    assert mine == 1
-    assert sys.modules["timm"] is installed
-
-
-def test_a_file_of_a_package_imports_relatively(tmp_path: Path) -> None:
-    files = {
-        "pack/__init__.py": "BASE = 1\n",
-        "pack/common.py": "TWO = 2\n",
-        "pack/sub/__init__.py": "",
-        "pack/sub/net.py": "from .. import BASE, common\nfrom .near import N\nbuild = lambda: (BASE, common.TWO, N)\n",
-        "pack/sub/near.py": "N = 3\n",
-        "loose/net.py": "from .near import N\ndef build(): return N\n",
-        "loose/near.py": "N = 4\n",
-    }
-    folder = written(tmp_path / "code", files)
-    assert find_callable(f"{folder}/pack/sub/net.py:build")() == (1, 2, 3)
-    assert find_callable(f"{folder}/loose/net.py:build")() == 4
-    source = f"python:{folder}/pack/sub/net.py:build"
-    before = key_of(source)
-    (folder / "pack" / "__init__.py").write_text("BASE = 2\n")
-    assert key_of(source) != before
-
-
-def test_a_module_on_the_path_is_its_package_and_is_imported_anew_when_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = {
-        "own_pack/__init__.py": "",
-        "own_pack/net.py": "from .part import N\nimport own_beside\ndef build(): return N, own_beside.N\n",
-        "own_pack/part.py": "N = 1\n",
-        "own_beside.py": "N = 1\n",
-    }
-    folder = written(tmp_path / "lib", files)
-    monkeypatch.syspath_prepend(str(folder))
-    seen = set()
-    for number in range(3):
-        (folder / "own_pack" / "part.py").write_text(f"N = {number}\n")
-        (folder / "own_beside.py").write_text(f"N = {number + 1}\n")
-        assert find_callable("own_pack.net:build")() == (number, number + 1)
-        seen.add(key_of("python:own_pack.net:build"))
-    assert len(seen) == 3
-    for name in [name for name in sys.modules if name.startswith("own_pack") or name == "own_beside"]:
-        del sys.modules[name]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("def build(:\n", "python:net.py:build: invalid syntax"),
-        ("import nowhere\n", "python:net.py:build: No module named 'nowhere'; it is python:module:callable"),
-        ("from blocks import nothing\n", "python:net.py:build: cannot import name 'nothing' from 'blocks'"),
-        ("import blocks.x\n", "python:net.py:build: No module named 'blocks.x'"),
-    ],
-)
-def test_code_that_cannot_be_imported_is_one_sentence(
-    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(written(tmp_path / "code", {"net.py": text, "blocks.py": ""}))
-    assert find_model("python:net.py:build").digest is not None
-    with pytest.raises(UsageError) as caught:
-        find_callable("net.py:build")
-    assert str(caught.value).startswith(message)
 
 
 # Names
