@@ -12,7 +12,8 @@ import iml_bench
 PACKAGE = Path(iml_bench.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
-    *("errors", "paths", "untrusted", "streams", "runtime", "extensions", "spec", "registry", "sources", "worlds"),
+    *("errors", "paths", "untrusted", "streams", "system", "runtime"),
+    *("extensions", "spec", "registry", "sources", "worlds"),
     *("protocols", "modalities", "models", "stats", "learners", "records", "probes", "run", "board", "library", "site"),
     *("submit", "cli", "__main__"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -53,7 +54,7 @@ class RunDisplay:
         """Say how much there is to do."""
         self.to_do = len(standing.to_do)
         if not self.quiet:
-            self.lines.write(f"{standing}\n")
+            self._say(f"{standing}\n")
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +98,12 @@ class RunDisplay:
         if self.live:
             self.progress.console.print(escape(line), style="red" if event.kind == "failed" else None)
         else:
-            self.lines.write(line + "\n")
+            self._say(line + "\n")
+
+    def _say(self, text: str) -> None:
+        """A run goes on where its display cannot: stderr may be closed, or its reader gone."""
+        with suppress(OSError, ValueError, AttributeError):
+            self.lines.write(text)
 
     def _name(self, index: int) -> str:
         cell = self.jobs[index].cell

@@ -12,7 +12,7 @@ from iml_bench.errors import UsageError
 from iml_bench.protocols import streams_of
 from iml_bench.records import Attachments, Draft, Failure, Store, Timing, this_provenance
 from iml_bench.run.tracking import tracked
-from iml_bench.runtime import Runtime, is_first
+from iml_bench.runtime import Runtime, is_first, launched
 from iml_bench.spec import SCHEMES, CellSpec, cell_key
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
             outcome = run_cell(job.cell, replace(runtime, report=tracker.loss), attachments)
             tracker.scores(outcome.items)
     except Exception as error:
-        record_failure(job, started, error)
+        if is_first():  # several processes that share a batch would write the same file
+            record_failure(job, started, error)
         return first_line(error)
     if outcome.is_main:
         Store(job.out).write(_draft(job, started, outcome), outcome.items)
@@ -94,7 +95,7 @@ def record_failure(job: Job, started: datetime, error: BaseException) -> None:
         changes=job.changes,
         smoke=job.smoke,
         streams=streams_of(job.cell.task, job.cell.seed).as_dict(),
-        provenance=this_provenance("unknown", 1, THREADS),
+        provenance=this_provenance("unknown", launched().size, THREADS),
         timing=_timing(started, {}),
         error=failure,
     )

@@ -12,7 +12,7 @@ from iml_bench.records import Store, Stored, latest_by_key
 from iml_bench.run.executors.base import Event, Executor, Listener, choose_executor
 from iml_bench.run.job import Job
 from iml_bench.run.plan import Request, plan
-from iml_bench.runtime import Runtime, is_first
+from iml_bench.runtime import Runtime, check_launch, is_first
 from iml_bench.spec import cell_key
 
 NO_RECORD = "it left no record"
@@ -78,6 +78,7 @@ class Session:
             UsageError: when something asked for does not exist, cannot be had here, or the folder cannot be
                 written; nothing has been run or written then.
         """
+        check_launch()
         requests = [item for item in work if isinstance(item, Request)]
         jobs = [*(item for item in work if isinstance(item, Job)), *(plan(requests, self.out) if requests else [])]
         for job in jobs:

@@ -148,7 +148,7 @@ def _stage(stored: Stored, entry: ModelEntry, staged: Store) -> None:
         return
     renamed = record.items.model_copy(update={"file": path.with_suffix(".parquet").name})
     changed = record.model_copy(update={"cell": cell, "items": renamed, "attachments": ()})
-    path.write_text(changed.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    path.write_bytes((changed.model_dump_json(indent=1) + "\n").encode())
 
 
 def _is_news(known: Stored | None, entry: ModelEntry) -> bool:
