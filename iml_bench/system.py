@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import codecs
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from types import FrameType
@@ -19,6 +20,8 @@ READ_NO_MORE: Final = 141
 """Exit status when whoever read stdout has gone, as of programs that SIGPIPE ends."""
 ONE_PRESS: Final = 0.5
 """Seconds within which signals are one: ``timeout`` and several launchers send each twice."""
+PATIENCE: Final = 30.0
+"""Seconds that a command has to end after a signal; a library may have caught the exception, or never return."""
 STREAMS: Final = ("stdin", "stdout", "stderr")
 PLAIN: Final = "iml-bench-plain"
 GLYPHS: Final = str.maketrans({"─": "-", "├": "|", "┤": "|", "●": "o", "→": ">", "…": "~", "━": "-"})
@@ -131,21 +134,30 @@ def lost_output() -> OSError | None:
     return getattr(sys.stdout, "lost", None)
 
 
+class Ended(KeyboardInterrupt):
+    """What a signal raises; Python would answer a plain ``KeyboardInterrupt`` with a status of its own."""
+
+
 class Signals:
     """Lets whatever asks this process to end do it as Ctrl-C does, while the block runs.
 
-    Ctrl-C, SIGTERM and SIGHUP raise ``KeyboardInterrupt`` once; a second one ends the process and its children at once.
+    Ctrl-C, SIGTERM and SIGHUP raise ``KeyboardInterrupt`` once, after the import that is going on; a second one ends
+    the process and its children at once, and so does ``PATIENCE`` where the exception is lost or cannot be heard.
     What was ignored before, as by ``nohup``, stays ignored. Only the main thread can hear signals; elsewhere, and in
     a child whose parent ends it, nothing changes.
     """
 
     NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[], None]) -> None:
+        """Args: say: says that the command was interrupted, where it must end without leaving the block."""
+        self.say = say
         self.heard: int | None = None
         """The first signal."""
         self._at = 0.0
+        self._raised = self._own = False
         self._before: dict[int, Any] = {}
+        self._timers: list[threading.Timer] = []
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None:
@@ -156,6 +168,8 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for timer in self._timers:
+            timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -163,11 +177,52 @@ class Signals:
         now = time.monotonic()
         if self.heard is None:
             self.heard, self._at = number, now
-            raise KeyboardInterrupt
-        if now - self._at > ONE_PRESS:
-            for child in multiprocessing.active_children():
-                child.kill()
-            os._exit(128 + number)
+            self._after(PATIENCE, self._lose_patience)
+        elif not self._own and now - self._at > ONE_PRESS:
+            self._end()
+        self._own = False
+        if self._raised:
+            return
+        if _imports(frame):
+            self._after(ONE_PRESS / 5, self._again)
+        else:
+            self._raised = True
+            raise Ended
+
+    def _after(self, seconds: float, what: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, what)
+        timer.daemon = True
+        self._timers = [*self._timers[:1], timer]
+        timer.start()
+
+    def _again(self) -> None:
+        """Have the main thread hear the signal once more, awake or asleep."""
+        assert self.heard is not None
+        self._own = True
+        wake = getattr(signal, "pthread_kill", None)
+        if wake is not None:
+            wake(threading.main_thread().ident, self.heard)
+        else:
+            _thread.interrupt_main(signal.Signals(self.heard))
+
+    def _lose_patience(self) -> None:
+        self.say()
+        self._end()
+
+    def _end(self) -> None:
+        assert self.heard is not None
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(128 + self.heard)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: torch's libraries abort the process where an exception comes in between."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def ignore_interrupts() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iml_bench import system
 from iml_bench.cli import app as command_line
 from iml_bench.cli.tables import interval_plot
 from iml_bench.system import READ_NO_MORE, Lasting, Signals, follow_parent, lasting_streams
@@ -177,6 +181,10 @@ def test_a_name_that_is_no_text_is_one_sentence(
     assert r"'caf\xe9' holds bytes that are no text in utf-8; give the file or folder another name" in said
 
 
+def nothing() -> None:
+    """What is said of an interrupt here."""
+
+
 @pytest.fixture
 def heard() -> Iterator[Callable[..., list[Any]]]:
     """Handlers of signals, by name; they are put back in the end."""
@@ -210,7 +218,7 @@ def test_what_is_ignored_stays_ignored(heard: Callable[[], list[Any]]) -> None:
     if not hasattr(signal, "SIGHUP"):
         pytest.skip("there is no SIGHUP here")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with Signals() as signals:
+    with Signals(nothing) as signals:
         signal.raise_signal(signal.SIGHUP)
         assert signals.heard is None
 
@@ -219,7 +227,7 @@ def test_only_the_main_thread_hears(heard: Callable[[], list[Any]]) -> None:
     before, inside = heard(), []
 
     def look() -> None:
-        with Signals():
+        with Signals(nothing):
             inside.append(heard())
 
     thread = threading.Thread(target=look)
@@ -233,14 +241,40 @@ def test_two_signals_at_once_are_one_and_a_second_ends_at_once(
 ) -> None:
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
-    with Signals() as signals:
+    with Signals(nothing) as signals:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         assert (ended, signals.heard) == ([], signal.SIGTERM)
-        monkeypatch.setattr("time.monotonic", lambda now=__import__("time").monotonic: now() + 10)
+        monkeypatch.setattr("time.monotonic", lambda now=time.monotonic: now() + 10)
         signal.raise_signal(signal.SIGINT)
-    assert ended == [128 + signal.SIGINT]
+    assert ended == [128 + signal.SIGTERM]
+
+
+def test_an_exception_that_a_library_swallows_ends_the_command_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, heard: Callable[[], list[Any]]
+) -> None:
+    ended: list[Any] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(system, "PATIENCE", 0.2)
+    with Signals(lambda: ended.append("said")):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        time.sleep(1)
+    assert ended == ["said", 128 + signal.SIGTERM]
+
+
+def test_an_import_is_not_cut(monkeypatch: pytest.MonkeyPatch, heard: Callable[[], list[Any]], tmp_path: Path) -> None:
+    """An exception in the middle of the import of torch aborts the process: no sentence, and another status."""
+    (tmp_path / "slow_module.py").write_text(
+        "import signal, time\nsignal.raise_signal(signal.SIGTERM)\ntime.sleep(0.3)\nWHOLE = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with Signals(nothing) as signals, pytest.raises(KeyboardInterrupt):
+        importlib.import_module("slow_module")
+        assert sys.modules["slow_module"].WHOLE
+        time.sleep(10)
+    assert signals.heard == signal.SIGTERM and sys.modules.pop("slow_module").WHOLE
 
 
 def test_the_parent_itself_has_nobody_to_follow(heard: Callable[[], list[Any]]) -> None:
@@ -275,19 +309,35 @@ def test_the_real_command_in_odd_environments(changed: dict[str, str | None]) ->
     assert (done.returncode, done.stderr) == (0, b"") and b"convnet-s" in done.stdout.replace(b"\n", b"")
 
 
-ENDS = {">/dev/full": 1, "2>/dev/full": 0, "2>&-": 0, ">&-": 0, "<&- >&- 2>&-": 0, "| true": READ_NO_MORE}
+ENDS = {">/dev/full": 1, "| true": READ_NO_MORE, "<&- >&- 2>&-": 0}
+CHEAP = {"2>/dev/full": 0, "2>&-": 0, ">&-": 0, "<&-": 0, ">/dev/full 2>&-": 1}
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_run_keeps_its_records_whatever_becomes_of_its_output(tmp_path: Path) -> None:
-    """All at once in one shell, since each costs some seconds of imports."""
-    run = f"{sys.executable} -m iml_bench run --task vision --model mlp-xs --smoke --seeds 1 --workers 1 --out "
-    script = "\n".join(f"( {run}{index} {end}; echo $? $PIPESTATUS >> {index}.said ) 2>{index}.err" if "|" not in end
-                       else f"( {run}{index} 2>&1 {end}; echo ${{PIPESTATUS[0]}} > {index}.said ) 2>{index}.err"
-                       for index, end in enumerate(ENDS))
-    subprocess.run(["bash", "-c", script], cwd=tmp_path, stdout=subprocess.DEVNULL, check=True)
-    for index, status in enumerate(ENDS.values()):
-        assert int((tmp_path / f"{index}.said").read_text().split()[0]) == status, list(ENDS)[index]
-        assert len(list((tmp_path / str(index)).rglob("*.json"))) == 4
-        assert "Traceback" not in (tmp_path / f"{index}.err").read_text()
-    assert "No space left on device" in (tmp_path / "0.err").read_text()
+def in_shell(words: str, end: str, folder: Path) -> tuple[int, str]:
+    """Exit status and stderr of the command line with an end of a shell's line after it."""
+    command = f"{shlex.quote(sys.executable)} -m iml_bench {words}"
+    both = "2>&1 " if end.startswith("|") else ""
+    script = (
+        f"{{ {command} {both}{end}; }} 2>err; exit ${{PIPESTATUS[0]}}"
+        if not both
+        else (f"{command} {both}{end}; exit ${{PIPESTATUS[0]}}")
+    )
+    done = subprocess.run(["bash", "-c", script], cwd=folder, stdout=subprocess.DEVNULL, check=False)
+    return done.returncode, (folder / "err").read_text() if not both else ""
+
+
+@needs_full
+@pytest.mark.parametrize(("end", "status"), ENDS.items())
+def test_a_run_keeps_its_records_whatever_becomes_of_its_output(tmp_path: Path, end: str, status: int) -> None:
+    words = "run --task vision --model mlp-xs --smoke --seeds 1 --workers 1 --out out"
+    found, said = in_shell(words, end, tmp_path)
+    assert (found, len(list((tmp_path / "out").rglob("*.json")))) == (status, 4)
+    assert "Traceback" not in said and ("No space left on device" in said) == ("full" in end)
+
+
+@needs_full
+@pytest.mark.parametrize(("end", "status"), CHEAP.items())
+def test_a_listing_ends_well_whatever_becomes_of_its_output(tmp_path: Path, end: str, status: int) -> None:
+    found, said = in_shell("tasks", end, tmp_path)
+    assert (found, said) == (status, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import typer
 from rich.console import Console
@@ -71,7 +72,7 @@ def main() -> None:
 
 def _status() -> int:
     """Carry the command out; its exit status, which is 128 + N where signal N ended it."""
-    with Signals() as signals:
+    with Signals(_say_interrupted) as signals:
         try:
             _check_words(sys.argv[1:])
             app()
@@ -88,8 +89,7 @@ def _status() -> int:
             status = 0
         if signals.heard is None or status == 0:
             return status
-        if is_first():
-            sys.stderr.write(_interrupted())
+        _say_interrupted()
         return 128 + signals.heard
 
 
@@ -102,16 +102,18 @@ def _check_words(words: Sequence[str]) -> None:
     for word in words:
         if not word.isascii() and any("\ud800" <= sign <= "\udfff" for sign in word):
             raise UsageError(
-                f"{shown(repr(os.fsencode(word))[1:])} holds bytes that are no text in {sys.getfilesystemencoding()}; give "
-                "the file or folder another name, or set PYTHONUTF8=1 where it is UTF-8"
+                f"{shown(repr(os.fsencode(word))[1:])} holds bytes that are no text in {sys.getfilesystemencoding()}; "
+                "give the file or folder another name, or set PYTHONUTF8=1 where it is UTF-8"
             )
 
 
-def _interrupted() -> str:
-    """What is said when a signal ended the command; runs go on where they were."""
-    if sys.argv[1:2] == ["run"] or sys.argv[1:3] == ["suite", "run"]:
-        return f"interrupted; what is done is kept. To continue:\n  {this_command()}\n"
-    return "interrupted\n"
+def _say_interrupted() -> None:
+    """Say that a signal ended the command; runs go on where they were."""
+    runs = sys.argv[1:2] == ["run"] or sys.argv[1:3] == ["suite", "run"]
+    with suppress(UsageError):  # variables that contradict one another
+        if is_first():
+            more = f"; what is done is kept. To continue:\n  {this_command()}" if runs else ""
+            sys.stderr.write(f"interrupted{more}\n")
 
 
 if __name__ == "__main__":
