@@ -24,7 +24,7 @@ class BuildInfoHook(BuildHookInterface):
 
     def _git(self, *arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=self.root, check=True, capture_output=True, text=True)
+            done = subprocess.run(["git", *arguments], cwd=self.root, check=True, capture_output=True, encoding="utf-8")
         except (OSError, subprocess.CalledProcessError):
             return None
         return done.stdout.strip()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
-from iml_bench.errors import UsageError
+from iml_bench.errors import UsageError, shown
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -20,12 +21,24 @@ def data_root() -> Path:
     raise UsageError(f"the shipped tasks are not beside or inside {PACKAGE}; reinstall iml-bench")
 
 
+DEVICES: Final = frozenset(
+    ("con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)))
+)
+
+
+def is_device_name(name: str) -> bool:
+    """Whether Windows takes a file's name for a device, whatever follows its first dot: ``aux``, ``NUL.txt``."""
+    return name.partition(".")[0].rstrip().lower() in DEVICES
+
+
 def probe_writable(folder: Path) -> None:
     """Try to write into a folder, so that a run cannot fail to save after hours of work; leaves no trace.
 
     Raises:
-        UsageError: when that is not possible.
+        UsageError: when that is not possible, or no other library can be told the folder's name.
     """
+    if not str(folder).isprintable() and any("\ud800" <= sign <= "\udfff" for sign in str(folder)):
+        raise UsageError(f"the name of the folder {shown(repr(str(folder)))} is no text; give another --out DIR")
     missing = [part for part in (folder, *folder.parents) if not part.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

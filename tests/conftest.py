@@ -24,6 +24,7 @@ SLOW = frozenset(
             "test_check_gguf",
             "test_check_model",
             "test_cli",
+            "test_ends",
             "test_executors",
             "test_export",
         ),
@@ -36,6 +37,7 @@ SLOW = frozenset(
             "test_speed_scripts",
             "test_submit",
             "test_suite_command",
+            "test_system",
             "test_wheel",
         ),
     )

@@ -121,7 +121,8 @@ def test_one_worker_or_one_job_runs_in_this_process(monkeypatch: pytest.MonkeyPa
     assert choose_executor(None, 4, CPU, 3).width(CPU) == 3
     with pytest.raises(UsageError, match="--workers 2: executor 'inline' runs one cell at a time"):
         choose_executor("inline", 2, CPU, 9)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for variable, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(variable, value)
     assert chosen(None, None, 9) == "InlineExecutor"
     for name, workers in ((None, 2), ("processes", 2)):
         with pytest.raises(UsageError, match="processes that share every batch run one cell at a time"):

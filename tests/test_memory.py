@@ -67,7 +67,8 @@ def test_on_a_gpu_the_copy_is_on_the_host(monkeypatch: pytest.MonkeyPatch) -> No
 def test_small_models_and_shared_ones_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 0)
     check_memory(entry("hf:a/b"), 10**6, 10**6, "adamw", CPU)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
     check_memory(entry("hf:a/b"), 10**12, 10**12, "adamw", CPU)
 
 

@@ -20,7 +20,7 @@ def _trained(root: Path) -> Stored:
 
 @pytest.mark.parametrize(("task", "model"), [("vision", "mlp-xs"), ("text", "neox-xs")])
 def test_two_processes_give_the_scores_of_one(task: str, model: str, tmp_path: Path) -> None:
-    arguments = ["run", "--task", task, "--model", model, "--smoke", "--seeds", "1", "--device", "cpu"]
+    arguments = ["run", "--task", task, "--model", model, "--smoke", "--seeds", "1"]
     arguments += ["--set", "recipe.batch_size=15"]  # an odd batch: the processes have unequal shares
     alone = command(*arguments, "--workers", "1", "--out", str(tmp_path / "one"))
     assert alone.returncode == 0, alone.stderr
@@ -38,14 +38,14 @@ def test_two_processes_give_the_scores_of_one(task: str, model: str, tmp_path: P
     assert (one.record.provenance.processes, two.record.provenance.processes) == (1, 2)
     assert one.record.key == two.record.key
     first, second = read_items(one), read_items(two)
-    assert np.abs(log_likelihoods(first) - log_likelihoods(second)).max() < 1e-3
+    assert np.abs(log_likelihoods(first) - log_likelihoods(second)).max() < 1e-4
     assert [stage.micro_batch for stage in two.record.stages] == [8] * 3
     losses = ([stage.final_loss for stage in entry.record.stages] for entry in (one, two))
     assert np.allclose(*losses, rtol=1e-4)
 
 
 def test_the_option_processes_does_the_same(tmp_path: Path) -> None:
-    arguments = ["run", "--task", "text", "--model", "neox-xs", "--smoke", "--seeds", "1", "--device", "cpu"]
+    arguments = ["run", "--task", "text", "--model", "neox-xs", "--smoke", "--seeds", "1"]
     arguments += ["--set", "recipe.batch_size=15", "--set", "recipe.loss_on=text"]
     alone = command(*arguments, "--workers", "1", "--out", str(tmp_path / "one"))
     both = command(*arguments, "--processes", "2", "--out", str(tmp_path / "two"))
@@ -54,7 +54,7 @@ def test_the_option_processes_does_the_same(tmp_path: Path) -> None:
     one, two = _trained(tmp_path / "one"), _trained(tmp_path / "two")
     assert two.record.provenance.processes == 2
     first, second = read_items(one), read_items(two)
-    assert np.abs(log_likelihoods(first) - log_likelihoods(second)).max() < 1e-3
+    assert np.abs(log_likelihoods(first) - log_likelihoods(second)).max() < 1e-4
     assert first.drop("log_likelihood").equals(second.drop("log_likelihood"))
 
 

@@ -12,7 +12,7 @@ import iml_bench
 PACKAGE = Path(iml_bench.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
-    *("errors", "paths", "untrusted", "streams", "generators", "runtime", "extensions"),
+    *("errors", "paths", "untrusted", "streams", "generators", "system", "runtime", "extensions"),
     *("spec", "registry", "sources", "worlds", "protocols", "modalities", "models", "stats", "learners"),
     *("records", "probes", "run", "board", "library", "site", "submit", "cli", "__main__"),
 )

@@ -298,7 +298,7 @@ def test_a_short_record_passes_when_it_says_what_was_changed(tmp_path: Path, sho
         ({"scores__exact_match__reliable": 0.99}, "scores.exact_match.reliable: it says 0.99"),
         ({"scores__reasons": {"iml": "x"}}, "scores.reasons.iml: it says 'x', and its items give nothing"),
         ({"timing__ended": "yesterday"}, "are no times"),
-        ({"timing__ended": "2001-01-01T00:00:00+00:00"}, "it ended before it started"),
+        ({"timing__ended": "2001-01-01T00:00:00"}, "timing.started and timing.ended have no time zone"),
         ({"provenance__device": "<b>"}, "provenance.device: '<b>' holds < or >"),
     ],
 )

@@ -89,7 +89,8 @@ def test_the_run_of_a_cell_that_fails_is_ended(runs: list[Fake], tmp_path: Path)
 
 
 def test_only_the_first_of_several_processes_tracks(runs: list[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
     heard: list[StageProgress] = []
     progress = StageProgress("stage1", 1, 2, 0.5)
     with tracked(small_cell("mlp-xs"), Runtime(track="wandb", report=heard.append)) as tracker:

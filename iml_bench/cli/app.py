@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 
 import typer
 from rich.console import Console
@@ -10,7 +13,11 @@ from rich.text import Text
 
 from iml_bench import __version__
 from iml_bench.cli import check, compare, export, leaderboard, listing, pages, probe, run, show, submit, suite
-from iml_bench.errors import UsageError
+from iml_bench.cli.launch import may_speak
+from iml_bench.cli.outcome import this_command
+from iml_bench.errors import UsageError, shown
+from iml_bench.runtime import is_first
+from iml_bench.system import READ_NO_MORE, Signals, lasting_streams, lost_output
 
 HELP = """Measure implicit meta-learning: which sources a model learns to believe by ordinary training.
 
@@ -51,13 +58,62 @@ def _options(
 
 
 def main() -> None:
-    """The console script: usage errors are one sentence on stderr, and exit 2."""
-    try:
-        app()
-    except UsageError as error:
-        message = Text.assemble(("error: ", "bold red"), str(error))
-        Console(stderr=True, soft_wrap=True, highlight=False).print(message)
-        sys.exit(2)
+    """The console script: usage errors are one sentence on stderr, and exit 2; see ``_status`` for the other ways."""
+    with lasting_streams():
+        status = _status()
+        lost = lost_output()
+        if isinstance(lost, BrokenPipeError):
+            status = status or READ_NO_MORE
+        elif lost is not None:
+            status = status or 1
+            sys.stderr.write(f"error: the output could not be written: {lost.strerror}\n")
+    sys.exit(status)
+
+
+def _status() -> int:
+    """Carry the command out; its exit status, which is 128 + N where signal N ended it."""
+    with Signals(_say_interrupted) as signals:
+        try:
+            _check_words(sys.argv[1:])
+            app()
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except KeyboardInterrupt:
+            status = 1
+        except UsageError as error:
+            status = 2
+            if may_speak():
+                message = Text.assemble(("error: ", "bold red"), str(error))
+                Console(stderr=True, soft_wrap=True, highlight=False).print(message)
+        else:
+            status = 0
+        if signals.heard is None or status == 0:
+            return status
+        _say_interrupted()
+        return 128 + signals.heard
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """No library but Python's own can open a file whose name is bytes that are no text.
+
+    Raises:
+        UsageError: when one of the words is of that kind.
+    """
+    for word in words:
+        if not word.isascii() and any("\ud800" <= sign <= "\udfff" for sign in word):
+            raise UsageError(
+                f"{shown(repr(os.fsencode(word))[1:])} holds bytes that are no text in {sys.getfilesystemencoding()}; "
+                "give the file or folder another name, or set PYTHONUTF8=1 where it is UTF-8"
+            )
+
+
+def _say_interrupted() -> None:
+    """Say that a signal ended the command; runs go on where they were."""
+    runs = sys.argv[1:2] == ["run"] or sys.argv[1:3] == ["suite", "run"]
+    with suppress(UsageError):  # variables that contradict one another
+        if is_first():
+            more = f"; what is done is kept. To continue:\n  {this_command()}" if runs else ""
+            sys.stderr.write(f"interrupted{more}\n")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from iml_bench.protocols import protocol_of
 from iml_bench.records import Store, Stored
 from iml_bench.run.command import command_of
 from iml_bench.run.plan import plan
-from iml_bench.runtime import is_first
+from iml_bench.runtime import is_first, launched
 
-ALL_DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
+ALL_DONE, SOME_FAILED = 0, 1
 CONTROL_SEEDS = 8
 
 
@@ -36,18 +36,17 @@ def carry_out_and_show(work: Work, asked: Mapping[str, Any] | None, *, as_json: 
         as_json: print rows as JSON and nothing else.
     """
     display = display_of(work)
-    try:
-        results = carry_out(work, display)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; what is done is kept. To continue:\n  {_this_command()}\n")
-        return INTERRUPTED
+    results = carry_out(work, display)
     if is_first():
         _say_not_attached(work, results)
         _print(work, results, asked, as_json=as_json)
         for index, message in display.failures.items():
             sys.stderr.write(f"failed: {Store(work.out).path_of(work.jobs[index].cell)}: {message}\n")
         if display.failures:
-            sys.stderr.write(f"to try the failed cells again:\n  {_this_command()}\n")
+            sys.stderr.write(f"to try the failed cells again:\n  {this_command()}\n")
+    else:  # the first has a record of what it met itself, which may follow from what happened here
+        for message in display.failures.values():
+            sys.stderr.write(f"process {launched().rank}: failed: {message}\n")
     return SOME_FAILED if display.failures else ALL_DONE
 
 
@@ -125,6 +124,6 @@ def _command(*words: str) -> str:
     return f"{_program()} {shlex.join(words)}"
 
 
-def _this_command() -> str:
+def this_command() -> str:
     """The command as the user gave it, to paste."""
     return _command(*sys.argv[1:])

@@ -27,7 +27,7 @@ from iml_bench.cli.outcome import carry_out_and_show
 from iml_bench.errors import UsageError
 from iml_bench.library.options import DEFAULT_OUT, HARDWARE, SHORTHANDS, RunOptions
 from iml_bench.library.running import planned
-from iml_bench.runtime import is_launched
+from iml_bench.runtime import check_launch, launched
 
 
 def run(
@@ -100,8 +100,11 @@ def run(
         "keep": keep,
     }
     work = planned(task, model, seeds, options)
-    if processes > 1 and not is_launched():
+    check_launch()
+    if processes > 1 and launched().size == 1:
         raise typer.Exit(launch(processes))
+    if processes not in (1, launched().size):
+        raise UsageError(f"--processes {processes}: this is one of {launched().size} processes already; leave it out")
     asked = {name: options.get(name) for name in HARDWARE if options.get(name)}
     asked |= {"out": out if out != DEFAULT_OUT else None, "device": device if device != "auto" else None}
     asked |= {"processes": processes if processes > 1 else None}

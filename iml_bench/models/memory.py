@@ -68,7 +68,7 @@ def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
     """What the memory limits of containers leave, from this process's control group up to the root."""
     try:
         # Version 2 has one line, 0::/path; of version 1, the line of the memory controller counts.
-        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+        lines = [line.split(":", 2) for line in own.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return
     for _, controllers, path in lines:
@@ -88,9 +88,9 @@ def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
 def _left_in_group(group: Path, names: tuple[str, str, str]) -> Iterator[float]:
     limit, usage, reclaimable = names
     try:
-        most = float((group / limit).read_text())  # "max" is no number: no limit
-        used = float((group / usage).read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        most = float((group / limit).read_text(encoding="utf-8"))  # "max" is no number: no limit
+        used = float((group / usage).read_text(encoding="utf-8"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError):
         return
     # The page cache counts as used, and is given up when it is needed.

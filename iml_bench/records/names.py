@@ -6,6 +6,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Final
 
+from iml_bench.paths import is_device_name
 from iml_bench.spec import CellSpec, cell_key
 
 LONGEST_STEM: Final = 234
@@ -22,4 +23,5 @@ def record_path(cell: CellSpec) -> PurePosixPath:
     """
     model = re.sub(r"[^A-Za-z0-9._-]+", "_", cell.model.name)[:LONGEST_MODEL].strip(".") or "model"
     rest = f"@{cell.task.version}-{cell_key(cell)[:12]}-seed{cell.seed}"
+    model = f"_{model}" if is_device_name(model) else model  # no folder of that name can be made on Windows
     return PurePosixPath(model, f"{cell.task.name[: LONGEST_STEM - len(rest)]}{rest}.json")

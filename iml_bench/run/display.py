@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -68,15 +69,15 @@ class RunDisplay:
         self.to_do = len(standing.to_do)
         if self.quiet:
             return
-        self.lines.write(f"{standing}\n")
+        self._say(f"{standing}\n")
         worlds = {world.kind: world for world in (self.jobs[place].cell.task.world for place in standing.to_do)}
         for world in worlds.values():
             if self.data is not None and isinstance(world, FileWorld) and (account := world.account(self.data)):
-                self.lines.write(f"{account}\n")
+                self._say(f"{account}\n")
         for sentence in standing.broken[:SAID]:
-            self.lines.write(f"{sentence}; its cell is run again, and what cannot be used is kept as .broken\n")
+            self._say(f"{sentence}; its cell is run again, and what cannot be used is kept as .broken\n")
         if (more := len(standing.broken) - SAID) > 0:
-            self.lines.write(f"and so of {more} more\n")
+            self._say(f"and so of {more} more\n")
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +121,12 @@ class RunDisplay:
         if self.live:
             self.progress.console.print(escape(line), style="red" if event.kind == "failed" else None)
         else:
-            self.lines.write(line + "\n")
+            self._say(line + "\n")
+
+    def _say(self, text: str) -> None:
+        """A run goes on where its display cannot: stderr may be closed, or its reader gone."""
+        with suppress(OSError, ValueError, AttributeError):
+            self.lines.write(text)
 
     def _name(self, index: int) -> str:
         cell = self.jobs[index].cell

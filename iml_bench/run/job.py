@@ -12,7 +12,7 @@ from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import streams_of
 from iml_bench.records import Draft, Failure, Store, Timing, WriteError, read_record, this_provenance
 from iml_bench.run.tracking import tracked
-from iml_bench.runtime import Runtime, is_first
+from iml_bench.runtime import Runtime, is_first, launched
 from iml_bench.sources import digest_files
 from iml_bench.spec import CellSpec, cell_key
 
@@ -65,7 +65,8 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
     except WriteError as error:
         return f"it left no record: {error}"
     except Exception as error:
-        return record_failure(job, started, error)
+        # Of several processes that share a batch the others would write the same file.
+        return record_failure(job, started, error) if is_first() else first_line(error)
     finally:
         attachments.clear()
     return f"it is done, but {'; '.join(attachments.lost)}" if attachments.lost else None
@@ -143,7 +144,7 @@ def _failed(job: Job, started: datetime, error: BaseException) -> Draft:
         changes=job.changes,
         smoke=job.smoke,
         streams=streams_of(job.cell.task, job.cell.seed).as_dict(),
-        provenance=this_provenance("unknown", 1, THREADS),
+        provenance=this_provenance("unknown", launched().size, THREADS),
         timing=_timing(started, {}),
         error=failure,
     )

@@ -28,7 +28,7 @@ def draw_task(task: TaskSpec, seed: int, path: Path, runtime: Runtime) -> None:
         if isinstance(drawn, Image.Image):
             drawn.save(path)
         elif path.suffix == ".txt":
-            path.write_text("\n".join(drawn).rstrip() + "\n", encoding="utf-8")
+            path.write_bytes(("\n".join(drawn).rstrip() + "\n").encode())
         else:
             _text_sheet(drawn).save(path)
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from iml_bench.records.guard import join, leave
 from iml_bench.run.executors.base import Event, Executor, Listener, choose_executor
 from iml_bench.run.job import Job
 from iml_bench.run.plan import Request, plan
-from iml_bench.runtime import Runtime, is_first
+from iml_bench.runtime import Runtime, check_launch, is_first
 from iml_bench.spec import cell_key
 
 NO_RECORD = "it left no record"
@@ -85,6 +85,7 @@ class Session:
             UsageError: when something asked for does not exist, cannot be had here, or the folder cannot be
                 written; nothing has been run or written then. Also when a newer version wrote a record of these.
         """
+        check_launch()
         requests = [item for item in work if isinstance(item, Request)]
         jobs = [*(item for item in work if isinstance(item, Job)), *(plan(requests, self.out) if requests else [])]
         for job in jobs:

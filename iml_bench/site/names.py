@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
+from iml_bench.paths import is_device_name
+
 LONGEST = 60
 
 
 def slug(name: str) -> str:
     """Lower-case letters, digits, dots and hyphens, at most ``LONGEST``; never empty, never starting with a dot."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower())[:LONGEST].strip("-.") or "x"
+    plain = re.sub(r"[^a-z0-9.]+", "-", name.lower())[:LONGEST].strip("-.") or "x"
+    return f"x-{plain}" if is_device_name(plain) else plain
 
 
 def unique_slugs(names: Mapping[str, str]) -> dict[str, str]:

@@ -46,7 +46,7 @@ def write_site(files: Mapping[str, bytes], out: Path) -> None:
     new, old = made / "new", made / "old"
     try:
         new.mkdir()
-        (new / MARKER).write_text("Made by iml-bench leaderboard; a later build or export replaces this folder.\n")
+        (new / MARKER).write_bytes(b"Made by iml-bench leaderboard; a later build or export replaces this folder.\n")
         for name, content in files.items():
             path = new / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from iml_bench.submit.findings import Check, Findings
 from iml_bench.submit.generated import Generated, Generator, what_is_missing
 from iml_bench.submit.single import (
     data_problems,
+    form_notes,
     form_problems,
     item_problems,
     outcome_problems,
@@ -143,6 +144,8 @@ def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.D
     unknown_model = safely(label_problems(record.cell.model))
     findings.add(ENTRY, path, unknown_model or safely(place_problems(stored)))
     findings.add(FORM, path, safely(form_problems(stored)))
+    for note in form_notes(record):
+        findings.note(FORM, note)
     wrong_task = safely(task_problems(record))
     findings.add(TASK, path, wrong_task)
     findings.add(DATA, path, safely(stream_problems(record)))

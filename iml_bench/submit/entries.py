@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from iml_bench.errors import UsageError, nearest, shown, unknown
-from iml_bench.paths import data_root, is_file, is_folder, probe_writable
+from iml_bench.paths import data_root, is_device_name, is_file, is_folder, probe_writable
 from iml_bench.registry import MODELS
 from iml_bench.sources.find import as_typed
 from iml_bench.spec import ModelEntry, asked_for, entry_from_source, parse, same_model
@@ -64,6 +64,8 @@ def _problems(entry: ModelEntry) -> Iterator[str]:
             f"the name {shown(repr(entry.name))} is not plain: at most {LONGEST_NAME} small letters, digits, "
             "dots, hyphens and underscores, a letter or digit first"
         )
+    if is_device_name(entry.name):
+        yield f"the name {entry.name!r} is a device's on Windows, where no file can be called so"
     for field in LABELS:
         text = getattr(entry, field)
         if not is_plain_text(text):
@@ -104,7 +106,7 @@ def add_entry(name: str, source: str, family: str, folder: Path | None, **labels
     probe_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plain = entry.model_dump(mode="json", exclude_defaults=True)
-    path.write_text(dump_yaml(plain, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
+    path.write_bytes(dump_yaml(plain, sort_keys=False, allow_unicode=True, width=1000).encode())
     try:
         MODELS.get(str(path))
     except UsageError:

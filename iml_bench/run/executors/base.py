@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def choose_executor(name: str | None, workers: int | None, runtime: Runtime, job
 def default_workers(runtime: Runtime) -> int:
     """One process where there is an accelerator or Accelerate launched several, else one per core."""
     accelerator = runtime.device in ("cuda", "mps") or (
-        runtime.device == "auto" and (Path("/dev/nvidia0").exists() or os.uname().sysname == "Darwin")
+        runtime.device == "auto" and (Path("/dev/nvidia0").exists() or platform.system() == "Darwin")
     )
     if is_launched() or accelerator:
         return 1

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
+from multiprocessing.managers import SyncManager
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -20,6 +19,7 @@ from iml_bench.errors import CellError, UsageError
 from iml_bench.run.executors.base import Event, Groups, Listener, default_workers, distinct, reporter
 from iml_bench.run.job import Job, check_job, record_failure, run_job
 from iml_bench.runtime import Runtime
+from iml_bench.system import follow_parent, make_streams_last
 
 
 class ProcessExecutor:
@@ -37,7 +37,7 @@ class ProcessExecutor:
         """See ``Executor.run``."""
         jobs = [job for group in groups for job in group]
         context = multiprocessing.get_context("spawn")
-        with _environment(_ONE_THREAD), _script_left_out(), context.Manager() as manager:
+        with _environment(_ONE_THREAD), _script_left_out(), _manager(context) as manager:
             events: Any = manager.Queue()
             workers = max(1, min(self.width(runtime), len(jobs)))
             pool = ProcessPool(max_workers=workers, context=context, initializer=_start_worker, initargs=(events,))
@@ -52,6 +52,13 @@ class ProcessExecutor:
                 pool.close()
             finally:
                 pool.join()
+
+
+def _manager(context: BaseContext) -> SyncManager:
+    """What holds the queue of events, in a process of its own: a worker that is killed cannot leave it locked."""
+    manager = SyncManager(ctx=context)
+    manager.start(follow_parent)
+    return manager
 
 
 _ONE_THREAD = {
@@ -132,11 +139,8 @@ _events: Any = None
 def _start_worker(events: Any) -> None:
     global _events
     _events = events
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers itself
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        sentinel = parent.sentinel
-        threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
+    follow_parent()
+    make_streams_last()  # a library's progress bar must not fail a cell because nobody reads it
     import iml_bench.run.cell  # noqa: F401  (slow to import; workers do it side by side)
 
 
