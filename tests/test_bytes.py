@@ -184,6 +184,7 @@ def older(path: Path, **cell: Any) -> None:
     data = json.loads(path.read_text())
     data["cell"]["model"].pop("commit")
     data["schema_version"] = 3
+    del data["seal"]
     data["key"] = key_with_place(CellSpec.model_validate(data["cell"]))
     path.write_text(json.dumps(data | cell))
 

@@ -127,7 +127,7 @@ class Session:
     def _broken(self, jobs: Sequence[Job], stored: Sequence[Stored]) -> tuple[str, ...]:
         """A sentence for each record of these jobs that cannot be used."""
         keys = {cell_key(job.cell) for job in jobs}
-        damaged = [damage_of(one) for one in stored if one.record.key in keys and one.record.status == "done"]
+        damaged = [damage_of(one) for one in stored if one.record.cell_key in keys and one.record.status == "done"]
         standing = [self.store.standing(self.store.path_of(job.cell)) for job in jobs]
         return tuple(dict.fromkeys(found for found in (*damaged, *standing) if isinstance(found, str)))
 
@@ -179,7 +179,7 @@ def status_of(jobs: Sequence[Job], stored: Sequence[Stored]) -> dict[str, str]:
     A done record whose items are missing, or are not those that it was made with, does not count.
     """
     wanted = {cell_key(job.cell) for job in jobs}
-    usable = [one for one in stored if one.record.key in wanted]
+    usable = [one for one in stored if one.record.cell_key in wanted]
     usable = [one for one in usable if one.record.status == "failed" or damage_of(one) is None]
     known = latest_by_key(usable)
     return {key: known[key].record.status for key in wanted if key in known}
