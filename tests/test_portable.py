@@ -57,16 +57,23 @@ def complaints(tree: ast.AST) -> list[str]:
         for node in ast.walk(tree)
         if _calls(node, "hasattr") and isinstance(node.args[1], ast.Constant)
     }  # type: ignore[attr-defined]
+    tried = {part for node in ast.walk(tree) if _may_lack(node) for part in node.body}  # type: ignore[attr-defined]
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.attr in POSIX.get(node.value.id, ()) or (node.attr in GUARDED and node.attr not in guards):
                 found.append(f"{node.value.id}.{node.attr}")
-        elif isinstance(node, ast.Import | ast.ImportFrom):
+        elif isinstance(node, ast.Import | ast.ImportFrom) and node not in tried:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
             found += [name for name in names if name.partition(".")[0] in MODULES]
         elif isinstance(node, ast.Call):
             found += _of_call(node)
     return found
+
+
+def _may_lack(node: ast.AST) -> bool:
+    """Whether a block goes on where what it imports is absent."""
+    handlers = node.handlers if isinstance(node, ast.Try) else []
+    return any(isinstance(one.type, ast.Name) and one.type.id == "ImportError" for one in handlers)
 
 
 def _calls(node: ast.AST, name: str) -> bool:

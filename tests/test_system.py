@@ -190,6 +190,8 @@ def heard() -> Iterator[Callable[..., list[Any]]]:
     """Handlers of signals, by name; they are put back in the end."""
     names = [name for name in Signals.NAMES if hasattr(signal, name)]
     before = {name: signal.getsignal(getattr(signal, name)) for name in names}
+    for name in names:  # whoever started the tests may have had some ignored
+        signal.signal(getattr(signal, name), signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
     yield lambda: [signal.getsignal(getattr(signal, name)) for name in names]
     for name, handler in before.items():
         signal.signal(getattr(signal, name), handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections import deque
@@ -278,7 +279,8 @@ class NetworkLearner:
     def _causes(self, feed: Feed) -> tuple[str, ...]:
         if self.causes is None:
             try:
-                self.causes = causes_of(self.accelerator.unwrap_model(self.model), feed)
+                # Of a copy: a model may keep something from one forward pass to the next.
+                self.causes = causes_of(copy.deepcopy(self.accelerator.unwrap_model(self.model)), feed)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise

@@ -70,10 +70,11 @@ class RunDisplay:
         if self.quiet:
             return
         self._say(f"{standing}\n")
-        worlds = {world.kind: world for world in (self.jobs[place].cell.task.world for place in standing.to_do)}
-        for world in worlds.values():
-            if self.data is not None and isinstance(world, FileWorld) and (account := world.account(self.data)):
-                self._say(f"{account}\n")
+        if self.data is not None:
+            worlds = {world.kind: world for world in (self.jobs[place].cell.task.world for place in standing.to_do)}
+            for world in worlds.values():
+                if isinstance(world, FileWorld) and (account := world.account(self.data)):
+                    self._say(f"{account}\n")
         for sentence in standing.broken[:SAID]:
             self._say(f"{sentence}; its cell is run again, and what cannot be used is kept as .broken\n")
         if (more := len(standing.broken) - SAID) > 0:

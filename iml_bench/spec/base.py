@@ -45,7 +45,8 @@ def _take_as_written(part: Any) -> None:
         kind, inner = part.get("type"), dict(part)
         check: Callable[[Any], Any] | None = None
         if kind in ("int", "float", "bool"):
-            check, inner["strict"] = _number, True
+            check = None if part.get("strict") else _number  # what is strict by itself takes no text at all
+            inner["strict"] = True
         elif kind == "literal" and not all(isinstance(value, str) for value in part["expected"]):
             check = _same_type(part["expected"])
         if check is not None:
