@@ -192,3 +192,51 @@ def save_model(folder: Path, tokenizer: Any, rows: int | None = None, *, t5: boo
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return f"hf:{folder}"
+
+
+READ = {
+    "byte-level": (),
+    "prefix space": (
+        "puts a space after an alias or a tag where the text has none",
+        "puts a space before every text where the text has none",
+    ),
+    "line end in a token": (),
+    "tokens over everything": ("would join a question with its answer in one token: the two are read apart",),
+    "sentencepiece BPE": (),
+    "unigram": (
+        "has no line end: answers close with the end of the text",
+        "puts a space after an alias or a tag where the text has none",
+        "reads a line end as a space, or not at all",
+    ),
+    "unigram without <": (
+        "has no line end: answers close with the end of the text",
+        "has no token for less-than sign",
+        "puts a space after an alias or a tag where the text has none",
+        "reads a line end as a space, or not at all",
+    ),
+    "cased WordPiece": (
+        "has no line end: answers close with the end of the text",
+        "puts a space between signs where the text has none",
+        "reads a line end as a space, or not at all",
+    ),
+    "uncased WordPiece": (
+        "has no line end: answers close with the end of the text",
+        "puts a space between signs where the text has none",
+        "reads a line end as a space, or not at all",
+        "reads capitals as small letters",
+    ),
+    "added tokens": (),
+    "holes": ("has 330 tokens with ids up to 369: some ids stand for nothing",),
+    "neither pad nor end": (),
+    "begin and end added": (),
+    "cut and padded": (),
+}
+"""Of those that keep the texts apart, what the audit says beside that."""
+REFUSED = {
+    "WordPiece without an end": "has neither a line end nor an end-of-text token to close answers with",
+    "few words": "as the same tokens, and 34 more of 36 (it does not know '<|",
+    "few words without a": "as the same tokens, and 34 more of 36 (it does not know '<|",
+    "few words and none for others": "cannot read the task's texts: WordLevel error: Missing [UNK] token",
+    "without a letter": "does not know '<|",
+    "without a decoder": "does not give back what it reads: '<|",
+}

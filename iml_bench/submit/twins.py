@@ -51,6 +51,7 @@ def _built(entry: ModelEntry) -> _Built | None:
     """A model, on the task of its modality; None where it cannot be had."""
     import torch
 
+    from iml_bench.generators import seeded
     from iml_bench.models import VisionShape, load_form, load_model
     from iml_bench.run.cell import Setting
     from iml_bench.runtime import Runtime
@@ -66,8 +67,7 @@ def _built(entry: ModelEntry) -> _Built | None:
     tensors = {**model.state_dict()}
     tensors |= {f"{name} is trained": torch.tensor(one.requires_grad) for name, one in model.named_parameters()}
     if isinstance(shape, VisionShape):
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
+        with seeded(0), torch.no_grad():
             tensors["computed"] = model(torch.rand(2, shape.channels, shape.height, shape.width))
     to_dict = getattr(getattr(model.body, "config", None), "to_dict", dict)
     return _Built((repr(model), to_dict()), tensors)
