@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from iml_bench.errors import UsageError, shown, unknown
-from iml_bench.paths import data_root, is_file
+from iml_bench.paths import data_root, is_file, is_folder
 from iml_bench.spec import OUTSIDE_KEY, ModelEntry, Spec, SuiteSpec, TaskSpec, apply_overrides, changes, parse
 from iml_bench.spec.written import read_yaml, why
 from iml_bench.untrusted import read_bytes
@@ -84,6 +84,8 @@ class Registry(Generic[S]):
             return self._read(name, self.origins[name])
         path = Path(name)
         if path.suffix in (".yaml", ".yml") or is_file(name):
+            if is_folder(name):
+                raise UsageError(f"{shown(repr(name), 300)} is a folder, and a {self.kind} is a file")
             if not is_file(name):
                 raise UsageError(
                     f"there is no {self.kind} file {shown(repr(name), 300)} ({self.listing} lists the names)"
@@ -104,6 +106,9 @@ class Registry(Generic[S]):
     def _read(self, name: str, origin: Origin) -> S:
         where = shown(origin.where, 300)
         data = _loaded(self.kind, name, origin)
+        if not isinstance(data, dict | self.spec_class):
+            what = "empty" if data is None else "a list" if type(data).__name__ == "list" else "one value"
+            raise UsageError(f"{where}: it is {what}, and a {self.kind} is fields with values")
         spec = data if isinstance(data, self.spec_class) else parse(self.spec_class, data, where)
         if getattr(spec, "name", name) != name:
             raise UsageError(f"{where}: it is found as {shown(repr(name))}, so its name must be that too")

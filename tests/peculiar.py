@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 
 import numpy as np
 import torch
@@ -173,6 +174,104 @@ class detached(_Network):  # noqa: N801
 
     def forward(self, pixels: Tensor) -> Tensor:
         return super().forward(pixels).detach()
+
+
+class observing(_Network):  # noqa: N801
+    """Moves a buffer while it trains, which it reads when it is asked only."""
+
+    def __init__(self, shape: VisionShape) -> None:
+        super().__init__(shape)
+        self.register_buffer("mean", torch.zeros(WIDTH))
+
+    def between(self, hidden: Tensor) -> Tensor:
+        if self.training:
+            self.mean.lerp_(hidden.detach().mean(0), 0.1)
+            return hidden
+        return hidden - self.mean
+
+
+class counting(_Network):  # noqa: N801
+    """Counts its forward passes, to no effect."""
+
+    def __init__(self, shape: VisionShape) -> None:
+        super().__init__(shape)
+        self.register_buffer("n", torch.zeros((), dtype=torch.long))
+
+    def between(self, hidden: Tensor) -> Tensor:
+        self.n += 1
+        return hidden
+
+
+class nan_when_asked(_Network):  # noqa: N801
+    """Answers with NaN."""
+
+    def between(self, hidden: Tensor) -> Tensor:
+        return hidden if self.training else hidden * float("nan")
+
+
+class nan_weights(_Network):  # noqa: N801
+    """Begins with NaN."""
+
+    def __init__(self, shape: VisionShape) -> None:
+        super().__init__(shape)
+        self.inner.weight.data.fill_(float("nan"))
+
+
+class keeping_the_graph(_Network):  # noqa: N801
+    """Keeps a result of the last step, which cannot be differentiated twice."""
+
+    last: Tensor | float = 0.0
+
+    def between(self, hidden: Tensor) -> Tensor:
+        if self.training:
+            hidden = self.last = hidden + 0.1 * self.last
+        return hidden
+
+
+class unused(_Network):  # noqa: N801
+    """Has a weight that no answer depends on."""
+
+    def __init__(self, shape: VisionShape) -> None:
+        super().__init__(shape)
+        self.spare = nn.Linear(2, 2)
+
+
+class frozen(_Network):  # noqa: N801
+    """Has no weight that is trained."""
+
+    def __init__(self, shape: VisionShape) -> None:
+        super().__init__(shape)
+        self.requires_grad_(False)
+
+
+class wider_in_training(_Network):  # noqa: N801
+    """Gives more logits while it trains."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        out = super().forward(pixels)
+        return torch.cat([out, out], dim=1) if self.training else out
+
+
+class complex_logits(_Network):  # noqa: N801
+    """Gives complex numbers."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels) + 0j
+
+
+class locked(_Network):  # noqa: N801
+    """Cannot be copied."""
+
+    def __init__(self, shape: VisionShape) -> None:
+        super().__init__(shape)
+        self.lock = threading.Lock()
+
+
+def compiled(shape: VisionShape) -> nn.Module:
+    """A network as TorchScript."""
+    outputs = shape.positions * shape.classes
+    network: nn.Module = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(shape.height * shape.width, outputs)))
+    return network
 
 
 _kept: dict[VisionShape, nn.Module] = {}

@@ -17,6 +17,7 @@ from iml_bench.board import build_board, build_rows
 from iml_bench.errors import UsageError
 from iml_bench.records import Store, Timing, latest_by_key, read_record
 from iml_bench.run.job import Job
+from iml_bench.run.plan import Request, plan
 from iml_bench.run.session import status_of
 from iml_bench.sources import find_model
 from iml_bench.sources.find import as_typed
@@ -303,3 +304,10 @@ def test_the_board_says_which_rows_are_one_model(tmp_path: Path) -> None:
     (twins,) = build_board(stored, [], []).twins
     assert set(twins.models) == {one.name, other.name}
     assert str(twins).endswith("gave the same answers to every question, to the last digit: they are one model")
+
+
+def test_records_do_not_go_into_the_folder_of_a_model(here: Path) -> None:
+    for out in (Path("lm/gpt2"), Path("lm/gpt2/inside"), (here / "lm" / "gpt2" / "x")):
+        with pytest.raises(UsageError, match="would lie in the folder of model 'hf:lm/gpt2' and count as its files"):
+            plan([Request("text", ("hf:lm/gpt2",), (0,), smoke=True)], out)
+    plan([Request("text", ("hf:lm/gpt2",), (0,), smoke=True)], Path("lm"))

@@ -41,6 +41,10 @@ CAUSES = {
     "batch_norm": (BATCH_NORM,),
     "centred": (COUPLED,),
     "remembering": (STATE,),
+    "observing": (STATE,),
+    "counting": (),
+    "locked": (),
+    "compiled": (),
 }
 """Why the training of each network depends on how a batch is cut."""
 

@@ -42,7 +42,7 @@ def test_an_override_without_path_or_value_is_refused(text: str) -> None:
 def test_a_value_that_is_not_yaml_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         parse_override("alpha=[1")
-    assert str(caught.value).startswith("--set 'alpha=[1': '[1' is not a value YAML can read: while parsing a flow")
+    assert str(caught.value).startswith("--set alpha: '[1' is not a value YAML can read: while parsing a flow")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_an_unknown_path_suggests_the_nearest(path: str, message: str, vision_ta
 
 @pytest.mark.parametrize("path", ["name", "version", "smoke", "smoke.alpha"])
 def test_what_says_which_task_it_is_cannot_be_set(path: str, vision_task: TaskSpec) -> None:
-    with pytest.raises(UsageError, match=r"^unknown field"):
+    with pytest.raises(UsageError, match=r"cannot be set: it says which task 'small-vision' is"):
         apply_overrides(vision_task.model_copy(update={"smoke": {"alpha": 0.5}}), {path: 2})
 
 

@@ -10,7 +10,7 @@ import pytest
 from loaded_bytes import key_of, written
 
 from iml_bench.errors import UsageError
-from iml_bench.models.own_code import find_callable
+from iml_bench.models.own_code import contained, find_callable
 from iml_bench.sources import find_model
 
 LEAF = "WIDTH = 3\n"
@@ -139,3 +139,43 @@ def test_code_that_cannot_be_imported_is_one_sentence(
     with pytest.raises(UsageError) as caught:
         find_callable("net.py:build")
     assert str(caught.value).startswith(message)
+
+
+COMPUTED = {
+    "by a computed name": "import importlib\ndef build(): return importlib.import_module('bl' + 'ocks').N\n",
+    "by keyword": "import importlib\ndef build(): return importlib.import_module(name='blocks').N\n",
+    "by path": (
+        "import importlib.util as u, os\n"
+        "s = u.spec_from_file_location('b', os.path.join(os.path.dirname(__file__), 'blocks.py'))\n"
+        "m = u.module_from_spec(s); s.loader.exec_module(m)\ndef build(): return m.N\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", COMPUTED)
+def test_code_that_is_named_by_a_computation_is_in_the_digest(how: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(COMPUTED[how])
+    (tmp_path / "blocks.py").write_text("N = 1\n")
+    source = f"python:{tmp_path}/net.py:build"
+    before = find_model(source).digest
+    assert find_model(source).digest == before
+    (tmp_path / "blocks.py").write_text("N = 2\n")
+    assert find_model(source).digest != before
+
+
+def test_code_from_outside_of_the_folder_is_refused_and_the_path_put_back(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "my").mkdir()
+    (tmp_path / "lib" / "outside_blocks.py").write_text("N = 1\n")
+    (tmp_path / "my" / "net.py").write_text(
+        "import os, sys\nsys.path.insert(0, os.path.join(os.path.dirname(__file__), '../lib'))\n"
+        "def build():\n    from outside_blocks import N\n    return N\n"
+    )
+    target, paths = f"{tmp_path}/my/net.py:build", list(sys.path)
+    strange = r"reads .*outside_blocks.py, which lies outside of its folder"
+    with pytest.raises(UsageError, match=strange), contained(target):
+        find_callable(target)()
+    assert sys.path == paths
+    (tmp_path / "my" / "net.py").write_text("import json, iml_bench.board\ndef build(): return 1\n")
+    with contained(target):
+        assert find_callable(target)() == 1

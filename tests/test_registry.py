@@ -127,7 +127,7 @@ def test_broken_definitions_are_listed_with_their_reason(folder: Path, monkeypat
     problems = {name: row.problem or "" for name, row in rows.items()}
     assert problems["no-yaml"].startswith(f"model 'no-yaml' ({folder / 'no-yaml.yaml'}) cannot be read: while parsing")
     where = folder / "no-such-field.yaml"
-    assert problems["no-such-field"] == f"{where}: colour: extra inputs are not permitted (given: 'red')"
+    assert problems["no-such-field"] == f"{where}: colour: there is no such field"
     where = folder / "other-name.yaml"
     assert problems["other-name"] == f"{where}: it is found as 'other-name', so its name must be that too"
     assert problems["empty"].startswith(f"{folder / 'empty.yaml'}: ")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,18 @@ FAILING = {
     "two_outputs": (CPU, "cannot be trained on task 'vision': in training it returns tuple, not a tensor of logits"),
     "one_at_a_time": (ONE, "cannot be trained on task 'vision': more than 1 value per channel is needed"),
     "sparse": (CPU, "cannot be trained on task 'vision': .*sparse"),
+    "keeping_the_graph": (
+        CPU,
+        "cannot be trained on task .*: Trying to backward through the graph a second time",
+    ),
+    "nan_weights": (CPU, "its loss is nan at step 1"),
+    "nan_when_asked": (CPU, "answers with NaN when it is asked"),
+    "frozen": (CPU, "has no weights that are trained"),
+    "wider_in_training": (
+        CPU,
+        r"cannot be trained on task .*: in training it gave logits of shape \(16, 80\), not",
+    ),
+    "complex_logits": (CPU, "gives torch.complex64 for images of 32x32; logits are real numbers"),
     "detached": (CPU, "cannot be trained on task 'vision': element 0 of tensors does not require grad"),
 }
 
@@ -39,6 +53,28 @@ def test_what_fails_in_a_step_of_training_is_one_sentence(name: str, tmp_path: P
         check_job(Job(cell, {}, True, tmp_path), runtime)
     with pytest.raises(Exception):  # noqa: B017  (and a cell fails indeed)
         run_cell(cell, runtime)
+
+
+@pytest.mark.parametrize("name", ["locked", "compiled", "counting"])
+def test_what_can_be_trained_is_not_refused_for_how_it_is_made(name: str) -> None:
+    cell = small_cell(MODELS + name)
+    rehearse(cell, CPU)
+    assert run_cell(cell, CPU).items.equals(run_cell(cell, CPU).items)
+
+
+def test_a_weight_without_a_part_is_refused_where_processes_would_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearse(small_cell(MODELS + "unused"), CPU)
+    make = rehearsal.make_accelerator
+
+    def of_two(*arguments: Any) -> Any:
+        accelerator = make(*arguments)
+        state = {"num_processes": 2, "process_index": 0, "device": accelerator.device, "autocast": accelerator.autocast}
+        return SimpleNamespace(**state)
+
+    monkeypatch.setattr(rehearsal, "make_accelerator", of_two)
+    rehearse(small_cell(MODELS + "plain"), CPU)
+    with pytest.raises(UsageError, match=r"its weight .*spare\.weight has no part in its answers"):
+        rehearse(small_cell(MODELS + "unused"), CPU)
 
 
 def test_a_batch_norm_that_sees_one_value_is_found() -> None:
@@ -85,7 +121,7 @@ def test_the_smallest_piece_is_the_one_that_is_tried(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(rehearsal, "training_loss", counted)
     for micro_batch in (None, 5, 16, 3):
         rehearse(small_cell("mlp-xs"), replace(CPU, micro_batch=micro_batch))
-    assert sizes == [16, 4, 16, 1]
+    assert sizes == [16, 16, 4, 4, 16, 16, 1, 1], "two steps of each"
 
 
 def test_a_cut_that_would_change_the_answer_is_refused_before_the_run() -> None:

@@ -248,10 +248,12 @@ def test_too_few_people_is_one_clear_sentence(people: Path) -> None:
         ),
         (
             b"\x1f\x8b\x00\xff" * 50_000,
-            f"is not the CSV of the Cross-Verified Database: no column {', '.join(COLUMNS)}",
+            "is compressed; unpack it",
         ),
+        ("name,birth".encode("utf-16-le"), "is no CSV file, or UTF-16 or UTF-32 without a mark; save it as UTF-8"),
+        (("name\n" + "Müller\n" * 50).encode() + b"\xff\n", "is UTF-8 with bytes in it that are damaged; get it anew"),
     ],
-    ids=["empty", "columns", "JSON", "binary"],
+    ids=["empty", "columns", "JSON", "compressed", "wide", "damaged"],
 )
 def test_a_wrong_file_of_people_is_one_clear_sentence(tmp_path: Path, content: bytes, rest: str) -> None:
     path = tmp_path / "wrong.csv"

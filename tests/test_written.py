@@ -242,7 +242,9 @@ ENTRY = "name: {name}\nsource: ref:mlp\nmodality: vision\nfamily: f\narchitectur
         (b"name: x\nnotes: \xe9\n", "it is not UTF-8 (byte 15, line 2)"),
         (b"name: x\nnotes: \x07\n", "the sign \\x07 cannot stand in YAML (line 2, column 8)"),
         (b"name: x\n---\nname: y\n", "found another document (line 2, column 1)"),
-        (b"a: &a {b: 1}\nc:\n  <<: *a\n", "<< is not read; write out what it stands for (line 3, column 3)"),
+        (b"a: 1\nc:\n  <<: {b: 1}\n", "<< is not read; write out what it stands for (line 3, column 3)"),
+        (b"a: &a {b: 1}\nc:\n  d: *a\n", "the alias *a is not read (line 3, column 6)"),
+        (b"smoke: &a {recipe.lr: *a}\n", "the alias *a is not read (line 1, column 23)"),
         (b"size: !!str 3\n", "the tag tag:yaml.org,2002:str is not read (line 1, column 7)"),
     ],
 )  # fmt: skip
@@ -369,3 +371,55 @@ class TestCheckNamesTheReason:
         with pytest.raises(UsageError, match="unknown task or model 'visoin': did you mean 'vision'"):
             _kind("visoin")
         assert (_kind("vision"), _kind("mlp-m"), _kind("tim:resnet18")) == ("task", "model", "model")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("groups.reliable", 10**12),
+        ("recipe.batch_size", 10**20),
+        ("recipe.stage1.steps", 2**63),
+        ("recipe.stage1.epochs", 1e300),
+    ],
+)
+def test_numbers_that_no_machine_could_carry_out_are_refused(path: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"{path}: input should be less than or equal to"):
+        apply_overrides(TASKS.get("vision"), {path: value})
+
+
+def test_zero_is_written_in_one_way() -> None:
+    assert [repr(read_value(text)) for text in ("-0.0", "-0e5", "0.0", "-0")] == ["0.0", "0.0", "0.0", "0"]
+
+
+def test_an_option_that_stands_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="option 'hidden' stands twice"):
+        parse_source("ref:mlp?hidden=9&hidden=8")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "empty"), ("# only\n", "empty"), ("[1]", "a list"), ("hello", "one value")]
+)
+def test_a_file_without_fields_says_so(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    for registry in (TASKS, MODELS, SUITES):
+        with pytest.raises(UsageError, match=f"it is {said}, and a {registry.kind} is fields with values"):
+            registry.get(str(tmp_path / "own.yaml"))
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").mkdir()
+    for registry in (TASKS, MODELS, SUITES):
+        with pytest.raises(UsageError, match="is a folder, and a"):
+            registry.get(str(tmp_path / "own.yaml"))
+
+
+def test_a_field_under_a_wrong_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("name: own\nsource: ref:mlp\nmodality: vision\nfamly: f\narchitecture: mlp\n")
+    with pytest.raises(UsageError, match="famly: there is no such field; did you mean 'family', which is missing"):
+        MODELS.get(str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize("words", [["a\nb", "c", "d"], ["", "c", "d"], [" ", "c", "d"], ["a", "a", "b"]])
+def test_tags_are_three_words_in_one_line_each(words: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"render\.tag_words: (each is a word or some|no two are the same)"):
+        apply_overrides(TASKS.get("text"), {"render.tag_words": words})

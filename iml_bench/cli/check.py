@@ -56,6 +56,8 @@ def _kind(name: str) -> str:
     path = Path(name)
     if path.is_file():
         return kind_of(path, TASKS, MODELS).kind
+    if path.is_dir():
+        raise UsageError(f"{shown(repr(name), 300)} is a folder, and a task or a model is a file")
     if path.suffix in (".yaml", ".yml"):
         raise UsageError(f"there is no file {shown(repr(name), 300)} (iml-bench tasks and iml-bench models list names)")
     known = [*TASKS.origins, *MODELS.origins]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def carry_out_and_show(work: Work, asked: Mapping[str, Any] | None, *, as_json: 
         as_json: print rows as JSON and nothing else.
     """
     display = display_of(work)
-    results = carry_out(work, display)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a model's code may print
+        results = carry_out(work, display)
     if is_first():
         _say_not_attached(work, results)
         _print(work, results, asked, as_json=as_json)

@@ -6,6 +6,7 @@ another, or random numbers are drawn: a piece of another size draws others.
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any, Final
@@ -49,8 +50,9 @@ def causes_of(model: nn.Module, feed: Feed) -> tuple[str, ...]:
             causes = tuple(dict.fromkeys((*watch.found, *drew)))
             if causes or device == META:
                 return causes
+            before = _buffers(model)
             again, _ = _passed(model, feed, 2)
-            if not _near(again, together):
+            if not _near(again, together) or not all(map(torch.equal, before, _buffers(model))):
                 return (STATE,)
             alone, _ = _passed(model, feed, 1)
             return () if _near(alone, together[: len(alone)]) else (COUPLED,)
@@ -96,6 +98,17 @@ def cut_problem(recipe: Recipe, asked: int | None, processes: int, causes: Calla
     return None
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A copy to try things with; the model itself where it cannot be copied."""
+    try:
+        made = copy.deepcopy(model)
+    except Exception:  # whatever a model's own parts raise: locks, handles
+        return model
+    # The weights of a copy of compiled code are results of something, which no optimiser takes.
+    same = [(weight.is_leaf, weight.requires_grad) for weight in model.parameters()]
+    return made if [(weight.is_leaf, weight.requires_grad) for weight in made.parameters()] == same else model
+
+
 def moved(batch: Batch, device: torch.device) -> Batch:
     """A batch on another device, which may be meta."""
     inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
@@ -112,6 +125,11 @@ def _passed(model: nn.Module, feed: Feed, n: int) -> tuple[Tensor, list[str]]:
     logits: Tensor = model(**batch.inputs)
     drew = ["random numbers of Python"] if random.getstate() != ours else []
     return logits.float(), drew + (["random numbers of numpy"] if _numpy_state() != numpys else [])
+
+
+def _buffers(model: nn.Module) -> list[Tensor]:
+    """What a model keeps beside its weights; it may be read when it is asked only, or move too slowly to be seen."""
+    return [buffer.clone() for buffer in model.buffers() if buffer.is_floating_point()]
 
 
 def _two_alike(feed: Feed) -> np.ndarray[Any, np.dtype[np.int64]]:

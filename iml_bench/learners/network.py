@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections import deque
@@ -21,7 +20,7 @@ from iml_bench.errors import CellError, UsageError
 from iml_bench.generators import kept, reseed, seeded
 from iml_bench.learners.base import Watch
 from iml_bench.learners.blocks import block_outputs
-from iml_bench.learners.cut import causes_of, cut_problem, largest_piece
+from iml_bench.learners.cut import causes_of, copied, cut_problem, largest_piece
 from iml_bench.learners.order import Part, global_batches, shares
 from iml_bench.learners.setup import enable_checkpointing, make_optimizer
 from iml_bench.modalities.base import Batch, Feed, Indices, draw_noise, to_device
@@ -280,7 +279,7 @@ class NetworkLearner:
         if self.causes is None:
             try:
                 # Of a copy: a model may keep something from one forward pass to the next.
-                self.causes = causes_of(copy.deepcopy(self.accelerator.unwrap_model(self.model)), feed)
+                self.causes = causes_of(copied(self.accelerator.unwrap_model(self.model)), feed)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise

@@ -51,6 +51,8 @@ def forward(entry: ModelEntry, model: nn.Module, what: str, inputs: dict[str, Te
             logits: Tensor = model(**inputs)
     except Exception as error:
         raise UsageError(f"model {entry.name!r} cannot take {what}: {first_line(error)}") from error
+    if not logits.is_floating_point():
+        raise UsageError(f"model {entry.name!r} gives {logits.dtype} for {what}; logits are real numbers")
     return logits
 
 
@@ -64,7 +66,7 @@ def wrong_shape(entry: ModelEntry, what: str, logits: Tensor, expected: tuple[in
     return UsageError(f"model {entry.name!r} gave logits of shape {tuple(logits.shape)} for {what}, not {expected}")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an exception says, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:

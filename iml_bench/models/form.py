@@ -55,5 +55,7 @@ def _tokenizer(entry: ModelEntry) -> Any:
     # What the file says about lengths was meant for another use.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+        tokenizer.backend_tokenizer.model.dropout = None  # the same text would be other tokens each time
     tokenizer.model_max_length = ANY_LENGTH
     return tokenizer

@@ -18,7 +18,7 @@ from iml_bench.models.language import LANGUAGE_SCHEMES, draw_language_model, loa
 from iml_bench.models.meta import META, scalars_are_zero
 from iml_bench.models.networks import NETWORKS
 from iml_bench.models.outline import outline_language_model
-from iml_bench.models.own_code import find_callable
+from iml_bench.models.own_code import contained, find_callable
 from iml_bench.sources.pretrained import pinned
 from iml_bench.spec import ModelEntry
 from iml_bench.spec.written import misfit
@@ -145,7 +145,8 @@ def _timm(entry: ModelEntry, shape: VisionShape) -> nn.Module:
 
 
 def _python(entry: ModelEntry, shape: Shape) -> nn.Module:
-    model = _call(entry, find_callable(entry.parsed.target), shape)
+    with contained(entry.parsed.target):
+        model = _call(entry, find_callable(entry.parsed.target), shape)
     if not isinstance(model, nn.Module):
         raise UsageError(f"{entry.source!r} returned {type(model).__name__}, not a torch.nn.Module")
     return model

@@ -7,16 +7,17 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final
 
-from iml_bench.errors import UsageError
+from iml_bench.errors import UsageError, shown
 from iml_bench.modalities.trial import first_line
 from iml_bench.sources.digest import file_digest
-from iml_bench.sources.own_code import OwnCode, beside, own_code, own_files
+from iml_bench.sources.own_code import OwnCode, beside, is_own, own_code, own_files
 
 PREFIX: Final = "own_"
 
@@ -40,6 +41,60 @@ def find_callable(target: str) -> Callable[..., Any]:
     if not callable(found):
         raise UsageError(f"python:{target} is not callable")
     return found  # type: ignore[no-any-return]
+
+
+@contextmanager
+def contained(target: str) -> Iterator[None]:
+    """Let a user's code read no code but what the digest of its model covers; ``sys.path`` is put back.
+
+    Args:
+        target: ``module:name`` or ``path/to/file.py:name``.
+
+    Raises:
+        UsageError: when it has read other code, which may change without anybody's notice.
+    """
+    known = {path.resolve() for _, path in own_files(own_code(target))}
+    paths = list(sys.path)
+    _HEARD.clear()
+    _hear_of_files()
+    try:
+        yield
+    finally:
+        read, sys.path[:] = {*_HEARD}, paths
+        _HEARD.clear()
+        _LISTENS.clear()
+    strange = sorted(file for file in map(_source, read) if is_own(file) and file not in known)
+    if strange:
+        raise UsageError(
+            f"python:{target} reads {shown(str(strange[0]), 300)}, which lies outside of its folder and would not be "
+            "part of what the model is known by; put it beside the file, or install it"
+        )
+
+
+_HEARD: Final[set[str]] = set()
+"""Files of code that were opened while somebody listens."""
+_LISTENS: Final[set[bool]] = set()
+_HOOKED: Final[list[bool]] = []
+
+
+def _hear_of_files() -> None:
+    _LISTENS.add(True)
+    if not _HOOKED:  # such a hook cannot be taken away again
+        _HOOKED.append(True)
+        sys.addaudithook(_hear)
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and _LISTENS and isinstance(arguments[0], str) and arguments[0].endswith((".py", ".pyc")):
+        _HEARD.add(arguments[0])
+
+
+def _source(file: str) -> Path:
+    """The source of a file of code, which may be a compiled copy."""
+    path = Path(file).resolve()
+    if path.suffix == ".pyc" and path.parent.name == "__pycache__":
+        return path.parent.with_name(f"{path.name.partition('.')[0]}.py")
+    return path
 
 
 def _space(code: OwnCode) -> str:

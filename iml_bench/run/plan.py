@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iml_bench.errors import UsageError
+from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import protocol_of
 from iml_bench.registry import TASKS, changes_of
 from iml_bench.run.job import Job
 from iml_bench.sources import find_model
-from iml_bench.spec import CellSpec, TaskSpec, apply_overrides, cell_key
+from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides, cell_key
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def plan(requests: Iterable[Request], out: Path, *, with_source: bool = True) ->
                 raise
             raise UsageError(f"{request.where}: {error}") from error
         for cell, said in planned:
+            _keep_apart(cell.model, out)
             which = references if cell.model.is_reference else jobs
             which.setdefault(cell_key(cell), Job(cell, said, request.smoke, out))  # as it was first called
     return [*jobs.values(), *references.values()]
@@ -72,6 +73,18 @@ def _cells(request: Request, with_source: bool) -> Iterator[tuple[CellSpec, dict
         entry = find_model(name, task, fields=request.model_fields, trust_remote_code=request.trust_remote_code)
         for seed in request.seeds:
             yield CellSpec(task=task, model=entry, seed=seed), said
+
+
+def _keep_apart(model: ModelEntry, out: Path) -> None:
+    """Records in a model's folder would be files of the model."""
+    source = model.parsed
+    if source.scheme == "hf" and model.digest is not None:
+        folder = Path(source.target).resolve()
+        if out.resolve().is_relative_to(folder):
+            raise UsageError(
+                f"records in {shown(str(out), 300)} would lie in the folder of model {model.name!r} and count as its "
+                "files; give an --out DIR outside of it"
+            )
 
 
 def resized(base: TaskSpec, request: Request) -> TaskSpec:

@@ -6,8 +6,6 @@ with real tensors, and only a failure of those is one.
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -16,7 +14,8 @@ from torch import nn
 
 from iml_bench.errors import UsageError
 from iml_bench.generators import seeded
-from iml_bench.learners.cut import causes_of, cut_problem, largest_piece, moved
+from iml_bench.learners.answers import LARGEST_BATCH
+from iml_bench.learners.cut import causes_of, copied, cut_problem, largest_piece, moved
 from iml_bench.learners.network import training_loss
 from iml_bench.learners.order import Part, global_batches, shares
 from iml_bench.learners.setup import enable_checkpointing, make_accelerator, make_optimizer
@@ -29,8 +28,10 @@ from iml_bench.run.cell import Setting
 from iml_bench.runtime import Runtime
 from iml_bench.spec import SCHEMES, CellSpec
 
-ASKED = 2
-"""Questions of the evaluation."""
+STEPS = 2
+"""Of training: what a model keeps of the first may spoil the second."""
+ASKED = LARGEST_BATCH
+"""Questions of the evaluation, at most."""
 
 
 def rehearse(cell: CellSpec, runtime: Runtime) -> tuple[str, ...]:
@@ -82,14 +83,25 @@ class Rehearsal:
         on_meta = device_of(model) == META
         if not on_meta:
             # Some models are kept by the code that makes them, and would go into the cells trained.
-            model = copy.deepcopy(model).to(self.setting.device)
+            tried = copied(model)
+            kept = {name: tensor.clone() for name, tensor in model.state_dict().items()} if tried is model else {}
+            try:
+                self._act(tried.to(self.setting.device), on_meta=False)
+            finally:
+                if kept:  # it could not be copied
+                    model.load_state_dict(kept)
+                    model.zero_grad()
+            return
+        self._act(model, on_meta=True)
+
+    def _act(self, model: nn.Module, *, on_meta: bool) -> None:
         with seeded(0, self.setting.device):
             for what, act in (("trained", self._train), ("asked", self._ask)):
                 try:
                     act(model)
                 except UsageError:
                     raise
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     if on_meta:
                         raise
                     if isinstance(error, RuntimeError) and should_reduce_batch_size(error):
@@ -104,16 +116,27 @@ class Rehearsal:
         if not steps:
             return
         feed, processes = self.setting.train_feed(steps[0].phase, steps[0].fold), self.accelerator.num_processes
-        rows = self._smallest_piece(feed, steps[0])
+        rows, name = self._smallest_piece(feed, steps[0]), self.cell.model.name
         model.train()
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise UsageError(f"model {name!r} has no weights that are trained")
         optimizer = make_optimizer(model, recipe)
-        with self.accelerator.autocast():
-            loss = training_loss(model, _batch(feed, rows, device_of(model)))
-        loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        for number in range(1, STEPS + 1):
+            with self.accelerator.autocast():
+                loss = training_loss(model, _batch(feed, rows, device_of(model)))
+            if not loss.is_meta and not torch.isfinite(loss):
+                raise UsageError(f"model {name!r}: its loss is {loss.item()} at step {number}")
+            loss.backward()  # type: ignore[no-untyped-call]
+            unused = [one for one, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+            if processes > 1 and unused:
+                raise UsageError(
+                    f"model {name!r}: its weight {unused[0]} has no part in its answers, and several processes would "
+                    "wait for it; leave --processes out, or freeze it"
+                )
+            if recipe.max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
 
         def causes() -> tuple[str, ...]:
             self.causes = causes_of(model, feed)
@@ -139,7 +162,9 @@ class Rehearsal:
         for step in steps[:1]:
             feed = self.setting.question_feed(step.stage, step.branch, step.sets[0])
             with torch.no_grad():
-                model(**_batch(feed, np.arange(len(feed.examples))[:ASKED], device_of(model)).inputs)
+                logits = model(**_batch(feed, np.arange(len(feed.examples))[:ASKED], device_of(model)).inputs)
+            if not logits.is_meta and bool(logits.isnan().any()):
+                raise UsageError(f"model {self.cell.model.name!r} answers with NaN when it is asked")
         if self.cell.task.exact_match == "normalised" and not hasattr(model.body, "generate"):
             raise UsageError(
                 f"model {self.cell.model.name!r} has no generate(), which exact_match: normalised needs; "

@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from iml_bench.errors import UsageError
-from iml_bench.paths import is_file
+from iml_bench.paths import PACKAGE, is_file
 
 OURS: Final = "iml_bench"
 """Never part of a user's code: which version of it ran stands in the record's provenance."""
 INSTALLED: Final = {"site-packages", "dist-packages"}
 """Folders of installed packages, whose versions stand in the record's provenance."""
+
+
+IMPORTS: Final = ("import_module", "__import__")
+RUNS: Final = ("spec_from_file_location", "SourceFileLoader", "run_path", "run_module", "exec", "load_source")
+"""Functions that run code which is named by a path, or made."""
 
 
 class OwnCode(NamedTuple):
@@ -79,8 +84,8 @@ def own_files(code: OwnCode) -> list[tuple[str, Path]]:
     """The file that a target names, and every file that it imports and that is not installed, with its place.
 
     Imports are followed wherever they stand, in functions too, into packages with their ``__init__`` and through
-    relative imports. Installed packages, the standard library and iml-bench are left out; so is what code reads or
-    imports by a name that it computes.
+    relative imports. Where a name is computed, or a file is run by its path, all code of the folder is taken.
+    Installed packages, the standard library and iml-bench are left out; so are data that the code reads.
 
     Returns:
         The file itself by its name, then the others by the place in their package, in order.
@@ -98,8 +103,18 @@ def own_files(code: OwnCode) -> list[tuple[str, Path]]:
             whole = _absolute(module, name, level)
             if whole:
                 todo += _own(_located(whole, code.folders, relative=level > 0))
-    others = sorted((module.label, module.file) for module in found.values() if module is not first)
-    return [(code.file.name, code.file), *others]
+    others = {module.file.resolve(): (module.label, module.file) for module in found.values() if module is not first}
+    if any(map(_computes, [module.file for module in found.values()])):
+        for label, file in _all_beside(code):
+            others.setdefault(file.resolve(), (label, file))
+        others.pop(code.file.resolve(), None)
+    return [(code.file.name, code.file), *sorted(others.values())]
+
+
+def is_own(file: Path) -> bool:
+    """Whether a file of code is a user's: neither installed, nor of the standard library, nor of iml-bench."""
+    library = Path(sysconfig.get_path("stdlib"))
+    return not (INSTALLED & {*file.parts} or file.is_relative_to(library) or file.is_relative_to(PACKAGE))
 
 
 def beside(name: str, folders: tuple[Path, ...]) -> ModuleSpec | None:
@@ -147,10 +162,27 @@ def _located(name: tuple[str, ...], folders: tuple[Path, ...], *, relative: bool
 
 
 def _own(modules: Iterator[_Module]) -> Iterator[_Module]:
-    library = Path(sysconfig.get_path("stdlib"))
-    for module in modules:
-        if not INSTALLED & {*module.file.parts} and not module.file.is_relative_to(library):
-            yield module
+    yield from (module for module in modules if is_own(module.file))
+
+
+def _all_beside(code: OwnCode) -> Iterator[tuple[str, Path]]:
+    """All code in the folders of a file, or in the package of a module, with its place."""
+    package = code.file.resolve().parents[max(0, len(code.name) - 1 - (code.file.name != "__init__.py"))]
+    for folder in code.folders or (package,):
+        for file in folder.rglob("*.py"):
+            inside = file.relative_to(folder)
+            if not any(part.startswith((".", "__pycache__")) for part in inside.parts) and is_own(file.resolve()):
+                yield inside.as_posix(), file
+
+
+def _computes(file: Path) -> bool:
+    """Whether code imports by a name that is not written in it, or runs a file."""
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Call):
+            name, first = _called(node.func), next(iter(node.args), None)
+            if name in RUNS or (name in IMPORTS and first is not None and not isinstance(first, ast.Constant)):
+                return True
+    return False
 
 
 def _absolute(module: _Module, name: tuple[str, ...], level: int) -> tuple[str, ...]:
@@ -167,24 +199,27 @@ def _imports(file: Path) -> Iterator[tuple[tuple[str, ...], int]]:
 
     ``from a import b`` may mean a module ``a.b``, so that is named too, and ``a.*`` for all that is in ``a``.
     """
-    if file.suffix != ".py":
-        return
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return  # said when it is loaded
-    for node in ast.walk(tree):
+    for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
             yield from ((tuple(alias.name.split(".")), 0) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = tuple(node.module.split(".")) if node.module else ()
             yield base, node.level
             yield from (((*base, alias.name), node.level) for alias in node.names)
-        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__"):
-            first = node.args[0] if node.args else None
+        elif isinstance(node, ast.Call) and _called(node.func) in IMPORTS:
+            named = [word.value for word in node.keywords if word.arg == "name"]
+            first = next(iter([*node.args[:1], *named]), None)
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
                 name = first.value.lstrip(".")
                 yield tuple(name.split(".")), len(first.value) - len(name)
+
+
+def _tree(file: Path) -> ast.Module:
+    """A file's code; of what is no Python none, which is said when it is loaded."""
+    try:
+        return ast.parse(file.read_bytes()) if file.suffix == ".py" else ast.Module([], [])
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return ast.Module([], [])
 
 
 def _called(function: ast.expr) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from iml_bench.errors import UsageError, shown
+from iml_bench.errors import UsageError, nearest, shown
 from iml_bench.spec.written import scalar, understood
 
 S = TypeVar("S", bound="Spec")
@@ -121,17 +121,26 @@ def parse(spec_class: type[S], data: Any, where: str) -> S:
         raise UsageError(f"{where}: {first_problem(error)}") from error
 
 
+def _telling(error: ValidationError) -> Any:
+    """The error that says most: a field that is missing may stand there under a name that is none."""
+    return min(error.errors(), key=lambda one: one["type"] == "missing")
+
+
 def first_problem(error: ValidationError) -> str:
     """The first thing pydantic found wrong, as ``field.path: reason``."""
-    first, path = error.errors()[0], []
+    first, path = _telling(error), []
     while True:
         path += [str(part) for part in first["loc"]]
         inner = first.get("ctx", {}).get("error")
         if not isinstance(inner, ValidationError):
             break
-        first = inner.errors()[0]  # of a kind that its open family handed the data to
+        error, first = inner, _telling(inner)  # of a kind that its open family handed the data to
     where = shown(".".join(path))
     given = first.get("input")
+    if first["type"] == "extra_forbidden":
+        missing = [str(one["loc"][-1]) for one in error.errors() if one["type"] == "missing"]
+        near = nearest(path[-1], missing)
+        return f"{where}: there is no such field" + (f"; did you mean {near!r}, which is missing?" if near else "")
     meant = understood(first["type"], given)
     if meant is not None:
         return f"{where + ': ' if where else ''}{shown(meant, 400)}"

@@ -98,6 +98,8 @@ def parse_source(text: str) -> Source:
                 f"model source {shown(repr(text))}: {shown(repr(part))} is not of the form option=value; "
                 "a ? or & in a name is written %3F or %26"
             )
+        if key in options:
+            raise UsageError(f"model source {shown(repr(text))}: option {shown(repr(key))} stands twice")
         try:
             options[key] = _unquoted(value) if key in _words(scheme) else read_value(unquote(value))
         except yaml.YAMLError as error:

@@ -28,7 +28,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return path.strip(), read_value(value)
     except yaml.YAMLError as error:
-        raise UsageError(f"--set {text!r}: {value!r} is not a value YAML can read: {shown(why(error), 300)}") from error
+        given = shown(repr(value))
+        raise UsageError(
+            f"--set {shown(path)}: {given} is not a value YAML can read: {shown(why(error), 300)}"
+        ) from error
 
 
 def apply_overrides(task: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
@@ -42,7 +45,11 @@ def apply_overrides(task: TaskSpec, overrides: Mapping[str, Any]) -> TaskSpec:
     data = task.model_dump(mode="json")
     paths = dict(_paths(data))
     for path, value in overrides.items():
-        if path in FIXED or path not in paths:
+        if path.split(".")[0] in FIXED:
+            raise UsageError(
+                f"{path} cannot be set: it says which task {task.name!r} is, and another task is another file"
+            )
+        if path not in paths:
             allowed = [known for known in paths if known.split(".")[0] not in FIXED]
             raise unknown("field", path, allowed, f"iml-bench show {task.name}")
         *parents, field = path.split(".")

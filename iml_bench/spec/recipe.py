@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from iml_bench.spec.base import Spec
 
+MOST_STEPS: Final = 10**8
+"""Of a stage; more would not end."""
+
 
 class StageRecipe(Spec):
     """How long one stage is, and how its batches are mixed."""
 
-    steps: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     """Optimiser steps; give this or ``epochs``."""
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0, le=MOST_STEPS)
     """Passes over the stage's examples, rounded up to whole steps; give this or ``steps``."""
     definition_share: float | None = Field(default=None, ge=0, le=1)
     """Share of every batch that is definitions; null: as many as there are among the examples."""
@@ -41,8 +44,8 @@ class Recipe(Spec):
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Shape of the learning rate over a stage, after the warm-up; linear and cosine end at zero."""
-    warmup_steps: int = Field(default=0, ge=0)
-    batch_size: int = Field(default=64, ge=1)
+    warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
+    batch_size: int = Field(default=64, ge=1, le=10**6)
     """Examples per optimiser step over all processes: science."""
     micro_batch: int | None = Field(default=None, ge=1)
     """For models whose training depends on how a batch is cut (dropout, batch normalisation): examples that go

@@ -45,7 +45,7 @@ def scalar(text: str) -> Any:
             raise ValueError(f"{text} is too large for a number")
         if number == 0 and re.search("[1-9]", re.split("[eE]", text)[0]):
             raise ValueError(f"{text} is too small for a number other than 0")
-        return number
+        return number or 0.0  # -0.0 would be another text of the same number
     return text
 
 
@@ -219,7 +219,7 @@ def _load(text: str, *, several_lines: bool = False) -> Any:
 
 
 class _Reader(yaml.SafeLoader):
-    """YAML without tags and merge keys, in which no key stands twice and a scalar is what ``scalar`` says."""
+    """YAML without tags, aliases and merge keys, in which no key stands twice and a scalar is what ``scalar`` says."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode:
@@ -228,6 +228,9 @@ class _Reader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            mark: Any = event.start_mark
+            raise yaml.composer.ComposerError(None, None, f"the alias *{event.anchor} is not read", mark)
         if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, f"the tag {event.tag} is not read", event.start_mark)
         node: yaml.Node | None = super().compose_node(parent, index)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
@@ -61,6 +62,9 @@ YEARS: Final = ["birth", "death"]
 UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LAST_YEAR: Final = 10_000
 """Years from this one on, or as long before the year 0, are not taken for years."""
+DAMAGED: Final = re.compile("[\udc80-\udcff]")
+"""Bytes that are no UTF-8, as Python reads them with ``surrogateescape``."""
+BEYOND: Final = re.compile("[^\x00-\x7f]+")
 LATIN: Final = "Latin-1"
 """What the published file is in."""
 READERS: Final = "wiki_readers_2015_2018"
@@ -207,8 +211,12 @@ def _read(path: Path, _mtime: int, _size: int) -> People:
 def _encoding(path: Path) -> tuple[str, str]:
     """The codec of a file, and what it is called: as its mark says, else UTF-8 where all of it is, else Latin-1."""
     with path.open("rb") as file:
-        start = file.read(3)
+        start = file.read(4096)
         file.seek(0)
+        if start.startswith(b"\x1f\x8b"):
+            raise UsageError(f"{path} is compressed; unpack it")
+        if start.count(b"\0") > len(start) / 4 and not start.startswith(tuple(MARKS)):
+            raise UsageError(f"{path} is no CSV file, or UTF-16 or UTF-32 without a mark; save it as UTF-8")
         marked = next((found for mark, found in MARKS.items() if start.startswith(mark)), None)
         codec, name = marked or ("utf-8", "UTF-8")
         decoder = codecs.getincrementaldecoder(codec)()
@@ -218,11 +226,23 @@ def _encoding(path: Path) -> tuple[str, str]:
             decoder.decode(b"", final=True)
         except UnicodeError as error:
             if marked is None:
+                if _is_utf8_mostly(path):
+                    raise UsageError(f"{path} is UTF-8 with bytes in it that are damaged; get it anew") from error
                 return "iso-8859-1", LATIN
             raise UsageError(
                 f"{path} begins with the mark of {name} and is damaged: not all of it is {name}"
             ) from error
     return codec, name
+
+
+def _is_utf8_mostly(path: Path) -> bool:
+    """Whether of the signs beyond ASCII far more are UTF-8 than not: in Latin-1 hardly any look like it."""
+    right = wrong = 0
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        while (text := file.read(1 << 20)) and wrong < 1000:
+            bad = len(DAMAGED.findall(text))
+            wrong, right = wrong + bad, right + sum(map(len, BEYOND.findall(text))) - bad
+    return right > 10 * wrong
 
 
 def _complete(rows: pl.DataFrame) -> pl.DataFrame:

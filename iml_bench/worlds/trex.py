@@ -82,8 +82,8 @@ PREDICATES: Final = {
 FIRST_NAMES: Final = frozenset(name for name, template in TEMPLATES.items() if template.startswith("First name"))
 """The attributes that are people, who are asked for by first name."""
 
-HALVES: Final = re.compile("[\ud800-\udfff]")
-"""Halves of characters, which JSON can write and no text can hold."""
+UNFIT: Final = re.compile("[\ud800-\udfff\x00-\x08\x0e-\x1f\x7f]")
+"""Halves of characters, which JSON can write and no text can hold, and signs that control a terminal."""
 
 Facts = dict[str, dict[str, list[str]]]
 """The right answers by entity and attribute, in the order of the file."""
@@ -230,7 +230,7 @@ def _parse(triplet: object) -> tuple[str, str, str] | None:
     subject, answer, predicate = (triplet.get(key) for key in ("subj", "obj", "predicate"))
     if not (isinstance(subject, str) and isinstance(answer, str) and isinstance(predicate, str)):
         return None
-    if HALVES.search(subject + answer):
+    if UNFIT.search(subject + answer):
         return None
     entity, answer = _plain(subject), _plain(answer)
     if predicate == "P577":

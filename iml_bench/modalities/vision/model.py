@@ -53,4 +53,8 @@ class VisionModel(nn.Module):
         if not isinstance(logits, Tensor):
             mode = "in training" if self.training else "when it is asked"
             raise TypeError(f"{mode} it returns {type(logits).__name__}, not a tensor of logits")
-        return logits.view(len(pixels) * self.shape.positions, self.shape.classes)
+        expected = (len(pixels), self.shape.positions * self.shape.classes)
+        if logits.numel() != expected[0] * expected[1]:
+            mode = "in training" if self.training else "when it is asked"
+            raise ValueError(f"{mode} it gave logits of shape {tuple(logits.shape)}, not {expected}")
+        return logits.reshape(len(pixels) * self.shape.positions, self.shape.classes)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from iml_bench.spec.base import Spec
 from iml_bench.spec.task import TaskSpec
 
+MOST: Final = 10**6
+"""Entities of a group; no machine holds the examples of more."""
+
 
 class Groups(Spec):
     """How many entities each group has (the table in the README)."""
 
-    reliable: int = Field(ge=1)
-    unreliable: int = Field(ge=1)
-    undefined: int = Field(default=0, ge=0)
-    named: int = Field(default=0, ge=0)
-    random_tag: int = Field(default=0, ge=0)
+    reliable: int = Field(ge=1, le=MOST)
+    unreliable: int = Field(ge=1, le=MOST)
+    undefined: int = Field(default=0, ge=0, le=MOST)
+    named: int = Field(default=0, ge=0, le=MOST)
+    random_tag: int = Field(default=0, ge=0, le=MOST)
     """Stage 1: questions and true definitions, each under a random tag of its own."""
-    new_reliable: int = Field(ge=1)
-    new_unreliable: int = Field(ge=1)
-    new_fresh: int = Field(default=0, ge=0)
-    new_undefined: int = Field(default=0, ge=0)
+    new_reliable: int = Field(ge=1, le=MOST)
+    new_unreliable: int = Field(ge=1, le=MOST)
+    new_fresh: int = Field(default=0, ge=0, le=MOST)
+    new_undefined: int = Field(default=0, ge=0, le=MOST)
 
     @property
     def total(self) -> int:
@@ -72,6 +75,10 @@ class TwoStageTask(TaskSpec):
         words = getattr(self.render, "tag_words", None)
         if words is not None and len(words) != 3:
             raise ValueError("render.tag_words: three words, the reliable, the unreliable and the fresh tag")
+        if words is not None and not all(word.strip() and word.isprintable() for word in words):
+            raise ValueError("render.tag_words: each is a word or some, in one line")
+        if words is not None and len({*words}) < len(words):
+            raise ValueError("render.tag_words: no two are the same")
         for name in ("reliable", "unreliable"):
             _check_derangement(name, getattr(self.groups, name), self.alpha)
         return self

@@ -140,6 +140,7 @@ def _start_worker(events: Any) -> None:
     global _events
     _events = events
     follow_parent()
+    sys.stdout = sys.stderr  # which is for what was asked of the parent
     make_streams_last()  # a library's progress bar must not fail a cell because nobody reads it
     import iml_bench.run.cell  # noqa: F401  (slow to import; workers do it side by side)
 
