@@ -259,6 +259,25 @@ class complex_logits(_Network):  # noqa: N801
         return super().forward(pixels) + 0j
 
 
+class own_generator(_Network):  # noqa: N801
+    """Scales by a generator that nobody seeds."""
+
+    def __init__(self, shape: VisionShape) -> None:
+        super().__init__(shape)
+        self.generator = np.random.default_rng()
+
+    def between(self, hidden: Tensor) -> Tensor:
+        return hidden * float(self.generator.random()) if self.training else hidden
+
+
+class own_weights(_Network):  # noqa: N801
+    """Draws its first weights from a generator that nobody seeds."""
+
+    def __init__(self, shape: VisionShape) -> None:
+        super().__init__(shape)
+        self.inner.bias.data.fill_(float(np.random.default_rng().random()))
+
+
 class locked(_Network):  # noqa: N801
     """Cannot be copied."""
 

@@ -36,6 +36,8 @@ FAILING = {
         r"cannot be trained on task .*: in training it gave logits of shape \(16, 80\), not",
     ),
     "complex_logits": (CPU, "gives torch.complex64 for images of 32x32; logits are real numbers"),
+    "own_generator": (CPU, "is another each time it is made, of one seed too"),
+    "own_weights": (CPU, "is another each time it is made, of one seed too"),
     "detached": (CPU, "cannot be trained on task 'vision': element 0 of tensors does not require grad"),
 }
 
@@ -51,8 +53,9 @@ def test_what_fails_in_a_step_of_training_is_one_sentence(name: str, tmp_path: P
     cell = small_cell(MODELS + name)
     with pytest.raises(UsageError, match=sentence):
         check_job(Job(cell, {}, True, tmp_path), runtime)
-    with pytest.raises(Exception):  # noqa: B017  (and a cell fails indeed)
-        run_cell(cell, runtime)
+    if not name.startswith("own_"):
+        with pytest.raises(Exception):  # noqa: B017  (and a cell fails indeed)
+            run_cell(cell, runtime)
 
 
 @pytest.mark.parametrize("name", ["locked", "compiled", "counting"])

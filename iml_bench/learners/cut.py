@@ -72,6 +72,22 @@ def largest_piece(recipe: Recipe, asked: int | None, processes: int) -> int:
     return min(local, recipe.micro_batch or asked or local)
 
 
+def same_twice(one: nn.Module, other: nn.Module, feed: Feed) -> bool:
+    """Whether two makings of a model, of one seed, begin with the same weights and the same training pass.
+
+    They do not where its code has a generator of its own that nobody seeds.
+    """
+    ours, theirs = one.state_dict(), other.state_dict()
+    if ours.keys() != theirs.keys() or not all(torch.equal(ours[name], theirs[name]) for name in ours):
+        return False
+    passes = []
+    for model in (one, other):
+        model.train()
+        with torch.no_grad(), kept(device_of(model)):
+            passes += [_passed(model, feed, 2)[0] for _ in range(3)]
+    return all(_near(passes[number], passes[number + 3]) for number in range(3))
+
+
 def cut_problem(recipe: Recipe, asked: int | None, processes: int, causes: Callable[[], tuple[str, ...]]) -> str | None:
     """Why a batch cannot be cut as it would be, in words and with what to give instead; None: it can.
 

@@ -6,7 +6,7 @@ from iml_bench.modalities.vision.model import VisionModel, VisionShape
 from iml_bench.models.base import count_parameters
 from iml_bench.models.form import load_form
 from iml_bench.models.generation import generate
-from iml_bench.models.loading import check_model, load_model
+from iml_bench.models.loading import check_model, draw_model, load_model
 
 __all__ = [
     "Shape",
@@ -16,6 +16,7 @@ __all__ = [
     "VisionShape",
     "check_model",
     "count_parameters",
+    "draw_model",
     "generate",
     "load_form",
     "load_model",

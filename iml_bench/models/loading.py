@@ -86,6 +86,12 @@ def check_model(
     return count_parameters(model)
 
 
+def draw_model(entry: ModelEntry, shape: Shape, seed: int) -> nn.Module:
+    """A wrapped model with random weights of a seed; no file of weights is opened."""
+    with seeded(seed):
+        return shape.wrap(LOADERS[entry.parsed.scheme].draw(entry, shape))
+
+
 def _taken(
     entry: ModelEntry, shape: Shape, body: nn.Module, also: Callable[[nn.Module], object] | None
 ) -> nn.Module | None:

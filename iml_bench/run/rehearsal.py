@@ -1,4 +1,4 @@
-"""One training step and one evaluation of a model before the first cell: what must fail, fails here, in a sentence.
+"""Two training steps and one evaluation of a model before the first cell: what must fail, fails here, in a sentence.
 
 On the meta device, where a model has no weights, a step costs what its Python code costs. What fails there is tried
 with real tensors, and only a failure of those is one.
@@ -15,13 +15,13 @@ from torch import nn
 from iml_bench.errors import UsageError
 from iml_bench.generators import seeded
 from iml_bench.learners.answers import LARGEST_BATCH
-from iml_bench.learners.cut import causes_of, copied, cut_problem, largest_piece, moved
+from iml_bench.learners.cut import causes_of, copied, cut_problem, largest_piece, moved, same_twice
 from iml_bench.learners.network import training_loss
 from iml_bench.learners.order import Part, global_batches, shares
 from iml_bench.learners.setup import enable_checkpointing, make_accelerator, make_optimizer
 from iml_bench.modalities.base import Batch, Feed, Indices
 from iml_bench.modalities.trial import device_of, first_line
-from iml_bench.models import check_model, load_form
+from iml_bench.models import check_model, draw_model, load_form
 from iml_bench.models.meta import META
 from iml_bench.protocols.base import Train, asks, trains
 from iml_bench.run.cell import Setting
@@ -57,7 +57,26 @@ def rehearse(cell: CellSpec, runtime: Runtime) -> tuple[str, ...]:
     check_model(
         entry, setting.shape(), optimizer=task.recipe.optimizer, device=accelerator.device, also=rehearsal.with_model
     )
+    if entry.parsed.scheme == "python" and trains(setting.schedule):
+        _require_repeatable(cell, setting)
     return rehearsal.causes
+
+
+def _require_repeatable(cell: CellSpec, setting: Setting) -> None:
+    """Make a user's own model twice: what libraries make draws from generators that a cell seeds."""
+    step = trains(setting.schedule)[0]
+    one, other = (draw_model(cell.model, setting.shape(), 0).to(setting.device) for _ in range(2))
+    try:
+        same = one is other or same_twice(one, other, setting.train_feed(step.phase, step.fold))
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        return
+    if not same:
+        raise UsageError(
+            f"model {cell.model.name!r} is another each time it is made, of one seed too: its code draws from a "
+            "generator of its own; let it draw from the global one of torch, numpy or Python, which every cell seeds"
+        )
 
 
 class Rehearsal:
