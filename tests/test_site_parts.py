@@ -195,7 +195,9 @@ def test_building_imports_no_torch_and_listing_no_charts() -> None:
 def test_served_until_interrupted(tmp_path: Path) -> None:
     write_result(tmp_path, "mlp-m", 0, 0.2)
     program = (
-        "from pathlib import Path; from iml_bench.cli.pages import serve; import sys\nserve([Path(sys.argv[1])], 0)"
+        "from pathlib import Path; from iml_bench.cli.pages import serve; import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever began the tests may have it ignored
+        "serve([Path(sys.argv[1])], 0)"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
