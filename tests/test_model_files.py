@@ -87,6 +87,8 @@ def test_a_damaged_folder_is_one_sentence(damage: str, copied: Path) -> None:
         ("nonsense=3", "cannot be loaded: GPTNeoXForCausalLM.__init__() got an unexpected keyword argument 'nonsense'"),
         ("hidden_size=32", "has weights that do not fit its configuration (gpt_neox.embed_in.weight and"),
         ("use_safetensors=false", "cannot be loaded:"),
+        ("gguf_file=../other.gguf", "would be read from elsewhere too, by gguf_file"),
+        ("tokenizer_file=../other/tokenizer.json", "would be read from elsewhere too, by tokenizer_file"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(options: str, message: str, saved: Save) -> None:

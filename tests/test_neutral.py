@@ -201,6 +201,9 @@ def test_no_batch_is_cut_in_silence(
         assert whole
     if not found and (fixed is None or asked is None):
         assert problem is None
+    if fixed is not None and asked is None and processes == 1:
+        asking = cut_problem(recipe(batch, fixed), None, 1, lambda: pytest.fail("nobody needs to look"))
+        assert asking is None
 
 
 def test_a_recipes_micro_batch_is_less_than_its_batch() -> None:

@@ -100,13 +100,12 @@ def cut_problem(recipe: Recipe, asked: int | None, processes: int, causes: Calla
     whole, fixed, piece = recipe.batch_size, recipe.micro_batch, largest_piece(recipe, asked, processes)
     if fixed is not None and asked is not None:
         return f"recipe.micro_batch={fixed} says how every batch is cut; leave --micro-batch out"
-    if piece >= whole or not (found := causes()):
+    # In one process the recipe's cut is what it is; whether it matters is of no matter.
+    if piece >= whole or (fixed is not None and processes == 1) or not (found := causes()):
         return None
     why = f"what it learns depends on how a batch is cut ({', '.join(found)})"
     if fixed is None:
         return f"{why}; give --set recipe.micro_batch={piece}, which is a cell of its own"
-    if processes == 1:
-        return None
     if {BATCH_NORM, STATE} & {*found}:
         return f"{why}, and every process would keep its own of what it sums up; leave --processes out"
     if fixed * (processes - 1) >= whole:

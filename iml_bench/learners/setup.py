@@ -70,9 +70,8 @@ def _environment_of(launch: Launch) -> Iterator[None]:
     left = {name: os.environ.pop(name) for name in (*SIZE, *RANK, *LOCAL) if launch.size == 1 and name in os.environ}
     threads = "OMP_NUM_THREADS" not in os.environ
     if threads:
-        os.environ["OMP_NUM_THREADS"] = (
-            "1"  # else it would choose a number of threads, which changes how sums are rounded
-        )
+        # Else it would choose a number of threads, which changes how sums are rounded.
+        os.environ["OMP_NUM_THREADS"] = "1"
     try:
         yield
     finally:

@@ -26,6 +26,8 @@ from iml_bench.spec import ModelEntry
 LANGUAGE_SCHEMES = ("hf", "gguf", "hf-config")
 LORA = ("lora", "lora_targets")
 DTYPE = frozenset({"dtype", "torch_dtype"})
+ELSEWHERE = frozenset({"gguf_file", "tokenizer_file", "code_revision", "cache_dir"})
+"""Options that name files or code which neither the digest nor the commit covers."""
 ALL_LINEAR = "all-linear"
 """Every linear layer but the output layer."""
 
@@ -81,6 +83,8 @@ def published_config(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
         raise UsageError(f"model {entry.name!r}: weights are kept in 32 bits; recipe.precision is how they are used")
     if "use_safetensors" in options:
         raise refused(entry, "cannot be loaded: only safetensors are read; leave use_safetensors out")
+    if elsewhere := ELSEWHERE & options.keys():
+        raise refused(entry, f"would be read from elsewhere too, by {min(elsewhere)}; name the place in the source")
     with one_sentence(entry, "cannot be loaded"):
         config, unused = AutoConfig.from_pretrained(
             where, return_unused_kwargs=True, trust_remote_code=entry.trust_remote_code, **place, **options

@@ -80,7 +80,7 @@ def _require_repeatable(cell: CellSpec, setting: Setting) -> None:
 
 
 class Rehearsal:
-    """A training step and an evaluation of one cell, with whatever model it is given."""
+    """Two training steps and an evaluation of one cell, with whatever model it is given."""
 
     def __init__(self, cell: CellSpec, setting: Setting, accelerator: Accelerator, runtime: Runtime) -> None:
         """Args: cell: what is rehearsed; setting: its data; accelerator and runtime: its hardware."""
