@@ -269,7 +269,9 @@ class NetworkLearner:
         return training_loss(self.model, feed.batch(rows, noise))
 
     def _check_cut(self, feed: Feed) -> None:
-        """Look, where a batch is not taken whole, whether that is the same."""
+        """Look, where a batch is not taken whole, whether that is the same; a sharded model was looked at before."""
+        if self.accelerator.distributed_type not in PLAIN:
+            return
         processes = self.accelerator.num_processes
         problem = cut_problem(self.recipe, self.runtime.micro_batch, processes, lambda: self._causes(feed))
         if problem is not None:
