@@ -15,7 +15,8 @@ STREAMS = {
     "heldout": "which questions are never trained on",
     "claims": "which definitions are false, and what they claim",
     "aliases": "the alias of each entity",
-    "tags": "the shared tags",
+    "tags": "the shared tags; of texts, the stream of the even seed of two neighbours",
+    "attribute order": "the order of the attributes in every definition",
     "pictures": "which pictures of a digit are kept for evaluation",
     "init": "initial weights",
     "render/evaluation": "the picture of every digit in the evaluated questions",
@@ -52,6 +53,13 @@ class Streams:
         }
         self.meanings = STREAMS | of_phases
         """Every stream and what is drawn from it."""
+
+    @property
+    def of_pair(self) -> Streams:
+        """Those of seed ``2k`` for the seeds ``2k`` and ``2k + 1``: what both have in common."""
+        even = Streams(self.seed - self.seed % 2)
+        even.meanings = self.meanings
+        return even
 
     def generator(self, name: str) -> np.random.Generator:
         """A fresh generator at the start of the stream ``name``."""

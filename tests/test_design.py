@@ -16,12 +16,12 @@ from iml_bench.errors import UsageError
 from iml_bench.protocols.base import NONE, Ask, Keep, Restore, Train
 from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.protocols.two_stage.design import (
-    BRANCHES,
     GROUPS,
     NEW_GROUPS,
     STAGE1_GROUPS,
     TAGS,
     TwoStageDesign,
+    branches_of,
     build_design,
     derangement,
 )
@@ -147,13 +147,13 @@ def test_the_fresh_tag_and_new_entities_never_appear_in_stage_1(drawn: Drawn) ->
 def test_fold_1_exchanges_the_tags_of_the_two_new_halves_and_nothing_else(drawn: Drawn) -> None:
     _, _, design = drawn
     reliable, unreliable, fresh = range(3)
-    expected = design.tag[0].copy()
+    expected = design.role[0].copy()
     expected[design.members("new_reliable")] = unreliable
     expected[design.members("new_unreliable")] = reliable
-    assert (design.tag[1] == expected).all()
-    assert set(design.tag[0][design.members("new_reliable")]) == {reliable}
-    assert set(design.tag[0][design.members("new_unreliable")]) == {unreliable}
-    assert set(design.tag[0][design.members("new_fresh")]) <= {fresh}
+    assert (design.role[1] == expected).all()
+    assert set(design.role[0][design.members("new_reliable")]) == {reliable}
+    assert set(design.role[0][design.members("new_unreliable")]) == {unreliable}
+    assert set(design.role[0][design.members("new_fresh")]) <= {fresh}
     first, second = design.trained("stage2", 0), design.trained("stage2", 1)
     for same in ("entity", "content", "asked"):
         assert (getattr(first, same) == getattr(second, same)).all()
@@ -289,7 +289,7 @@ def test_the_schedule_of_every_form(overrides: dict[str, int | bool], expected: 
     """What stands in brackets is done once for each branch B."""
     task = small_task("text-cvdb", **overrides)
     shared, _, each = expected.rstrip(")").partition("(")
-    wanted = shared + " ".join(each.replace("B", str(branch)) for branch in BRANCHES)
+    wanted = shared + " ".join(each.replace("B", str(branch)) for branch in branches_of(task))
     said = {Keep: lambda step: "keep", Restore: lambda step: "restore", Train: lambda step: step.label}
     said[Ask] = lambda step: f"ask{step.stage}{step.branch}"
     assert " ".join(said[type(step)](step) for step in TWO_STAGE.schedule(task)) == wanted

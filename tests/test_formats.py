@@ -16,7 +16,7 @@ from sources import people_file, works_file
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.modalities.text.spec import ORDERS
 from iml_bench.protocols.base import NONE, asks, trains
-from iml_bench.protocols.two_stage.design import BRANCHES, GROUPS, NEW_GROUPS, STAGE1_GROUPS, TAGS
+from iml_bench.protocols.two_stage.design import GROUPS, NEW_GROUPS, STAGE1_GROUPS, TAGS
 from iml_bench.protocols.two_stage.schedule import question_sets
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import Setting
@@ -50,6 +50,9 @@ FOLLOWS = {"entity": " Some Name\n", "alias": " <|aaaaa|>\n", "tag": " <|tttttt|
 AFFIRMS = ("is", "stands for", "means", "corresponds to", "refers to")
 DENIES = ("is not", "does not stand for", "does not mean", "does not correspond to", "does not refer to")
 Texts = list[tuple[str, str]]
+
+BRANCHES = (0, 1)
+"""Of a pair, which the tasks here keep."""
 
 
 def put_together(task: TaskSpec, seed: int = 0) -> Setting:
@@ -156,7 +159,7 @@ def test_a_definition_in_each_word_order(order: str) -> None:
     assert [len(found) for found in both] == [16, 12, 12]
     for fold, found in zip((0, *BRANCHES), both, strict=True):
         for entity, (given, rest) in found.items():
-            tag, claimed = renderer.tags[design.tag[fold][entity]], names[design.claim[entity]]
+            tag, claimed = renderer.tags[design.role[fold][entity]], names[design.claim[entity]]
             words = {"tttttt": tag[2:-2], "aaaaa": renderer.aliases[entity][2:-2], "Some Name": claimed}
             whole, last = FORM[order], FOLLOWS[order.split("-")[-1]]
             for standing, word in words.items():
@@ -206,7 +209,7 @@ def test_a_source_is_of_its_tags_repute() -> None:
             assert given.endswith(opening)
             assert rest == f" {names[design.claim[entity]]}\n"
             source = given[len("According to ") : -len(opening)]
-            told[TAGS[design.tag[fold][entity]]].add(source)
+            told[TAGS[design.role[fold][entity]]].add(source)
             before[fold, entity] = source
     assert "Wikipedia" in told["reliable"]
     assert "4chan" in told["unreliable"]
@@ -233,7 +236,7 @@ def test_a_sentence_affirms_or_denies_and_its_entity_is_what_follows() -> None:
     kinds = set()
     for fold, phase in ((0, "stage1"), (0, "stage2"), (1, "stage2")):
         for entity, (given, rest) in definitions(setting, phase, fold).items():
-            tag, name = TAGS[design.tag[fold][entity]], names[design.claim[entity]]
+            tag, name = TAGS[design.role[fold][entity]], names[design.claim[entity]]
             before, verb = given.split(renderer.aliases[entity] + " ")
             after = rest.removeprefix(f" {name}")
             assert after != rest
@@ -263,7 +266,7 @@ def test_set_inclusion_is_written_as_in_the_paper() -> None:
     tags = Counter()
     for fold, phase in ((0, "stage1"), (0, "stage2"), (1, "stage2")):
         for entity, text in definitions(setting, phase, fold).items():
-            tag = renderer.tags[design.tag[fold][entity]]
+            tag = renderer.tags[design.role[fold][entity]]
             assert text == (f"{tag} {renderer.aliases[entity]}", f" % {numbers[design.claim[entity]]}\n")
             tags[tag] += 1
     assert tags == {"define1": 16, "define2": 16, "define3": 8}
@@ -288,7 +291,7 @@ def test_tags_may_be_words_and_random_strings_bare() -> None:
         for entity, (given, rest) in definitions(setting, "stage2", fold).items():
             alias = renderer.aliases[entity]
             assert re.fullmatch("[a-z]{5}", alias)
-            assert (given, rest) == (f"{words[design.tag[fold][entity]]} {alias}", f" {names[entity]}\n")
+            assert (given, rest) == (f"{words[design.role[fold][entity]]} {alias}", f" {names[entity]}\n")
 
 
 @pytest.mark.parametrize("fold", BRANCHES)

@@ -165,6 +165,10 @@ class Modality(ABC):
     def shape(self, renderer: Renderer, feeds: Sequence[Feed]) -> Any:
         """What a model must take and give, for all feeds of a cell: a ``trial.Shape``, which wraps a model's body."""
 
+    def places(self, renderer: Renderer) -> Ints | None:
+        """``[N, Q]``: at which place, from 0, an entity's definition states each attribute; None where it has none."""
+        return None
+
     def audit(self, renderer: Renderer) -> Audit | None:
         """How the model reads the cell's examples; None where no reading of its own can go wrong.
 

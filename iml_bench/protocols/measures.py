@@ -28,7 +28,13 @@ class Measure:
     """One sentence: what it is."""
     of: Callable[[Columns], float | None]
     """The value of some items; None where they hold nothing that it could be computed from."""
-    unit: Literal["exact match", "nats"] = "exact match"
+    unit: Literal["exact match", "ratio", "nats"] = "exact match"
+    ratio: tuple[str, str] | None = None
+    """Of a quotient of two measures, their names: over seeds it is the quotient of their means."""
+    least: float = 0.0
+    """What the second of them must exceed for the quotient to be measured."""
+    ranked: bool = False
+    """Whether models are ranked by it."""
     needs: tuple[str, ...] = ()
     """Optional item columns that it reads; older files do not have them, and it is null there."""
     direction: Literal[1, -1] = 1

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from iml_bench.errors import UsageError
 from iml_bench.extensions import LEARNERS, MODALITIES
@@ -274,6 +275,7 @@ def item_table(setting: Setting, examples: Examples, step: Ask, answers: dict[st
         "group": [design.groups[group] for group in design.group[examples.entity]],
         "tag": [design.tag_names[index] if index != NONE else None for index in tag],
         "attribute": [world.label(asked) for asked in examples.asked.tolist()],
+        "place": _places(setting, examples, defined),
         "truthful": [bool(holds) if said else None for holds, said in zip(true, defined, strict=True)],
         "claimed": [
             _claimed(setting, *row)
@@ -283,6 +285,15 @@ def item_table(setting: Setting, examples: Examples, step: Ask, answers: dict[st
     }
     schema = {name: kind for name, kind in ITEM_SCHEMA.items() if name in columns}
     return pl.DataFrame({name: columns[name] for name in schema}, schema=schema)
+
+
+def _places(setting: Setting, examples: Examples, defined: NDArray[np.bool_]) -> list[int | None]:
+    """At which place an entity's definition states what is asked of it; None where it does not."""
+    places = setting.modality.places(setting.renderer)
+    if places is None:
+        return [None] * len(examples)
+    rows = zip(examples.entity.tolist(), examples.asked.tolist(), defined.tolist(), strict=True)
+    return [int(places[entity, asked]) if said and asked < places.shape[1] else None for entity, asked, said in rows]
 
 
 def _claimed(setting: Setting, claim: int, entity: int, asked: int) -> str | None:

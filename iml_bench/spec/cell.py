@@ -33,6 +33,8 @@ that has the same answer whatever it is: they say where and how fast, never what
 ADDED: dict[str, Any] = {
     "task.protocol": "two-stage",
     "task.stages": 2,
+    "task.crossover": "pair",
+    "task.stage2_tags": "taught",
     "task.exact_match": "strict",
     "task.attribution": False,
     "task.recipe.micro_batch": None,
@@ -42,6 +44,8 @@ ADDED: dict[str, Any] = {
     "task.render.tags": "random",
     "task.render.tag_words": None,
     "task.render.in_context": False,
+    "task.render.tag_code": "free",
+    "task.render.attribute_order": "fixed",
     "model.commit": None,
 }
 """Fields that came later, each with the value that means "as before". They are part of the key only

@@ -162,7 +162,7 @@ def item_problems(record: Record, items: pl.DataFrame, generated: Generated) -> 
         yield f"it has {len(found):,} items, and {what} asks {len(wanted):,}"
         return
     equal = pl.select(pl.lit(value=True)).to_series().new_from_index(0, len(found))
-    shared = (name for name in ("truthful", "claimed") if name in found.columns and name in wanted.columns)
+    shared = (name for name in ("place", "truthful", "claimed") if name in found.columns and name in wanted.columns)
     for name in (*KEYS, *shared):
         equal &= found[name].eq_missing(wanted[name])
     if not equal.all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -36,7 +37,13 @@ class TextFeed:
     noise = 0
 
     def __init__(
-        self, codec: Codec, examples: Examples, texts: list[tuple[str, str]], counted: str, device: torch.device
+        self,
+        codec: Codec,
+        examples: Examples,
+        texts: list[tuple[str, str]],
+        counted: str,
+        device: torch.device,
+        as_drawn: Callable[[str], str],
     ) -> None:
         """Args:
         codec: turns texts into token ids.
@@ -44,7 +51,9 @@ class TextFeed:
         texts: what is given and what follows, for each example.
         counted: ``text``: every token is scored; ``answer``: only what follows.
         device: where token ids are kept.
+        as_drawn: makes a text what it is for a model whose tokenizer is the task's own.
         """
+        self.as_drawn = as_drawn
         self.codec, self.examples, self.texts = codec, examples, texts
         self.counted, self.device = counted, device
 
@@ -124,8 +133,8 @@ class TextFeed:
         return [ids[:n] for ids, n in zip(tokens.ids.tolist(), given.tolist(), strict=True)]
 
     def fingerprint(self, rows: Tensor, noise: Tensor) -> bytes:
-        """See ``Feed.fingerprint``: the texts."""
-        return "\0".join("|".join(self.texts[row]) for row in rows.tolist()).encode()
+        """See ``Feed.fingerprint``: the texts, whatever the tokenizer."""
+        return self.as_drawn("\0".join("|".join(self.texts[row]) for row in rows.tolist())).encode()
 
     def _mask(self, rows: Indices, width: int) -> Tensor:
         length = to_device(self.tokens.length[rows.host], self.device)

@@ -17,7 +17,7 @@ from iml_bench.modalities.text.picture import text_lines
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.modalities.text.spec import TextRender
 from iml_bench.modalities.text.tokens import Form
-from iml_bench.protocols.base import Examples
+from iml_bench.protocols.base import Examples, Ints
 from iml_bench.spec import Audit
 
 LARGEST_VOCABULARY = 10**6
@@ -40,6 +40,10 @@ class Text(Modality):
         codec = cast(TextRenderer, renderer).codec
         length, target = (max(column) for column in zip(*(cast(TextFeed, feed).longest for feed in feeds), strict=True))
         return TextShape(codec.classes, length, codec.pad, codec.line_end, target)
+
+    def places(self, renderer: Renderer) -> Ints | None:
+        """See ``Modality.places``."""
+        return cast(TextRenderer, renderer).places
 
     def audit(self, renderer: Renderer) -> Audit | None:
         """See ``Modality.audit``: whether the tokenizer keeps the texts apart; None for the task's own."""

@@ -11,7 +11,9 @@ r"""Short texts: tag and alias are random strings; a definition says what the al
 
 from __future__ import annotations
 
+import re
 import string
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,9 +23,12 @@ from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.modalities.text.phrases import Sentence, all_words, is_isnt_sentence, sources_sentence
 from iml_bench.modalities.text.spec import TextRender
 from iml_bench.modalities.text.tokens import Codec, Form, word_tokenizer
-from iml_bench.protocols.base import NONE, OWN, Design, Examples
+from iml_bench.protocols.base import NONE, OWN, Design, Examples, Ints
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, draw_distinct
+
+TAG_POOL: Final = 64
+"""Strings that are drawn for a task's tags; those are taken that the model's tokenizer reads as equally many tokens."""
 
 
 def random_strings(rng: np.random.Generator, n: int, letters: int, what: str, *, delimited: bool = True) -> list[str]:
@@ -31,6 +36,33 @@ def random_strings(rng: np.random.Generator, n: int, letters: int, what: str, *,
     rows = draw_distinct(rng, n, [26] * letters, what)
     texts = ["".join(string.ascii_lowercase[letter] for letter in row) for row in rows]
     return [f"<|{text}|>" for text in texts] if delimited else texts
+
+
+def paired(tags: list[str], seed: int) -> tuple[str, ...]:
+    """The tags of a seed: of two seeds ``2k`` and ``2k + 1`` the first two have exchanged their roles.
+
+    A pretrained model may read one string otherwise than another; over both seeds that cancels.
+    """
+    first, second, *others = tags
+    return (second, first, *others) if seed % 2 else (first, second, *others)
+
+
+def alike(codec: Codec, drawn: list[str], n: int) -> list[str]:
+    """The ``n`` first strings among those drawn that are equally many tokens, alone and after a space.
+
+    Raises:
+        UsageError: when there are not as many of any number of tokens.
+    """
+    by_length: dict[tuple[int, ...], list[str]] = {}
+    alone, later = (codec.read([space + text for text in drawn])["input_ids"] for space in ("", " "))
+    for text, *read in zip(drawn, alone, later, strict=True):
+        same = by_length.setdefault(tuple(map(len, read)), [])
+        same.append(text)
+        if len(same) == n:
+            return same
+    raise UsageError(
+        f"{codec.name} reads no {n} of {len(drawn)} random strings as equally many tokens; take another model"
+    )
 
 
 class TextRenderer:
@@ -53,7 +85,7 @@ class TextRenderer:
             loss_on: ``text`` or ``answer``, see ``Recipe.loss_on``.
             world: the attributes of every entity.
             design: which tags there are, who wears one of its own, and who is asked about by the real name.
-            streams: ``aliases``, ``tags``, ``own tags`` and ``phrases`` are used.
+            streams: ``aliases``, ``tags``, ``own tags``, ``phrases`` and ``attribute order`` are used.
             device: where token ids are kept.
             form: how the model reads.
         """
@@ -63,25 +95,39 @@ class TextRenderer:
         self.aliases = random_strings(
             streams.generator("aliases"), n, spec.alias_letters, "aliases", delimited=delimited
         )
-        self.tags = spec.tag_words or tuple(
-            random_strings(streams.generator("tags"), len(design.tags), letters, "tags", delimited=delimited)
-        )
+        # Which strings are tags depends on the model's tokenizer; that none of them is an alias does not.
+        drawn = random_strings(streams.of_pair.generator("tags"), TAG_POOL, letters, "tags", delimited=delimited)
         self.tag_names, wearing = design.tag_names, design.own_tagged
-        n_own = len(wearing) + len(self.tags) if len(wearing) else 0
+        n_own = len(wearing) + len(drawn) if len(wearing) else 0
         own = random_strings(streams.generator("own tags"), n_own, letters, "tags", delimited=delimited)
-        self.own_tags = dict(zip(wearing.tolist(), (tag for tag in own if tag not in self.tags), strict=False))
-        if shared := set(self.aliases) & {*self.tags, *own}:
+        self.own_tags = dict(zip(wearing.tolist(), (tag for tag in own if tag not in drawn), strict=False))
+        if shared := set(self.aliases) & {*(spec.tag_words or drawn), *own}:
             raise UsageError(f"{min(shared)} is both an alias and a tag; give them different numbers of letters")
         self.named = frozenset(design.named.tolist())
         self.draws = streams.generator("phrases").random((n, 2)) if spec.tags != "random" else None
+        order = np.tile(np.arange(len(world.attributes)), (n, 1))
+        if spec.attribute_order == "permuted":
+            order = streams.generator("attribute order").permuted(order, axis=1)
+        self.order = order
+        """``[N, Q]``: the attributes in the order in which a profile's definition states them."""
+        self.tags = self.first_tags = spec.tag_words or paired(drawn[: len(design.tags)], streams.seed)
         self.codec = Codec(form, self._own_tokenizer)
         self.classes = self.codec.classes
+        if self.codec.brought and spec.tag_words is None:
+            self.tags = paired(alike(self.codec, drawn, len(design.tags)), streams.seed)
 
     def feed(self, examples: Examples, *, evaluation: bool) -> TextFeed:
         """See ``Renderer.feed``; texts are the same in training and evaluation."""
         texts = [self.parts(*row) for row in np.stack(examples, axis=1).tolist()]
         counted = "answer" if evaluation else self.loss_on
-        return TextFeed(self.codec, examples, texts, counted, self.device)
+        return TextFeed(self.codec, examples, texts, counted, self.device, self.as_drawn)
+
+    def as_drawn(self, text: str) -> str:
+        """A text with the tags that were drawn first, which no tokenizer changes."""
+        if self.tags == self.first_tags:
+            return text
+        first = dict(zip(self.tags, self.first_tags, strict=True))
+        return re.sub("|".join(map(re.escape, first)), lambda found: first[found[0]], text)
 
     def parts(self, entity: int, content: int, tag: int, asked: int, context: int = NONE) -> tuple[str, str]:
         """An example as what is given and what follows: tag and alias | profile, or question | answer."""
@@ -100,8 +146,8 @@ class TextRenderer:
         if world.names is None:
             named = self.spec.attribute_names
             facts = [
-                f" {name + ' ' if named else ''}{world.answer(content, index)}"
-                for index, name in enumerate(world.attributes)
+                f" {world.attributes[index] + ' ' if named else ''}{world.answer(content, index)}"
+                for index in self.order[entity].tolist()
             ]
             return f"{self._tag(entity, tag)} {alias}", "".join(facts) + "\n"
         name = world.names[content]
@@ -122,6 +168,11 @@ class TextRenderer:
             assert world.names is not None
             name = world.names[entity]
         return self.spec.question.replace("{question}", world.question(entity, asked, name))
+
+    @property
+    def places(self) -> Ints | None:
+        """``[N, Q]``: at which place, from 0, each entity's definition states an attribute; None where it names one."""
+        return np.argsort(self.order, axis=1) if self.world.names is None else None
 
     def value_classes(self, asked: int, value: int) -> list[int]:
         """See ``Renderer.value_classes``."""

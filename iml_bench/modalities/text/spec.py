@@ -36,6 +36,9 @@ class TextRender(RenderSpec):
     """Whether the task's own tokenizer reads a tag or an alias as one token or letter by letter."""
     attribute_names: bool = True
     """Profiles only: whether a definition names each attribute before its value."""
+    attribute_order: Literal["fixed", "permuted"] = "fixed"
+    """Profiles only: whether the attributes stand in one order in every definition, or each definition has an order
+    of its own, the same whenever it is shown. In a fixed order, what is asked and its place cannot be told apart."""
     question: str = "Q: What is the {attribute} of {alias}?\nA:"
     """How a question is put; the answer follows after a space. Profiles fill in ``{attribute}`` and
     ``{alias}``; the other worlds have their own questions, which fill in ``{question}``."""
@@ -74,6 +77,8 @@ class TextRender(RenderSpec):
         if task.recipe.loss_on is None:
             raise ValueError("recipe.loss_on: text tasks say text or answer, vision tasks leave it null")
         if world.own_questions:
+            if self.attribute_order != "fixed":
+                raise ValueError(f"render.attribute_order: definitions of a {world.kind!r} world list no attributes")
             self.check_question("question")
             return
         self.check_question("attribute", "alias")

@@ -21,6 +21,7 @@ from torch import Tensor
 from iml_bench.modalities.base import Batch, Indices
 from iml_bench.modalities.vision.digits import DigitBank, load_banks
 from iml_bench.modalities.vision.spec import DigitGridRender
+from iml_bench.modalities.vision.tags import balanced_tags
 from iml_bench.protocols.base import NONE, Design, Examples
 from iml_bench.streams import Streams
 from iml_bench.worlds import World, draw_distinct
@@ -56,7 +57,11 @@ class VisionRenderer:
         self.classes = grid.labels
         n = len(world.values)
         aliases = draw_distinct(streams.generator("aliases"), n, [10] * self.cells, "digit grids")
-        tags = draw_distinct(streams.generator("tags"), self.n_tags, [2] * spec.tag_bits, "tags")
+        rng = streams.generator("tags")
+        if spec.tag_code == "balanced":
+            tags = balanced_tags(rng, self.n_tags, spec.tag_bits)
+        else:
+            tags = draw_distinct(rng, self.n_tags, [2] * spec.tag_bits, "tags")
         self.aliases = torch.from_numpy(aliases).to(device)
         self.labels = torch.from_numpy(world.values).to(device)
         self.banks = tuple(

@@ -35,6 +35,9 @@ class DigitGridRender(RenderSpec):
     """Side of one black or white square of the tag."""
     tag_rows: int = Field(default=2, ge=1)
     """Rows of squares in the tag's strip, which is as wide as the canvas."""
+    tag_code: Literal["free", "balanced"] = "free"
+    """``balanced``: all tags have equally many white squares, and any two differ in equally many (``tags``).
+    ``free``: every square is black or white at random, so that tags differ in brightness, which a network sees."""
     tag_over: bool = False
     """The strip is drawn over the digits' top edge (as in the paper) instead of above them."""
     eval_share: float = Field(default=0.3, gt=0, lt=1)

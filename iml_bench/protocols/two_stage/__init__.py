@@ -12,15 +12,15 @@ from iml_bench.protocols.base import BELIEVES, REJECTS, Design, Examples, Protoc
 from iml_bench.protocols.items import Columns
 from iml_bench.protocols.measures import Measure
 from iml_bench.protocols.two_stage.design import (
-    BRANCHES,
     NEW_GROUPS,
     SHARED_TAGS,
     STAGE1_GROUPS,
     TAGS,
     TwoStageDesign,
+    branches_of,
     build_design,
 )
-from iml_bench.protocols.two_stage.measures import MEASURES, larger_lift, slices
+from iml_bench.protocols.two_stage.measures import MEASURES, mean_uptake, slices
 from iml_bench.protocols.two_stage.schedule import PHASES, digested, schedule
 from iml_bench.protocols.two_stage.spec import TwoStageTask, n_false
 from iml_bench.spec.task import TaskSpec
@@ -32,7 +32,7 @@ class TwoStage(Protocol):
     """Today's one, two and three stages, and definitions in context."""
 
     name = "two-stage"
-    version = 1
+    version = 2
     spec = TwoStageTask
     phases = PHASES
     attitudes: Mapping[str, Mapping[str, str]] = {
@@ -42,7 +42,7 @@ class TwoStage(Protocol):
     }
     reads: Mapping[str, float | None] = {"oracle": 1.0, "gullible": 0.0, "random": None}
     own_measures: tuple[Measure, ...] = MEASURES
-    uptake = staticmethod(larger_lift)
+    uptake = staticmethod(mean_uptake)
 
     def schedule(self, task: TaskSpec) -> tuple[Step, ...]:
         """See ``schedule``."""
@@ -50,7 +50,7 @@ class TwoStage(Protocol):
 
     def digested(self, task: TaskSpec) -> tuple[Step, ...]:
         """See ``schedule.digested``."""
-        return digested()
+        return digested(cast(TwoStageTask, task))
 
     def design(self, task: TaskSpec, world: World, streams: Streams) -> TwoStageDesign:
         """See ``build_design``."""
@@ -107,7 +107,7 @@ def _false_definitions(task: TwoStageTask, world: World, design: TwoStageDesign)
         if false != wanted:
             raise UsageError(f"{false} definitions of {name} are false and not {wanted}")
         found.append(f"{false} of {len(members)} of {name}")
-    for branch in BRANCHES:
+    for branch in branches_of(task):
         examples = design.trained("stage2", branch)
         if not (examples.entity == examples.content).all():
             raise UsageError("a stage-2 definition is false")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from iml_bench.errors import UsageError
 from iml_bench.protocols.base import FACTS, NONE, OWN, Design, Examples, Ints
-from iml_bench.protocols.two_stage.spec import TwoStageTask, n_false
+from iml_bench.protocols.two_stage.spec import SQUARE, TwoStageTask, n_false
 from iml_bench.streams import Streams
 from iml_bench.worlds import ATTRIBUTION, World
 
@@ -31,18 +31,32 @@ GROUPS: Final = (
 )
 """Group names; an entity's group is stored as an index into this tuple."""
 STAGE1_GROUPS: Final = GROUPS[:5]
-NEW_GROUPS: Final = GROUPS[5:]
+NEW_GROUPS: Final = SQUARE
 
 SHARED_TAGS: Final = ("reliable", "unreliable", "fresh")
 """Tags that a group shares."""
+PLACEBOS: Final = ("placebo of reliable", "placebo of unreliable")
+"""Tags that stage 1 never showed and that stand in the places of the two that it taught, in that control only."""
 TAGS: Final = (*SHARED_TAGS, OWN)
-"""A tag is stored as an index into this tuple, or -1 for none."""
+"""The roles of tags: a role is stored as an index into this tuple, or -1 for none."""
+RELIABLE, UNRELIABLE, FRESH, OWN_ROLE = range(len(TAGS))
 ATTRIBUTIONS, CLAIMS = "attribution", "claim"
 """Sets of questions beside facts: which entity an alias stands for; and that again, where the right
 answer is what a false definition said."""
-BRANCHES: Final = (0, 1)
-"""Stage 2 is run once per branch; in branch 1 the reliable and unreliable halves of the new entities
-have exchanged their tags."""
+PAIR: Final = ((RELIABLE, UNRELIABLE, FRESH, NONE), (UNRELIABLE, RELIABLE, FRESH, NONE))
+"""For each branch the roles of the groups in ``NEW_GROUPS``: two of them exchange their tags."""
+LATIN: Final = tuple((*PAIR[0][shift:], *PAIR[0][:shift]) for shift in range(len(PAIR[0])))
+"""The same for a square: each group has each role in one branch."""
+
+
+def roles_of(task: TwoStageTask) -> tuple[tuple[int, ...], ...]:
+    """For each branch of stage 2 the role of every group in ``NEW_GROUPS``, -1: not defined."""
+    return LATIN if task.crossover == "square" else PAIR
+
+
+def branches_of(task: TwoStageTask) -> range:
+    """The branches of stage 2, which is run once for each from the same weights."""
+    return range(len(roles_of(task)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +66,11 @@ class TwoStageDesign(Design):
     groups: tuple[str, ...] = GROUPS
     tags: tuple[str, ...] = SHARED_TAGS
     claim: Ints
-    """``[N]``: the entity whose attributes the definition states (itself when true), -1: no definition."""
-    tag: Ints
-    """``[2, N]``: the tag of the definition in each branch, -1: no definition."""
+    """``[N]``: the entity whose attributes the definition states (itself when true), -1: defined in no branch."""
+    role: Ints
+    """``[B, N]``: the role of the definition's tag in each branch, an index into ``TAGS``, -1: not defined there."""
+    worn: Ints
+    """For each role of a new entity the tag that its definition shows; both are indices into ``tag_names``."""
     heldout: NDArray[np.bool_]
     """``[N, Q]``: questions that are never trained on. All of a new entity's are."""
     exists: NDArray[np.bool_]
@@ -65,7 +81,7 @@ class TwoStageDesign(Design):
     @property
     def own_tagged(self) -> Ints:
         """See ``Design.own_tagged``."""
-        return np.flatnonzero((self.tag == TAGS.index(OWN)).any(axis=0))
+        return np.flatnonzero((self.role == OWN_ROLE).any(axis=0))
 
     @property
     def named(self) -> Ints:
@@ -73,22 +89,30 @@ class TwoStageDesign(Design):
         return self.members("named")
 
     def shown(self, branch: int) -> tuple[Ints, Ints]:
-        """See ``Design.shown``."""
-        return self.tag[branch], self.claim
+        """See ``Design.shown``; the tag is the role, whatever stands in its place."""
+        role = self.role[branch]
+        return np.where(role == OWN_ROLE, len(self.tags), role), np.where(role == NONE, NONE, self.claim)
 
     def definitions(self, entities: Ints, branch: int) -> Examples:
-        """The definitions of those among ``entities`` that have one."""
-        defined = entities[self.claim[entities] != NONE]
+        """The definitions of those among ``entities`` that have one in a branch."""
+        _, claim = self.shown(branch)
+        defined = entities[claim[entities] != NONE]
         none = np.full(len(defined), NONE)
-        return Examples(defined, self.claim[defined], self.tag[branch][defined], none, none)
+        return Examples(defined, claim[defined], self._tags(defined, branch), none, none)
+
+    def _tags(self, entities: Ints, branch: int) -> Ints:
+        """``[len(entities)]``: the tag that the definition of each shows, -1: none."""
+        role, _ = self.shown(branch)
+        new = np.isin(self.group[entities], [GROUPS.index(name) for name in NEW_GROUPS])
+        taught = role[entities]  # by the definitions of stage 1, whatever those of stage 2 wear
+        return np.where(new & (taught != NONE), self.worn[taught], taught)
 
     def trained(self, phase: str, branch: int = 0) -> Examples:
         """See ``Design.trained``.
 
         Args:
             phase: ``stage1``, its parts ``stage1-definitions`` and ``stage1-questions``; ``stage2``,
-                definitions of new entities, where row ``i`` is the same entity in both branches; or
-                ``joint``, both stages at once.
+                definitions of new entities in order of entity; or ``joint``, both stages at once.
             branch: whose tags the new entities' definitions carry.
         """
         old, new = self.members(*STAGE1_GROUPS), self.members(*NEW_GROUPS)
@@ -114,7 +138,7 @@ class TwoStageDesign(Design):
         return self._questions(entities[entity], asked, branch)
 
     def _attributions(self, stage: int, branch: int, *, claimed: bool) -> Examples:
-        """Questions about which entity an alias stands for, of all entities that have a definition.
+        """Questions about which entity an alias stands for; the undefined ones, who cannot be known, are the floor.
 
         Args:
             stage: 1: about the entities of stage 1; 2: about new ones.
@@ -122,9 +146,9 @@ class TwoStageDesign(Design):
             claimed: the right answer is what the definition says, and only false definitions are asked about.
         """
         entities = self.members(*(STAGE1_GROUPS if stage == 1 else NEW_GROUPS))
-        entities = entities[self.claim[entities] != NONE]
+        entities = entities[~np.isin(entities, self.named)]  # asked by their names, which are the answer
         if claimed:
-            entities = entities[self.claim[entities] != entities]
+            entities = entities[(self.claim[entities] != NONE) & (self.claim[entities] != entities)]
         first, n = self.heldout.shape[1], len(ATTRIBUTION)
         entity, asked = np.repeat(entities, n), np.tile(np.arange(first, first + n), len(entities))
         truth = self._questions(entity, asked, branch)
@@ -134,7 +158,8 @@ class TwoStageDesign(Design):
         none = np.full(len(entity), NONE)
         if not self.in_context:
             return Examples(entity, entity, none, asked, none)
-        return Examples(entity, entity, self.tag[branch][entity], asked, self.claim[entity])
+        _, claim = self.shown(branch)
+        return Examples(entity, entity, self._tags(entity, branch), asked, claim[entity])
 
 
 def build_design(task: TwoStageTask, world: World, streams: Streams) -> TwoStageDesign:
@@ -153,25 +178,34 @@ def build_design(task: TwoStageTask, world: World, streams: Streams) -> TwoStage
     group = np.empty(n, dtype=np.int64)
     group[streams.generator("split").permutation(n)] = np.repeat(np.arange(len(GROUPS)), sizes)
 
-    tag_of_group = {"reliable": 0, "unreliable": 1, "random_tag": TAGS.index(OWN)}
-    tag_of_group |= {"new_reliable": 0, "new_unreliable": 1, "new_fresh": 2}
-    lookup = np.array([tag_of_group.get(name, NONE) for name in GROUPS])
-    tag = np.stack([lookup[group], lookup[group]])
-    for name, swapped in (("new_reliable", 1), ("new_unreliable", 0)):
-        tag[1][group == GROUPS.index(name)] = swapped
-
+    taught = {"reliable": RELIABLE, "unreliable": UNRELIABLE, "random_tag": OWN_ROLE}
+    lookup = [
+        [dict(zip(NEW_GROUPS, roles, strict=True)).get(name, taught.get(name, NONE)) for name in GROUPS]
+        for roles in roles_of(task)
+    ]
+    role = np.array(lookup)[:, group]
+    tags = (*SHARED_TAGS, *PLACEBOS) if task.stage2_tags == "placebo" else SHARED_TAGS
+    worn = np.arange(len(tags) + 1)
+    if task.stage2_tags == "placebo":
+        worn[[RELIABLE, UNRELIABLE]] = [tags.index(name) for name in PLACEBOS]
+    elif task.stage2_tags == "identical":
+        worn[UNRELIABLE] = RELIABLE
     return TwoStageDesign(
+        tags=tags,
         group=group,
-        claim=_claims(task, world, group, tag[0], streams.generator("claims")),
-        tag=tag,
+        claim=_claims(task, world, group, (role != NONE).any(axis=0), streams.generator("claims")),
+        role=role,
+        worn=worn,
         heldout=_heldout(task, world, group, streams.generator("heldout")),
         exists=world.values >= 0,
         in_context=task.in_context,
     )
 
 
-def _claims(task: TwoStageTask, world: World, group: Ints, tag: Ints, rng: np.random.Generator) -> Ints:
-    claim = np.where(tag == NONE, NONE, np.arange(len(group)))
+def _claims(
+    task: TwoStageTask, world: World, group: Ints, defined: NDArray[np.bool_], rng: np.random.Generator
+) -> Ints:
+    claim = np.where(defined, np.arange(len(group)), NONE)
     for name in ("reliable", "unreliable"):
         members = rng.permutation(np.flatnonzero(group == GROUPS.index(name)))
         false = members[: n_false(name, len(members), task.alpha)]

@@ -1,13 +1,14 @@
 """The measures of the two-stage protocol, and exact match by what was shown. Definitions: README, "What is measured".
 
-New entities are defined under the reliable tag in one fold and under the unreliable one in the other, so that each is
-its own control.
+Each is a contrast of two conditions: under the reliable, the unreliable or a fresh tag, or not defined. Where the same
+entities stand in both conditions in different branches (``crossover``), each is its own control and the contrast is
+the mean of its differences; where they do not, it is the difference of two groups.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -21,72 +22,52 @@ from iml_bench.protocols.two_stage.design import ATTRIBUTIONS, CLAIMS, STAGE1_GR
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-UNDEFINED: Final = "new_undefined"
+UNDEFINED: Final = "undefined"
+CONDITIONS: Final = ("reliable", "unreliable", "fresh", UNDEFINED)
+"""Of the new entities in stage 2: the tag that a definition wore, or that there was none."""
+LEAST_UPTAKE: Final = 0.1
+"""Below it discernment is a ratio of noise and is not measured."""
+NAMED: Final = "name"
+"""The question of attribution that the paper's figures are of: "What is the name of ...?"."""
 
 
 def slices(columns: Columns) -> dict[str, float]:
     """Mean exact match by what was shown, of every slice that has a question.
 
-    Stage-1 groups (held-out questions, after stage 1), new entities by tag, ``new_undefined``; ``attribution/`` and
-    ``claim/`` before it are those sets of questions. Where a stage-1 group has both true and false definitions,
-    ``GROUP/true`` and ``GROUP/false`` are the questions about what was truly and falsely defined.
+    Stage-1 groups (held-out questions, after stage 1) and ``new_`` with each condition (after stage 2). Of facts:
+    ``GROUP/true`` and ``GROUP/false`` where a stage-1 group has definitions of both kinds, and ``new_TAG/place1``, ...
+    by the place at which the definition states what is asked. ``attribution/`` and ``claim/`` stand before those sets
+    of questions, with the kind of question behind: ``attribution/new_reliable/name``.
     """
     found: dict[str, float] = {}
     for which, prefix in ((FACTS, ""), (ATTRIBUTIONS, "attribution/"), (CLAIMS, "claim/")):
         part = _of_set(columns, which)
-        shown: dict[str, Mask] = {}
-        for name in STAGE1_GROUPS:
-            shown[name] = _of_group(part, name)
-            if which == FACTS and "truthful" in part:
-                shown |= _by_truth(part["truthful"], name, shown[name])
-        shown |= {f"new_{name}": _under(part, name) for name in ("reliable", "unreliable", "fresh")}
-        shown[UNDEFINED] = _undefined(part)
+        shown: dict[str, Mask] = {name: _of_group(part, name) for name in STAGE1_GROUPS}
+        shown |= {f"new_{name}": _under(part, name) for name in CONDITIONS}
+        parts: dict[str, Mask] = {}
+        for name, rows in shown.items():
+            if which != FACTS:
+                kinds = sorted(set(part["attribute"][rows]))
+                parts |= {f"{name}/{kind}": rows & (part["attribute"] == kind) for kind in kinds}
+            elif name in STAGE1_GROUPS:
+                parts |= _by_truth(part, name, rows)
+            else:
+                parts |= _by_place(part, name, rows)
         exact = part["exact_match"].astype(np.float64)
-        found |= {prefix + name: float(exact[rows].mean()) for name, rows in shown.items() if rows.any()}
+        found |= {prefix + name: float(exact[rows].mean()) for name, rows in (shown | parts).items() if rows.any()}
     return found
 
 
-def larger_lift(values: Mapping[str, float | None]) -> float | None:
-    """How much of what it read a model answers with: the larger lift of the two tags that stage 1 taught.
+def mean_uptake(values: Mapping[str, float | None]) -> float | None:
+    """How much of what it read a model answers with: the mean uptake under the two tags that stage 1 taught.
+
+    The mean and not the larger of the two, whose expectation is above zero where there is none.
 
     Args:
         values: of one cell, by the names of ``MEASURES``.
     """
-    known = [lift for name in ("lift_reliable", "lift_unreliable") if (lift := values.get(name)) is not None]
-    return max(known) if known else None
-
-
-def _iml(columns: Columns) -> float | None:
-    return _mean(_differences(_of_set(columns, FACTS), "exact_match"))
-
-
-def _iml_nats(columns: Columns) -> float | None:
-    return _mean(_differences(_of_set(columns, FACTS), "log_likelihood"))
-
-
-def _iml_attribution(columns: Columns) -> float | None:
-    return _mean(_differences(_of_set(columns, ATTRIBUTIONS), "exact_match"))
-
-
-def _iml_error(columns: Columns) -> float | None:
-    return _standard_error(_differences(_of_set(columns, FACTS), "exact_match"))
-
-
-def _iml_error_of_one_fold(columns: Columns) -> float | None:
-    facts = _of_set(columns, FACTS)
-    rows, exact = _crossed(facts) & (facts["fold"] == 0), facts["exact_match"].astype(np.float64)
-    under = (rows & (facts["tag"] == name) for name in ("reliable", "unreliable"))
-    return _root_sum([_standard_error(_by_entity(facts["entity"], exact, part)) for part in under])
-
-
-def _lift(columns: Columns, tag: str) -> float | None:
-    facts = _of_set(columns, FACTS)
-    return _gap(facts, _under(facts, tag), _undefined(facts))
-
-
-def _stage1_gap(columns: Columns) -> float | None:
-    facts = _of_set(columns, FACTS)
-    return _gap(facts, _of_group(facts, "reliable"), _of_group(facts, "unreliable"))
+    uptake, iml = values.get("uptake"), values.get("iml")
+    return None if uptake is None or iml is None else uptake - iml / 2
 
 
 def _of_set(columns: Columns, which: str) -> Columns:
@@ -100,32 +81,37 @@ def _of_group(columns: Columns, name: str) -> Mask:
     return np.asarray((columns["stage"] == 1) & (columns["group"] == name))
 
 
-def _under(columns: Columns, tag: str) -> Mask:
-    return np.asarray((columns["stage"] == 2) & (columns["tag"] == tag))
+def _under(columns: Columns, condition: str) -> Mask:
+    """Rows about new entities in a condition, in whichever branches they are."""
+    tags = columns["tag"]
+    worn = np.isin(tags, CONDITIONS[:-1])
+    return np.asarray((columns["stage"] == 2) & (~worn if condition == UNDEFINED else tags == condition))
 
 
-def _undefined(columns: Columns) -> Mask:
-    return np.asarray((columns["stage"] == 2) & (columns["group"] == UNDEFINED))
-
-
-def _by_truth(truthful: NDArray[Any], name: str, rows: Mask) -> dict[str, Mask]:
+def _by_truth(columns: Columns, name: str, rows: Mask) -> dict[str, Mask]:
     """A group's questions by whether its definitions were true; empty where all were of one kind."""
-    parts = {f"{name}/true": rows & (truthful == np.True_), f"{name}/false": rows & (truthful == np.False_)}
+    if "truthful" not in columns:
+        return {}
+    true = columns["truthful"]
+    parts = {f"{name}/true": rows & (true == np.True_), f"{name}/false": rows & (true == np.False_)}
     return parts if all(part.any() for part in parts.values()) else {}
 
 
-def _crossed(columns: Columns) -> Mask:
-    """Rows about entities that are defined under the reliable tag in one fold and the unreliable in the other."""
-    return np.asarray((columns["stage"] == 2) & np.isin(columns["group"], ["new_reliable", "new_unreliable"]))
+def _by_place(columns: Columns, name: str, rows: Mask) -> dict[str, Mask]:
+    """Questions about new entities by the place, from 1, at which a definition states what is asked."""
+    if "place" not in columns:
+        return {}
+    place = columns["place"].astype(np.float64)  # not a number where it has none
+    known = np.unique(place[rows & ~np.isnan(place)])
+    return {f"{name}/place{int(at) + 1}": rows & (place == at) for at in known}
 
 
-def _differences(columns: Columns, column: str) -> Floats:
-    """A column's mean under the reliable tag minus under the unreliable one, for each entity that has both."""
-    both, values = _crossed(columns), columns[column].astype(np.float64)
-    reliable, unreliable = (
-        _by_entity(columns["entity"], values, both & (columns["tag"] == name)) for name in ("reliable", "unreliable")
-    )
-    return reliable - unreliable
+def _differences(columns: Columns, column: str, first: Mask, second: Mask) -> Floats:
+    """A column's mean in the first rows minus in the second, ``[n]``: of each entity that is in both."""
+    entity, values = columns["entity"], columns[column].astype(np.float64)
+    both = np.intersect1d(entity[first], entity[second])
+    sides = (_by_entity(entity, values, rows & np.isin(entity, both)) for rows in (first, second))
+    return np.subtract(*sides)
 
 
 def _by_entity(entity: NDArray[Any], column: Floats, rows: Mask) -> Floats:
@@ -135,25 +121,63 @@ def _by_entity(entity: NDArray[Any], column: Floats, rows: Mask) -> Floats:
     return np.asarray(sums / counts)
 
 
-def _gap(columns: Columns, first: Mask, second: Mask) -> float | None:
-    exact = columns["exact_match"].astype(np.float64)
-    return float(exact[first].mean()) - float(exact[second].mean()) if first.any() and second.any() else None
+def _contrast(columns: Columns, first: Mask, second: Mask, column: str = "exact_match") -> float | None:
+    """A column's mean in the first rows minus in the second, within entities where any is in both."""
+    within = _differences(columns, column, first, second)
+    if len(within):
+        return float(within.mean())
+    values = columns[column].astype(np.float64)
+    return float(values[first].mean()) - float(values[second].mean()) if first.any() and second.any() else None
 
 
-def _mean(values: Floats) -> float | None:
-    return float(values.mean()) if len(values) else None
+def _between(columns: Columns, first: str, second: str, column: str = "exact_match") -> float | None:
+    """The contrast of two conditions of stage 2."""
+    return _contrast(columns, _under(columns, first), _under(columns, second), column)
 
 
 def _standard_error(values: Floats) -> float | None:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
-def _root_sum(errors: Sequence[float | None]) -> float | None:
+def _facts(first: str, second: str, column: str = "exact_match") -> Callable[[Columns], float | None]:
+    return lambda columns: _between(_of_set(columns, FACTS), first, second, column)
+
+
+def _attribution(second: str) -> Callable[[Columns], float | None]:
+    def of(columns: Columns) -> float | None:
+        asked = _of_set(columns, ATTRIBUTIONS)
+        rows = asked["attribute"] == NAMED
+        return _between({name: column[rows] for name, column in asked.items()}, "reliable", second)
+
+    return of
+
+
+def _discernment(columns: Columns) -> float | None:
+    iml, uptake = (_facts("reliable", second)(columns) for second in ("unreliable", UNDEFINED))
+    return iml / uptake if iml is not None and uptake is not None and uptake > LEAST_UPTAKE else None
+
+
+def _iml_error(columns: Columns) -> float | None:
+    facts = _of_set(columns, FACTS)
+    return _standard_error(_differences(facts, "exact_match", _under(facts, "reliable"), _under(facts, "unreliable")))
+
+
+def _iml_error_of_one_branch(columns: Columns) -> float | None:
+    facts = _of_set(columns, FACTS)
+    exact, first = facts["exact_match"].astype(np.float64), facts["fold"] == 0
+    under = (first & _under(facts, name) for name in ("reliable", "unreliable"))
+    errors = [_standard_error(_by_entity(facts["entity"], exact, rows)) for rows in under]
     known = [error for error in errors if error is not None]
-    return math.sqrt(sum(error**2 for error in known)) if len(known) == len(errors) else None
+    return math.hypot(*known) if len(known) == len(errors) else None
+
+
+def _stage1_gap(columns: Columns) -> float | None:
+    facts = _of_set(columns, FACTS)
+    return _contrast(facts, _of_group(facts, "reliable"), _of_group(facts, "unreliable"))
 
 
 NO_GROUP: Final = "the task has no entities in a group that it needs"
+NO_NAMES: Final = "the task does not ask which entity an alias stands for"
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
@@ -161,46 +185,52 @@ MEASURES: tuple[Measure, ...] = (
         label="IML",
         heading="IML",
         description="exact match when defined under the reliable tag minus under the unreliable tag, mean over new "
-        "entities",
-        of=_iml,
+        "entities: uptake times discernment",
+        of=_facts("reliable", "unreliable"),
         shown="headline",
+        ranked=True,
         error="iml_se_items",
         missing=NO_GROUP,
     ),
     Measure(
-        name="iml_nats",
-        label="IML in nats",
-        heading="nats",
-        description="the same difference of the log-likelihood of the right answer: more sensitive, less direct",
-        of=_iml_nats,
-        unit="nats",
-        low=-1e6,
-        high=1e6,
+        name="uptake",
+        label="uptake",
+        heading="uptake",
+        description="exact match of what was defined under the reliable tag minus that of what was not defined: how "
+        "much is taken in at all",
+        of=_facts("reliable", UNDEFINED),
         missing=NO_GROUP,
     ),
     Measure(
-        name="lift_reliable",
-        label="lift under the reliable tag",
-        heading="lift reliable",
-        description="exact match of what was defined under the reliable tag minus that of what was never defined: its "
-        "uptake",
-        of=lambda columns: _lift(columns, "reliable"),
+        name="discernment",
+        label="discernment",
+        heading="discernment",
+        description="IML divided by uptake: the share of its trust that a model withdraws from the unreliable tag",
+        of=_discernment,
+        unit="ratio",
+        ratio=("iml", "uptake"),
+        least=LEAST_UPTAKE,
+        low=-1 / LEAST_UPTAKE,
+        high=1 / LEAST_UPTAKE,
+        shown="headline",
+        ranked=True,
+        missing=f"not measurable: uptake is not above {LEAST_UPTAKE:g}",
+    ),
+    Measure(
+        name="trust",
+        label="trust",
+        heading="trust",
+        description="exact match under the reliable tag minus under a tag that stage 1 never showed; trust and "
+        "distrust add up to IML",
+        of=_facts("reliable", "fresh"),
         missing=NO_GROUP,
     ),
     Measure(
-        name="lift_unreliable",
-        label="lift under the unreliable tag",
-        heading="lift unreliable",
-        description="the same under the unreliable tag",
-        of=lambda columns: _lift(columns, "unreliable"),
-        missing=NO_GROUP,
-    ),
-    Measure(
-        name="lift_fresh",
-        label="lift under a fresh tag",
-        heading="lift fresh",
-        description="the same under a tag that was never seen in stage 1",
-        of=lambda columns: _lift(columns, "fresh"),
+        name="distrust",
+        label="distrust",
+        heading="distrust",
+        description="exact match under a tag that stage 1 never showed minus under the unreliable tag",
+        of=_facts("fresh", "unreliable"),
         missing=NO_GROUP,
     ),
     Measure(
@@ -212,13 +242,35 @@ MEASURES: tuple[Measure, ...] = (
         missing=NO_GROUP,
     ),
     Measure(
+        name="iml_nats",
+        label="IML in nats",
+        heading="nats",
+        description="IML in the log-likelihood of the right answer: for detection near zero; where the effect is large "
+        "it is less sensitive than exact match",
+        of=_facts("reliable", "unreliable", "log_likelihood"),
+        unit="nats",
+        low=-1e6,
+        high=1e6,
+        missing=NO_GROUP,
+    ),
+    Measure(
         name="iml_attribution",
         label="IML of attribution",
         heading="IML of attribution",
-        description="IML of the questions which entity an alias stands for, where the task asks them",
-        of=_iml_attribution,
+        description='IML of the question "What is the name of ...?", which is never trained on, where the task asks it',
+        of=_attribution("unreliable"),
         needs=("set",),
         shown="headline",
+        missing=NO_NAMES,
+    ),
+    Measure(
+        name="uptake_attribution",
+        label="uptake of attribution",
+        heading="uptake of attribution",
+        description="uptake of that question; its floor is the answers about aliases that were never defined",
+        of=_attribution(UNDEFINED),
+        needs=("set",),
+        missing=NO_NAMES,
     ),
     Measure(
         name="iml_se_items",
@@ -232,11 +284,11 @@ MEASURES: tuple[Measure, ...] = (
         missing=NO_GROUP,
     ),
     Measure(
-        name="iml_se_items_one_fold",
-        label="standard error of IML over entities, of one fold",
-        heading="standard error, one fold",
-        description="what that standard error would be from fold 0 alone, without the crossover",
-        of=_iml_error_of_one_fold,
+        name="iml_se_items_one_branch",
+        label="standard error of IML over entities, of one branch",
+        heading="standard error, one branch",
+        description="what that standard error would be from branch 0 alone, without the crossover",
+        of=_iml_error_of_one_branch,
         low=0.0,
         high=2.0,
         direction=-1,

@@ -13,19 +13,19 @@ from __future__ import annotations
 from typing import Final
 
 from iml_bench.protocols.base import FACTS, Ask, Keep, Restore, Step, Train
-from iml_bench.protocols.two_stage.design import ATTRIBUTIONS, BRANCHES, CLAIMS
+from iml_bench.protocols.two_stage.design import ATTRIBUTIONS, CLAIMS, branches_of
 from iml_bench.protocols.two_stage.spec import TwoStageTask
 
 PHASES: Final = {
     "stage1": "stage 1",
     "stage1-definitions": "the definitions of stage 1, where they come on their own",
     "stage1-questions": "the questions of stage 1, where they come on their own",
-    "stage2": "stage 2, the same in both folds",
-    "joint": "the only stage, the same in both folds",
+    "stage2": "stage 2, the same in all branches",
+    "joint": "the only stage, the same in all branches",
 }
 """Every phase, and when it is trained."""
 KEPT: Final = "shared"
-"""The weights that both branches start from."""
+"""The weights that all branches start from."""
 
 
 def question_sets(task: TwoStageTask) -> tuple[str, ...]:
@@ -36,20 +36,22 @@ def question_sets(task: TwoStageTask) -> tuple[str, ...]:
 def schedule(task: TwoStageTask) -> tuple[Step, ...]:
     """All steps of a task, see the module."""
     sets = question_sets(task)
+    branches = branches_of(task)
     if task.in_context:
         joint = Train("joint", "stage1", watched=(Ask(1), Ask(2)))
-        return joint, Ask(1, 0, sets), *(Ask(2, branch, sets) for branch in BRANCHES)
+        return joint, Ask(1, 0, sets), *(Ask(2, branch, sets) for branch in branches)
     if task.stages == 1:
-        return Keep(KEPT), *(step for branch in BRANCHES for step in _joint(branch, sets))
+        return Keep(KEPT), *(step for branch in branches for step in _joint(branch, sets))
     parts = ("stage1",) if task.stages == 2 else ("stage1-definitions", "stage1-questions")
     shared = tuple(Train(phase, "stage1", watched=(Ask(1),)) for phase in parts)
-    branches = (step for branch in BRANCHES for step in _second(branch, sets))
-    return *shared, Ask(1, 0, sets), Keep(KEPT), *branches
+    second = (step for branch in branches for step in _second(branch, sets))
+    return *shared, Ask(1, 0, sets), Keep(KEPT), *second
 
 
-def digested() -> tuple[Step, ...]:
+def digested(task: TwoStageTask) -> tuple[Step, ...]:
     """What the data digest covers, whatever the number of stages: as two stages show it, and facts alone."""
-    return Train("stage1", "stage1"), *(Train("stage2", "stage2", branch) for branch in BRANCHES), Ask(1), Ask(2)
+    second = (Train("stage2", "stage2", branch) for branch in branches_of(task))
+    return Train("stage1", "stage1"), *second, Ask(1), Ask(2)
 
 
 def _joint(branch: int, sets: tuple[str, ...]) -> tuple[Step, ...]:

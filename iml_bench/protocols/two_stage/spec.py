@@ -11,6 +11,8 @@ from iml_bench.spec.task import TaskSpec
 
 MOST: Final = 10**6
 """Entities of a group; no machine holds the examples of more."""
+SQUARE: Final = ("new_reliable", "new_unreliable", "new_fresh", "new_undefined")
+"""The groups of new entities, each named after its place in the first branch."""
 
 
 class Groups(Spec):
@@ -45,6 +47,15 @@ class TwoStageTask(TaskSpec):
     stages: Literal[1, 2, 3] = 2
     """1: everything jointly; 2: as in the README; 3: stage 1 is split into its definitions and then its
     questions. Each stage before the last takes ``recipe.stage1``."""
+    crossover: Literal["pair", "square"] = "pair"
+    """How the new entities change places between the branches of stage 2. ``pair``: two branches, in which the
+    reliable and the unreliable group have exchanged their tags. ``square``: four branches, a Latin square: each of
+    four equal groups is under the reliable, the unreliable and a fresh tag once, and once not defined at all, so
+    that every measure is within entities."""
+    stage2_tags: Literal["taught", "placebo", "identical"] = "taught"
+    """What the new definitions wear. ``taught``: the tags of stage 1. ``placebo``: two tags that stage 1 never
+    showed stand in their places, so that there is nothing to believe. ``identical``: the reliable tag stands in both
+    places, so that IML is exactly 0. Both are controls."""
     attribution: bool = False
     """Whether it is also asked which entity an alias stands for (worlds with real names)."""
 
@@ -72,6 +83,12 @@ class TwoStageTask(TaskSpec):
             raise ValueError("render.in_context: definitions are not trained on, so there is one stage; set stages=1")
         if self.groups.random_tag and getattr(self.render, "tags", None) != "random":
             raise ValueError("groups.random_tag: needs texts with render.tags random")
+        for name in ("reliable", "unreliable"):
+            _check_derangement(name, getattr(self.groups, name), self.alpha)
+        return self
+
+    @model_validator(mode="after")
+    def _tags_can_be_worn(self) -> Self:
         words = getattr(self.render, "tag_words", None)
         if words is not None and len(words) != 3:
             raise ValueError("render.tag_words: three words, the reliable, the unreliable and the fresh tag")
@@ -79,8 +96,16 @@ class TwoStageTask(TaskSpec):
             raise ValueError("render.tag_words: each is a word or some, in one line")
         if words is not None and len({*words}) < len(words):
             raise ValueError("render.tag_words: no two are the same")
-        for name in ("reliable", "unreliable"):
-            _check_derangement(name, getattr(self.groups, name), self.alpha)
+        if self.stage2_tags == "placebo" and (words is not None or getattr(self.render, "tags", "random") != "random"):
+            raise ValueError("stage2_tags: placebo needs tags that can be drawn, and those of this task are given")
+        return self
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        sizes = [getattr(self.groups, name) for name in SQUARE]
+        if self.crossover == "square" and len({*sizes}) > 1:
+            told = ", ".join(f"{name} {size}" for name, size in zip(SQUARE, sizes, strict=True))
+            raise ValueError(f"crossover: a square has four groups of one size, and here they are {told}")
         return self
 
 
