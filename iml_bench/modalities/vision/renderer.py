@@ -59,7 +59,7 @@ class VisionRenderer:
         aliases = draw_distinct(streams.generator("aliases"), n, [10] * self.cells, "digit grids")
         rng = streams.generator("tags")
         if spec.tag_code == "balanced":
-            tags = balanced_tags(rng, self.n_tags, spec.tag_bits)
+            tags = balanced_tags(rng, self.n_tags, spec.tag_rows, spec.tag_bits // spec.tag_rows)
         else:
             tags = draw_distinct(rng, self.n_tags, [2] * spec.tag_bits, "tags")
         self.aliases = torch.from_numpy(aliases).to(device)

@@ -36,7 +36,7 @@ class DigitGridRender(RenderSpec):
     tag_rows: int = Field(default=2, ge=1)
     """Rows of squares in the tag's strip, which is as wide as the canvas."""
     tag_code: Literal["free", "balanced"] = "free"
-    """``balanced``: all tags have equally many white squares, and any two differ in equally many (``tags``).
+    """``balanced``: all tags are equally bright everywhere, and any two differ in equally many squares (``tags``).
     ``free``: every square is black or white at random, so that tags differ in brightness, which a network sees."""
     tag_over: bool = False
     """The strip is drawn over the digits' top edge (as in the paper) instead of above them."""
