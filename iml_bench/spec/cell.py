@@ -33,6 +33,7 @@ that has the same answer whatever it is: they say where and how fast, never what
 ADDED: dict[str, Any] = {
     "task.protocol": "two-stage",
     "task.stages": 2,
+    "task.until": "stage2",
     "task.crossover": "pair",
     "task.stage2_tags": "taught",
     "task.exact_match": "strict",

@@ -176,7 +176,7 @@ def _stage1_gap(columns: Columns) -> float | None:
     return _contrast(facts, _of_group(facts, "reliable"), _of_group(facts, "unreliable"))
 
 
-NO_GROUP: Final = "the task has no entities in a group that it needs"
+NO_GROUP: Final = "the task has no entities in a group that it needs, or stops before stage 2"
 NO_NAMES: Final = "the task does not ask which entity an alias stands for"
 
 MEASURES: tuple[Measure, ...] = (

@@ -6,6 +6,8 @@
     three        the same, stage 1 in two parts: its definitions, then its questions
     one          keep;  per branch: restore, train joint, ask 1, ask 2
     in context   train joint, ask 1;  per branch: ask 2
+
+With ``until: stage1`` two or three stages end with ask 1.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ def schedule(task: TwoStageTask) -> tuple[Step, ...]:
         return Keep(KEPT), *(step for branch in branches for step in _joint(branch, sets))
     parts = ("stage1",) if task.stages == 2 else ("stage1-definitions", "stage1-questions")
     shared = tuple(Train(phase, "stage1", watched=(Ask(1),)) for phase in parts)
+    if task.until == "stage1":
+        return *shared, Ask(1)
     second = (step for branch in branches for step in _second(branch, sets))
     return *shared, Ask(1, 0, sets), Keep(KEPT), *second
 

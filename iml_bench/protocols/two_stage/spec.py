@@ -47,6 +47,9 @@ class TwoStageTask(TaskSpec):
     stages: Literal[1, 2, 3] = 2
     """1: everything jointly; 2: as in the README; 3: stage 1 is split into its definitions and then its
     questions. Each stage before the last takes ``recipe.stage1``."""
+    until: Literal["stage1", "stage2"] = "stage2"
+    """``stage1``: nothing is trained or asked after the questions of stage 1. Learning rates are chosen by such
+    cells, which have no score of stage 2 that could be looked at."""
     crossover: Literal["pair", "square"] = "pair"
     """How the new entities change places between the branches of stage 2. ``pair``: two branches, in which the
     reliable and the unreliable group have exchanged their tags. ``square``: four branches, a Latin square: each of
@@ -79,6 +82,8 @@ class TwoStageTask(TaskSpec):
             for field, given in (("groups.named", self.groups.named), ("attribution", self.attribution)):
                 if given:
                     raise ValueError(f"{field}: the entities of a {self.world.kind!r} world have no real names")
+        if self.until == "stage1" and self.stages == 1:
+            raise ValueError("until: with one stage (stages=1) there is nothing to stop before")
         if self.in_context and self.stages != 1:
             raise ValueError("render.in_context: definitions are not trained on, so there is one stage; set stages=1")
         if self.groups.random_tag and getattr(self.render, "tags", None) != "random":
