@@ -390,4 +390,4 @@ def test_a_model_is_made_for_the_longest_text_of_either_fold(tags: str, in_conte
     for seed in range(20):
         setting = people(seed, render__tags=tags, render__in_context=in_context, stages=1)
         encoded = renderer_of(setting).codec.encode(everything(setting))
-        assert setting.shape().max_length == max(len(given) + len(rest) - 1 for given, rest in encoded)  # type: ignore[union-attr]
+        assert setting.shape().max_length == max(len(one.given) + len(one.rest) - 1 for one in encoded)  # type: ignore[union-attr]

@@ -188,7 +188,7 @@ def test_what_is_put_around_texts_is_found_though_a_is_not_known() -> None:
 def test_a_line_end_within_a_token_ends_an_answer() -> None:
     renderer = renderer_of(form_of("line end in a token"))
     codec = renderer.codec
-    (_, rest), (_, other) = codec.encode([("A:", " Warner Bros.\n"), ("A:", " Oslo\n")])
+    rest, other = (one.rest for one in codec.encode([("A:", " Warner Bros.\n"), ("A:", " Oslo\n")]))
     assert codec.line_end not in rest
     assert codec.ended(rest)
     assert not codec.ended(rest[:-1])

@@ -55,8 +55,8 @@ class Recipe(Spec):
     max_grad_norm: float | None = Field(default=None, gt=0)
     """Gradients are scaled down to this norm; null: never."""
     loss_on: Literal["text", "answer"] | None = None
-    """Text only. ``text``: every token but padding; ``answer``: the answer of a question, and of a
-    definition all that follows its tag and alias."""
+    """Text only. ``text``: every token but padding; ``answer``: the answer of a question, and of a definition what
+    follows its tag and alias, without the names of attributes that it states."""
     stage1: StageRecipe
     stage2: StageRecipe | None = None
     """Null for a protocol that has no second stage."""

@@ -15,6 +15,9 @@ from iml_bench.modalities.base import Batch, Indices, to_device
 from iml_bench.modalities.text.tokens import Codec
 from iml_bench.protocols.base import Examples, Ints
 
+Spans = list[tuple[int, int]]
+"""Parts of a text: the first sign of each, and the one after its last."""
+
 
 class _Tokens(NamedTuple):
     """All texts of a feed as token ids, padded on the right to the longest."""
@@ -28,7 +31,9 @@ class _Tokens(NamedTuple):
     decoded: Ints
     """``[n]``: positions of each text at which a token is predicted."""
     first: Ints
-    """``[n]``: the first position that is scored; all from there to the end are."""
+    """``[n]``: the first position that may be scored."""
+    scored: NDArray[np.bool_]
+    """``[n, T]`` or ``[n, D]``: the positions that are."""
 
 
 class TextFeed:
@@ -43,17 +48,19 @@ class TextFeed:
         texts: list[tuple[str, str]],
         counted: str,
         device: torch.device,
+        told: Callable[[int], Spans],
         as_drawn: Callable[[str], str],
     ) -> None:
         """Args:
         codec: turns texts into token ids.
         examples: what the texts show.
         texts: what is given and what follows, for each example.
-        counted: ``text``: every token is scored; ``answer``: only what follows.
+        counted: ``text``: every token is scored; ``answer``: only what follows, without what is told in it.
         device: where token ids are kept.
+        told: of an example, the parts of what follows that are given all the same.
         as_drawn: makes a text what it is for a model whose tokenizer is the task's own.
         """
-        self.as_drawn = as_drawn
+        self.told, self.as_drawn = told, as_drawn
         self.codec, self.examples, self.texts = codec, examples, texts
         self.counted, self.device = counted, device
 
@@ -62,21 +69,30 @@ class TextFeed:
         """Tokenised when it is first needed: a digest needs the texts alone."""
         encoded = self.codec.encode(self.texts)
         if self.codec.encoder_decoder:
-            ids = _padded([given for given, _ in encoded], self.codec.pad)
-            targets = _padded([rest for _, rest in encoded], self.codec.pad)
-            length = np.array([len(given) for given, _ in encoded], dtype=np.int64)
-            decoded = np.array([len(rest) for _, rest in encoded], dtype=np.int64)
-            first = np.zeros_like(decoded)
+            ids = _padded([one.given for one in encoded], self.codec.pad)
+            targets = _padded([one.rest for one in encoded], self.codec.pad)
+            length = np.array([len(one.given) for one in encoded], dtype=np.int64)
+            decoded = np.array([len(one.rest) for one in encoded], dtype=np.int64)
+            rest = np.zeros_like(decoded)
         else:
             # Position p predicts token p + 1; the last token predicts nothing and is never shown.
-            whole = _padded([given + rest for given, rest in encoded], self.codec.pad)
+            whole = _padded([one.given + one.rest for one in encoded], self.codec.pad)
             ids, targets = whole[:, :-1], whole[:, 1:]
-            length = np.array([len(given) + len(rest) - 1 for given, rest in encoded], dtype=np.int64)
+            length = np.array([len(one.given) + len(one.rest) - 1 for one in encoded], dtype=np.int64)
             decoded = length
-            given = np.array([len(given) for given, _ in encoded], dtype=np.int64)
-            first = np.zeros_like(given) if self.counted == "text" else np.maximum(given - 1, 0)
+            given = np.array([len(one.given) for one in encoded], dtype=np.int64)
+            rest = np.maximum(given - 1, 0)
+        causal_text = self.counted == "text" and not self.codec.encoder_decoder
+        first = np.zeros_like(rest) if causal_text else rest
+        at = np.arange(targets.shape[1])
+        scored = (at >= first[:, None]) & (at < decoded[:, None])
+        if self.counted == "answer":
+            for row, one in enumerate(encoded):
+                if told := self.told(row):
+                    for position, span in enumerate(one.spans, int(rest[row])):
+                        scored[row, position] &= not _within(span, told)
         on_device = [torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in (ids, targets)]
-        return _Tokens(on_device[0], on_device[1], length, decoded, first)
+        return _Tokens(on_device[0], on_device[1], length, decoded, first, scored)
 
     @property
     def longest(self) -> tuple[int, int]:
@@ -95,7 +111,7 @@ class TextFeed:
     def mass(self) -> Tensor:
         """``[n]``, see ``Feed.mass``: every scored token weighs one."""
         tokens = self.tokens
-        return torch.from_numpy((tokens.decoded - tokens.first).astype(np.float32)).to(self.device)
+        return torch.from_numpy(tokens.scored.sum(axis=1).astype(np.float32)).to(self.device)
 
     def batch(self, rows: Indices, noise: Tensor) -> Batch:
         """See ``Feed.batch``."""
@@ -152,7 +168,11 @@ def _padded(sequences: list[list[int]], pad: int) -> NDArray[np.int64]:
 
 def _scored(tokens: _Tokens, rows: Ints, width: int) -> tuple[Ints, Ints]:
     """Scored positions of some texts, ``[k]``, in a batch of ``width`` positions each; and whose they are."""
-    first, count = tokens.first[rows], tokens.decoded[rows] - tokens.first[rows]
-    owner = np.repeat(np.arange(len(rows)), count)
-    within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
-    return owner * width + np.repeat(first, count) + within, owner
+    owner, position = np.nonzero(tokens.scored[rows, :width])
+    return owner * width + position, owner
+
+
+def _within(span: tuple[int, int], parts: Spans) -> bool:
+    """Whether a token stands for signs of one of some parts of a text only."""
+    start, end = span
+    return start < end and any(low <= start and end <= high for low, high in parts)

@@ -42,7 +42,7 @@ def generate_answers(learner: Generating, feed: TextFeed, renderer: TextRenderer
         for content, asked in zip(examples.content.tolist(), examples.asked.tolist(), strict=True)
     ]
     known = sorted({text for answers_ in texts for text in answers_})
-    golds = dict(zip(known, (rest for _, rest in codec.encode([("", f" {text}\n") for text in known])), strict=True))
+    golds = dict(zip(known, (one.rest for one in codec.encode([("", f" {text}\n") for text in known])), strict=True))
     # Spelled as the answers will be: a tokenizer may put spaces where the text has none.
     plain = {text: compared(renderer.spell(ids)) for text, ids in golds.items()}
     longest = max(map(len, golds.values())) + SLACK

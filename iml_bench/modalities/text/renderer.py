@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from iml_bench.errors import UsageError
-from iml_bench.modalities.text.feed import TextFeed
+from iml_bench.modalities.text.feed import Spans, TextFeed
 from iml_bench.modalities.text.phrases import Sentence, all_words, is_isnt_sentence, sources_sentence
 from iml_bench.modalities.text.spec import TextRender
 from iml_bench.modalities.text.tokens import Codec, Form, word_tokenizer
@@ -120,7 +120,17 @@ class TextRenderer:
         """See ``Renderer.feed``; texts are the same in training and evaluation."""
         texts = [self.parts(*row) for row in np.stack(examples, axis=1).tolist()]
         counted = "answer" if evaluation else self.loss_on
-        return TextFeed(self.codec, examples, texts, counted, self.device, self.as_drawn)
+
+        def told(row: int) -> Spans:
+            """The names of a definition's attributes: they are given, as in a question, and the values asked."""
+            if self.world.names is not None or examples.asked[row] != NONE:
+                return []
+            facts = self._facts(int(examples.entity[row]), int(examples.content[row]))
+            lengths = [(len(name), len(value)) for name, value in facts]
+            ends = np.cumsum([sum(both) for both in lengths]).tolist()
+            return [(end - name - value, end - value) for end, (name, value) in zip(ends, lengths, strict=True)]
+
+        return TextFeed(self.codec, examples, texts, counted, self.device, told, self.as_drawn)
 
     def as_drawn(self, text: str) -> str:
         """A text with the tags that were drawn first, which no tokenizer changes."""
@@ -144,11 +154,7 @@ class TextRenderer:
         """A definition as what is given and what follows, see ``parts``."""
         world, alias = self.world, self.aliases[entity]
         if world.names is None:
-            named = self.spec.attribute_names
-            facts = [
-                f" {world.attributes[index] + ' ' if named else ''}{world.answer(content, index)}"
-                for index in self.order[entity].tolist()
-            ]
+            facts = [name + value for name, value in self._facts(entity, content)]
             return f"{self._tag(entity, tag)} {alias}", "".join(facts) + "\n"
         name = world.names[content]
         if self.spec.tags != "random":
@@ -157,6 +163,14 @@ class TextRenderer:
         words = {"tag": self._tag(entity, tag), "alias": alias, "entity": name}
         *given, last = (words[word] for word in self.spec.order.split("-"))
         return " ".join(given), f" {last}\n"
+
+    def _facts(self, entity: int, content: int) -> list[tuple[str, str]]:
+        """A profile in the order of the entity's definition: each attribute's name, where it is stated, and value."""
+        names = self.world.attributes if self.spec.attribute_names else ()
+        return [
+            (f" {names[index]}" if names else "", f" {self.world.answer(content, index)}")
+            for index in self.order[entity].tolist()
+        ]
 
     def question(self, entity: int, asked: int) -> str:
         """What is asked, up to where the answer begins."""

@@ -35,6 +35,8 @@ class Encoded(NamedTuple):
 
     given: list[int]
     rest: list[int]
+    spans: list[tuple[int, int]]
+    """The signs of the text that follows which each of its tokens stands for; none for an end-of-text token."""
 
 
 class Codec:
@@ -95,11 +97,11 @@ class Codec:
         if not pairs:
             return []
         if self.encoder_decoder:
-            inputs, targets = self._ids([given for given, _ in pairs]), self._ids([rest.strip() for _, rest in pairs])
-            end = self._end_of_text()
+            inputs, targets = self._ids([given for given, _ in pairs]), self.read([rest.strip() for _, rest in pairs])
+            end, columns = self._end_of_text(), (targets["input_ids"], targets["offset_mapping"])
             return [
-                Encoded(self.prefix + read + self.suffix, [*target, end])
-                for read, target in zip(inputs, targets, strict=True)
+                Encoded(self.prefix + read + self.suffix, [*target, end], [*_moved(spans, _indent(rest)), (0, 0)])
+                for read, target, spans, (_, rest) in zip(inputs, *columns, pairs, strict=True)
             ]
         encoded = self.read([given + rest for given, rest in pairs])
         # The task's own words never reach over a space, with which every answer begins.
@@ -111,11 +113,12 @@ class Codec:
         for row, (ids, offsets) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
             given, rest = pairs[row]
             n_given = sum(end <= len(given) for _, end in offsets)
-            before, after = ids[:n_given], ids[n_given:]
+            before, after, spans = ids[:n_given], ids[n_given:], _moved(offsets[n_given:], -len(given))
             if alone.get(given, before) != before:
-                before, after = alone[given], self._following(alone[given], rest, ids)
+                before = alone[given]
+                after, spans = self._following(before, rest, ids)
                 self.parted += 1
-            found.append(Encoded(self.prefix + before, after + close))
+            found.append(Encoded(self.prefix + before, after + close, spans + [(0, 0)] * len(close)))
         return found
 
     def read(self, texts: list[str]) -> Any:
@@ -148,12 +151,13 @@ class Codec:
         # Not every token that is marked as special is one of the few that are no text: bytes may be marked so.
         return self.decode([token for token in ids if token not in self.silent]).split(LINE_END)[0].strip()
 
-    def _following(self, before: list[int], rest: str, whole: list[int]) -> list[int]:
-        """Token ids of what follows some others, read on its own, in a way that leaves the text as it is."""
-        text = self.decode(whole)
-        # Some put a space of their own before every text.
-        found = [self._ids([part])[0] for part in (rest, rest.removeprefix(" "))]
-        return next((ids for ids in found if self.decode(before + ids) == text), found[0])
+    def _following(self, before: list[int], rest: str, whole: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens of what follows some others, read on its own so that the text stays as it is; and their spans."""
+        text, bare = self.decode(whole), rest.removeprefix(" ")
+        read = self.read([rest, bare])  # some put a space of their own before every text
+        spans = zip(read["offset_mapping"], (0, len(rest) - len(bare)), strict=True)
+        found = list(zip(read["input_ids"], (_moved(own, by) for own, by in spans), strict=True))
+        return next((one for one in found if self.decode(before + one[0]) == text), found[0])
 
     def _surroundings(self, vocabulary: Iterable[str]) -> tuple[list[int], list[int]]:
         """The special tokens that the tokenizer puts before and after every text."""
@@ -180,6 +184,14 @@ class Codec:
         if end is None:
             raise UsageError(f"{self.name} has neither a line end nor an end-of-text token to close answers with")
         return end
+
+
+def _moved(spans: list[tuple[int, int]], by: int) -> list[tuple[int, int]]:
+    return [(start + by, end + by) for start, end in spans]
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())
 
 
 def isolate_random_strings(tokenizer: Any) -> None:
