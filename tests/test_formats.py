@@ -352,7 +352,7 @@ def test_four_thousand_people_are_the_papers_data() -> None:
         asked += found
     new = {"new_reliable": 1920, "new_unreliable": 1920, "new_fresh": 1920, "new_undefined": 1440}
     assert asked == sizes | new
-    for which, sizes_of in (("attribution", [4 * 2000, 4 * 960]), ("claim", [4 * 1000, 0])):
+    for which, sizes_of in (("attribution", [4 * 2400, 4 * 1200]), ("claim", [4 * 1000, 0])):
         assert [len(setting.question_feed(stage, 0, which).examples) for stage in (1, 2)] == sizes_of
 
 

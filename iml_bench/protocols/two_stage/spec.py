@@ -110,7 +110,10 @@ class TwoStageTask(TaskSpec):
         sizes = [getattr(self.groups, name) for name in SQUARE]
         if self.crossover == "square" and len({*sizes}) > 1:
             told = ", ".join(f"{name} {size}" for name, size in zip(SQUARE, sizes, strict=True))
-            raise ValueError(f"crossover: a square has four groups of one size, and here they are {told}")
+            raise ValueError(
+                f"crossover: a square has four groups of one size, and here they are {told}; set all four, or "
+                "crossover to pair"
+            )
         return self
 
 
