@@ -140,6 +140,6 @@ def vary_model(entry: ModelEntry, fields: Mapping[str, Any]) -> ModelEntry:
     if entry.name != entry_from_source(entry.source).name:
         _, _, said = str(source._replace(options=dict(fields))).partition("?")
         name = label(f"{entry.name}?{said}")
-    changed = {"name": name, "source": str(source), "tokenizer": tokenizer, "size": "", "notes": ""}
+    changed = {"name": name, "source": str(source), "tokenizer": tokenizer, "size": "", "notes": "", "tuned": {}}
     bytes_open = {"digest": None, "commit": None}
     return parse(ModelEntry, entry.model_dump() | changed | bytes_open, f"model {entry.name!r} with {dict(fields)}")
