@@ -53,6 +53,7 @@ def suite_requests(
                     seeds=tuple(seeds) or grid.seeds,
                     overrides={path: value for path, value in fields.items() if path not in left_out},
                     model_fields={path.removeprefix(MODEL): fields[path] for path in fields if path.startswith(MODEL)},
+                    ruleset=grid.ruleset,
                     small=grid.small and not smoke,
                     smoke=smoke,
                     data=data if task.world.reads_file else None,
