@@ -23,6 +23,13 @@ Records = Annotated[
     list[Path] | None,
     typer.Option("--records", help="Folder of records; repeatable. Default: iml-results, or the shipped results."),
 ]
+Ruleset = Annotated[
+    str | None,
+    typer.Option(
+        "--ruleset",
+        help="shared or tuned. Default: tuned rows of what the leaderboard asks for so, where there are any.",
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes of one thread each. Default: the cores; 1 on a GPU.")
 ]
