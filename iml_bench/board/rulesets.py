@@ -20,7 +20,6 @@ from iml_bench.spec import (
     LEARNING_RATE,
     ModelEntry,
     TaskSpec,
-    canonical_json,
     digest_of,
     identity,
     model_key,
@@ -54,9 +53,9 @@ class Setting(NamedTuple):
         return self.task.recipe.lr
 
     @property
-    def board_key(self) -> tuple[str, int, str]:
-        """What the board asks for: name, version and changes."""
-        return self.task.name, self.task.version, canonical_json(self.changes)
+    def asked(self) -> tuple[str, int, dict[str, Any]]:
+        """As the board asks for it: name, version and changes."""
+        return self.task.name, self.task.version, self.changes
 
     def chosen(self, record: Record) -> float | None:
         """The learning rate of a model's tuned row; reference learners, which are not trained, have the task's own."""
@@ -96,10 +95,10 @@ class View(NamedTuple):
 
     def reason(self, entry: ModelEntry, task: LeaderboardTask) -> str | None:
         """Why a model has no tuned row of a task that is shown by the tuned ruleset; None where the task is not."""
-        wanted = (task.task, task.version, canonical_json(task.changes))
-        if wanted not in {setting.board_key for setting in self.settings.values()}:
+        wanted = (task.task, task.version, task.changes)
+        if wanted not in [setting.asked for setting in self.settings.values()]:
             return None
-        own = (one for one in self.lacking if one.setting.board_key == wanted and same_model(entry, one.model))
+        own = (one for one in self.lacking if one.setting.asked == wanted and same_model(entry, one.model))
         return next((one.reason for one in own), UNTUNED)
 
 
@@ -117,7 +116,7 @@ def view(stored: Sequence[Stored], ruleset: str | None = None, required: Sequenc
         UsageError: when there is no such ruleset.
     """
     check_ruleset(ruleset)
-    asked = {(task.task, task.version, canonical_json(task.changes)) for task in required if task.ruleset == "tuned"}
+    asked = [(task.task, task.version, task.changes) for task in required if task.ruleset == "tuned"]
     kept: list[Stored] = []
     by_key: dict[str, Setting] = {}
     tuned: dict[tuple[str, str], float] = {}
@@ -130,7 +129,7 @@ def view(stored: Sequence[Stored], ruleset: str | None = None, required: Sequenc
             continue
         chosen = [one for one in rows if one.record.cell.task.recipe.lr == setting.chosen(one.record)]
         trained = {model_key(one.record.cell): _lr(one) for one in chosen if not one.record.cell.model.is_reference}
-        if ruleset == "tuned" or (ruleset is None and bool(trained) and setting.board_key in asked):
+        if ruleset == "tuned" or (ruleset is None and bool(trained) and setting.asked in asked):
             by_key[setting.key] = setting
             kept += [_filed(one, setting) for one in chosen]
             tuned |= {(setting.key, model): lr for model, lr in trained.items()}

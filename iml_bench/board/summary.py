@@ -231,7 +231,12 @@ def _absent(
                 found.append(
                     Absent(task=_label(task), model=entry.name, family=entry.family, reason=why + _needs(entry))
                 )
-    return found
+    named = {(one.task, one.model) for one in found}
+    return found + [
+        Absent(task=label, model=one.model.name, family=one.model.family, reason=one.reason)
+        for one in seen.lacking
+        if ((label := task_label(*one.setting.asked)), one.model.name) not in named
+    ]
 
 
 def _needs(entry: ModelEntry) -> str:

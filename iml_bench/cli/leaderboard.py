@@ -58,9 +58,7 @@ def leaderboard(
         sys.stdout.write(to_csv(board.rows))
     elif not board.rows and stored:
         why = f" by the ruleset {ruleset}" if ruleset else ""
-        console.print(
-            f"no rows{why} in {', '.join(map(str, folders))}; iml-bench tune --help says how to choose a rate"
-        )
+        console.print(f"no rows{why} in {', '.join(map(str, folders))}; iml-bench tune --help says more")
     elif not board.rows:
         console.print(f"no results in {', '.join(map(str, folders))}; iml-bench run --task vision makes some")
     elif groups:
@@ -130,6 +128,11 @@ def _explanations(board: Board) -> list[str]:
         models.setdefault(f"{absent.task}: {absent.reason}", []).append(absent.model)
     lines = [f"{reason}: {_some(names)}" for reason, names in models.items()]
     lines += map(str, board.twins)
+    if any(row.ruleset == "tuned" for row in board.rows):
+        lines.append(
+            "tuned: each model at the learning rate that its sweep of stage 1 chose; --ruleset shared has rows at the "
+            "task's own"
+        )
     lines.append("tier: models that the paired test (Holm's correction) cannot separate from its best share one")
     return lines
 

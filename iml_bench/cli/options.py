@@ -27,7 +27,7 @@ Ruleset = Annotated[
     str | None,
     typer.Option(
         "--ruleset",
-        help="shared or tuned. Default: tuned rows of what the leaderboard asks for so, where there are any.",
+        help="shared or tuned. Default: tuned where the leaderboard asks for it and has any.",
     ),
 ]
 Workers = Annotated[
