@@ -4,7 +4,7 @@ from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
 from iml_bench.board.required import LeaderboardTask, leaderboard_tasks
 from iml_bench.board.rows import CEILING, Row, build_rows, row_label, task_label
-from iml_bench.board.rulesets import filed, view
+from iml_bench.board.rulesets import view
 from iml_bench.board.summary import Absent, Board, Overall, Slope, build_board, fits
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "build_rows",
     "compare_models",
     "data_files",
-    "filed",
     "fits",
     "leaderboard_tasks",
     "model_index",

@@ -121,7 +121,7 @@ def view(stored: Sequence[Stored], ruleset: str | None = None, required: Sequenc
     by_key: dict[str, Setting] = {}
     tuned: dict[tuple[str, str], float] = {}
     lacking: list[Lacking] = []
-    for own in _by_setting(stored).values():
+    for own in by_setting(stored).values():
         setting = _setting(own)
         rows = [one for one in own if not is_sweep(one.record.cell.task)]
         if setting is None:
@@ -150,7 +150,7 @@ def check_ruleset(ruleset: str | None) -> None:
         raise UsageError(f"--ruleset {shown(repr(ruleset))} is none of {', '.join(RULESETS)}")
 
 
-def _by_setting(stored: Iterable[Stored]) -> dict[str, list[Stored]]:
+def by_setting(stored: Iterable[Stored]) -> dict[str, list[Stored]]:
     """Records by all that is asked but the learning rate and where a cell ends."""
     found: dict[str, list[Stored]] = defaultdict(list)
     for one in stored:
@@ -168,7 +168,7 @@ def _setting(own: Sequence[Stored]) -> Setting | None:
     None where none of them has the learning rate of a task as it stands or of its small setting: nobody knows then
     which values its sweep has.
     """
-    sample = next((one.record for one in own if _said(one.record) in ({}, SMALL)), None)
+    sample = next((one.record for one in own if said_of(one.record) in ({}, SMALL)), None)
     if sample is None:
         return None
     task = sample.cell.task
@@ -179,10 +179,10 @@ def _setting(own: Sequence[Stored]) -> Setting | None:
         if is_sweep(record.cell.task) and not record.cell.model.is_reference:
             sweeps[model_key(record.cell)].append(record)
     choices = {model: choose(task.recipe.lr, records) for model, records in sweeps.items()}
-    return Setting(cell.task, _said(sample), task_key(cell), choices)
+    return Setting(cell.task, said_of(sample), task_key(cell), choices)
 
 
-def _said(record: Record) -> dict[str, Any]:
+def said_of(record: Record) -> dict[str, Any]:
     """How a record's task differs from the registered one, but for where its cells end."""
     ends = protocol_of(record.cell.task).sweep
     return {path: value for path, value in record.changes.items() if path not in ends}
@@ -192,14 +192,10 @@ def _lr(one: Stored) -> float:
     return one.record.cell.task.recipe.lr
 
 
-def filed(one: Stored, task: TaskSpec, changes: Mapping[str, Any]) -> Stored:
-    """A record as it stands under another task: for rows only, since its key is that of the cell that ran."""
-    cell = one.record.cell.model_copy(update={"task": task})
-    return one._replace(record=one.record.model_copy(update={"cell": cell, "changes": dict(changes)}))
-
-
 def _filed(one: Stored, setting: Setting) -> Stored:
-    return filed(one, setting.task, setting.changes)
+    """A record as it stands under a setting: for rows only, since its key is that of the cell that ran."""
+    cell = one.record.cell.model_copy(update={"task": setting.task})
+    return one._replace(record=one.record.model_copy(update={"cell": cell, "changes": setting.changes}))
 
 
 def _lacking(setting: Setting, own: Sequence[Stored], trained: Mapping[str, float]) -> Iterator[Lacking]:

@@ -77,21 +77,22 @@ def tune(
         found = dry_run(work.jobs, choose_executor(executor, workers, work.runtime, len(work.jobs)).width(work.runtime))
         print_json(found.model_dump(mode="json")) if as_json else print_dry_run(found, out_console())
         return
-    raise typer.Exit(sweep_and_show(sweep, as_json=as_json))
+    tuning = carry_out_sweep(sweep, as_json=as_json)
+    if as_json:
+        print_json(tuning.model_dump(mode="json"))
+    raise typer.Exit(0 if tuning.choice.lr is not None else 1)
 
 
-def sweep_and_show(sweep: Sweep, *, as_json: bool) -> int:
-    """Run what is not done of a sweep, store what it chooses and print it; returns the exit status."""
+def carry_out_sweep(sweep: Sweep, *, as_json: bool) -> Tuning:
+    """Run what is not done of a sweep, store what it chooses, and print it unless JSON is to be printed."""
     display = display_of(sweep.work)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a model's code may print
         carry_out(sweep.work, display)
     say_failures(sweep.work, display)
-    found = concluded(sweep)
-    if as_json:
-        print_json(found.model_dump(mode="json"))
-    else:
-        print_tuning(found, sweep)
-    return 0 if found.choice.lr is not None else 1
+    tuning = concluded(sweep)
+    if not as_json:
+        print_tuning(tuning, sweep)
+    return tuning
 
 
 def print_tuning(found: Tuning, sweep: Sweep) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -16,7 +17,7 @@ from iml_bench.paths import data_root
 from iml_bench.records import Store, latest_by_key
 from iml_bench.records.files import Temporary
 from iml_bench.registry import MODELS, TASKS
-from iml_bench.run.plan import plan, resized
+from iml_bench.run.plan import Request, plan, resized
 from iml_bench.run.sweep import SEEDS, Choice, choose, counts, sweep_requests
 from iml_bench.sources.find import is_source
 from iml_bench.spec import LEARNING_RATE, Spec, cell_key, setting_label
@@ -58,6 +59,8 @@ class Sweep(NamedTuple):
     setting: str
     own: float
     """The task's own learning rate."""
+    stored: bool
+    """Whether the choice is for the entry that is named; a model in whom a suite varies something has none."""
     keys: frozenset[str]
     """Of all its cells."""
     work: Work
@@ -91,32 +94,38 @@ def planned_sweep(model: str, task: str, options: TuneOptions) -> Sweep:
     Raises:
         UsageError: see ``tune``.
     """
-    small, data, workers = options.get("small", False), options.get("data"), options.get("workers")
-    request, out = (
-        make_request(task, model, SEEDS, {"small": small, "data": data}),
-        Path(options.get("out", DEFAULT_OUT)),
-    )
+    request = make_request(task, model, SEEDS, {"small": options.get("small", False), "data": options.get("data")})
+    runtime = runtime_of({name: value for name, value in options.items() if name != "progress"})  # type: ignore[arg-type]
+    out, workers = Path(options.get("out", DEFAULT_OUT)), options.get("workers")
     if workers is not None and workers < 1:
         raise UsageError(f"--workers {workers}: give 1, or as many cells as shall run side by side")
-    jobs = plan(sweep_requests(request), out)
-    known = latest_by_key(Store(out).scan()[0])
+    return sweep_of(request, Work((), runtime, out, workers, options.get("executor")))
+
+
+def sweep_of(request: Request, where: Work) -> Sweep:
+    """The sweep of one model, as a run of it is asked for.
+
+    Args:
+        request: the task, its size and the model; what else is changed in the task plays no part.
+        where: where and how its cells are to run; jobs of its own are none of the sweep's.
+
+    Raises:
+        UsageError: see ``tune``.
+    """
+    jobs = plan(sweep_requests(request), where.out)
+    known = latest_by_key(Store(where.out).scan()[0])
     diverged = {key for key, one in known.items() if one.record.status == "failed" and counts(one.record)}
-    base = TASKS.get(task)
-    runtime = runtime_of({name: value for name, value in options.items() if name != "progress"})  # type: ignore[arg-type]
+    base = TASKS.get(request.task)
+    (name,) = request.models
     return Sweep(
-        name=model,
-        task=task,
+        name=name,
+        task=request.task,
         model=jobs[0].cell.model.name,
-        setting=setting_label(base.name, base.version, small=small),
-        own=resized(base, request).recipe.lr,
+        setting=setting_label(base.name, base.version, small=request.small),
+        own=resized(base, replace(request, overrides={})).recipe.lr,
+        stored=not request.model_fields,
         keys=frozenset(cell_key(job.cell) for job in jobs),
-        work=Work(
-            tuple(job for job in jobs if cell_key(job.cell) not in diverged),
-            runtime,
-            out,
-            workers,
-            options.get("executor"),
-        ),
+        work=where._replace(jobs=tuple(job for job in jobs if cell_key(job.cell) not in diverged)),
     )
 
 
@@ -124,7 +133,7 @@ def concluded(sweep: Sweep) -> Tuning:
     """What the records of a sweep choose; written into the model's entry where that is a file to write into."""
     known = latest_by_key(Store(sweep.work.out).scan()[0])
     choice = choose(sweep.own, [known[key].record for key in sweep.keys if key in known])
-    written = None if choice.lr is None else store_choice(sweep.name, sweep.setting, choice.lr)
+    written = store_choice(sweep.name, sweep.setting, choice.lr) if choice.lr is not None and sweep.stored else None
     return Tuning(
         model=sweep.model,
         setting=sweep.setting,

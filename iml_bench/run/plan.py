@@ -43,6 +43,8 @@ class Request:
     trust_remote_code: bool = False
     ruleset: str = "shared"
     """One of ``RULESETS``: with ``tuned`` each model has the learning rate that its entry says was chosen for it."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """By model, as it is named here: learning rates that were chosen just now, which go before those of entries."""
     references: bool = True
     """Whether the reference learners are run, too."""
     data: Path | None = None
@@ -57,7 +59,8 @@ def plan(requests: Iterable[Request], out: Path, *, with_source: bool = True) ->
     Args:
         requests: what to run.
         out: folder of the records.
-        with_source: False: only to count; where a world's data come from is left open, and so are the keys.
+        with_source: False: only to count; where a world's data come from and what is tuned is left open, and so are
+            the keys.
 
     Raises:
         UsageError: when a task, a model, a field or a value is not valid.
@@ -87,7 +90,7 @@ def _cells(request: Request, with_source: bool) -> Iterator[tuple[CellSpec, dict
     references = protocol_of(task).attitudes if request.references else ()
     for name in dict.fromkeys((*(request.models or (task.model,)), *references)):
         entry = find_model(name, task, fields=request.model_fields, trust_remote_code=request.trust_remote_code)
-        own = apply_overrides(task, _chosen(entry, name, request, base))
+        own = apply_overrides(task, _chosen(entry, name, request, base)) if with_source else task
         said = changes_of(own, base)
         # What was chosen for a model stands in the task that runs, and not in the record of every other task, too.
         model = entry.model_copy(update={"tuned": {}})
@@ -105,6 +108,8 @@ def _chosen(entry: ModelEntry, name: str, request: Request, base: TaskSpec) -> M
             "them out"
         )
     setting = setting_label(base.name, base.version, small=request.small)
+    if name in request.rates:
+        return {LEARNING_RATE: request.rates[name]}
     if setting not in entry.tuned:
         small = " --small" if request.small else ""
         raise UsageError(
@@ -112,6 +117,20 @@ def _chosen(entry: ModelEntry, name: str, request: Request, base: TaskSpec) -> M
             f"iml-bench tune {shlex.quote(name)} --task {shlex.quote(request.task)}{small} first"
         )
     return entry.tuned[setting]
+
+
+def untuned(request: Request) -> list[str]:
+    """The models of a request that the tuned ruleset needs a learning rate for, and that have none yet.
+
+    Raises:
+        UsageError: when the task or a model does not exist.
+    """
+    base = TASKS.get(request.task)
+    setting = setting_label(base.name, base.version, small=request.small)
+    if request.ruleset == "shared":
+        return []
+    found = ((name, find_model(name, base, fields=request.model_fields)) for name in request.models or (base.model,))
+    return [name for name, entry in found if not entry.is_reference and setting not in entry.tuned]
 
 
 def _keep_apart(model: ModelEntry, out: Path) -> None:

@@ -63,22 +63,20 @@ def sweep_requests(request: Request) -> list[Request]:
     """The cells of a sweep.
 
     Args:
-        request: the task, its size, the models and where the data are.
+        request: the task, its size, the models and where the data are; what else it says is put aside.
 
     Raises:
         UsageError: when there is no such task, or its protocol knows no such sweep.
     """
     base = TASKS.get(request.task)
+    request = replace(request, overrides={}, ruleset="shared", seeds=SEEDS, references=False)
     task, ends = resized(base, request), protocol_of(base).sweep
     if not ends:
         raise UsageError(
             f"task {base.name!r} cannot be tuned: its protocol {base.protocol!r} says of no cell that it ends before "
             "what is measured"
         )
-    return [
-        replace(request, overrides={**ends, LEARNING_RATE: lr}, seeds=SEEDS, references=False)
-        for lr in rates(task.recipe.lr)
-    ]
+    return [replace(request, overrides={**ends, LEARNING_RATE: lr}) for lr in rates(task.recipe.lr)]
 
 
 def counts(record: Record) -> bool:
