@@ -129,7 +129,7 @@ def check_submission(
 
 
 def _board_evidence(board: Sequence[Stored], mine: set[Path]) -> list[Stored]:
-    """What the leaderboard has beside what was handed in: done records, and sweeps' cells in which training diverged."""
+    """What else the leaderboard has: done records, and cells of sweeps in which training diverged."""
     known = latest_by_key([stored for stored in board if stored.path.resolve() not in mine])
     return [stored for stored in known.values() if stored.record.status == "done" or diverged(stored.record)]
 

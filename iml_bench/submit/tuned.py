@@ -53,7 +53,7 @@ def sweep_problems(
         others: those that the leaderboard has.
         entries: files of entries that were handed in.
     """
-    found = [sweep for sweep in _sweeps([*new, *others], {one.path for one in new})]
+    found = list(_sweeps([*new, *others], {one.path for one in new}))
     for sweep in found:
         yield from _record_problems(sweep)
     handed_in = dict(_readable(entries))
