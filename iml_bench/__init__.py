@@ -29,14 +29,16 @@ if TYPE_CHECKING:
     from iml_bench.library.reading import score as score
     from iml_bench.library.results import Results as Results
     from iml_bench.library.running import run as run
+    from iml_bench.library.tuning import tune as tune
 
 __version__ = "0.1.0"
-__all__ = ["Results", "UsageError", "board", "compare", "models", "read", "run", "score", "tasks"]
+__all__ = ["Results", "UsageError", "board", "compare", "models", "read", "run", "score", "tasks", "tune"]
 
 _PLACES = {
     "UsageError": "errors",
     "Results": "library.results",
     "run": "library.running",
+    "tune": "library.tuning",
     "read": "library.reading",
     "board": "library.reading",
     "compare": "library.reading",

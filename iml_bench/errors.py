@@ -14,6 +14,10 @@ class CellError(Exception):
     """One cell cannot go on (a diverged loss, no memory left); it fails and the other cells go on."""
 
 
+class DivergedError(CellError):
+    """A cell whose training or answers are no finite numbers any more: another learning rate may do."""
+
+
 def shown(text: str, limit: int = 120) -> str:
     """Text that somebody else wrote, as it can stand in a sentence: one line, cut at ``limit``, nothing unprintable."""
     cut = text if len(text) <= limit else text[:limit] + "..."

@@ -36,6 +36,7 @@ SLOW = frozenset(
             "test_site_parts",
             "test_speed_scripts",
             "test_submit",
+            "test_submit_tuned",
             "test_suite_command",
             "test_system",
             "test_wheel",

@@ -41,6 +41,7 @@ PAIRS: dict[str, tuple[Changes, Changes]] = {
     "task.history": ({}, {"task.history": {1: "first version"}}),
     "task.smoke": ({}, {"task.smoke": {"alpha": 0.5}}),
     "task.small": ({}, {"task.small": {"alpha": 0.5}}),
+    "model.tuned": ({}, {"model.tuned": {"vision@2": {"recipe.lr": 0.1}}}),
     "task.render.tag_words": ({}, {"task.render.tag_words": ["a", "b", "c"]}),
     "task.render.in_context": ({"task.stages": 1}, {"task.stages": 1, "task.render.in_context": True}),
     "model.digest": ({}, {"model.digest": "0" * 64}),
@@ -186,7 +187,7 @@ def test_every_field_of_a_cell_changes_its_key_unless_listed_as_outside(kind: st
 
 
 def test_what_is_outside_the_key_is_a_decision_and_no_accident() -> None:
-    names = ("name", "modality", "family", "architecture", "size", "licence", "notes")
+    names = ("name", "modality", "family", "architecture", "size", "licence", "notes", "tuned")
     labels = {f"model.{field}" for field in names}
     told = {f"task.{field}" for field in ("history", "description", "model", "small", "smoke")}
     assert set(OUTSIDE_KEY) == told | labels

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iml_bench.cli.check import _kind
+from iml_bench.cli.options import task_or_model
 from iml_bench.errors import UsageError
 from iml_bench.models.loading import _call
 from iml_bench.registry import MODELS, SUITES, TASKS
@@ -251,7 +251,7 @@ ENTRY = "name: {name}\nsource: ref:mlp\nmodality: vision\nfamily: f\narchitectur
 def test_a_file_that_cannot_be_read_says_where_and_why(raw: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(raw)
-    for get in (MODELS.get, TASKS.get, SUITES.get, _kind):
+    for get in (MODELS.get, TASKS.get, SUITES.get, task_or_model):
         with pytest.raises(UsageError) as caught:
             get(str(path))
         assert str(caught.value).endswith(said) and f"({path}) cannot be read: " in str(caught.value)
@@ -349,25 +349,29 @@ class TestCheckNamesTheReason:
     def test_of_a_model(self, tmp_path: Path) -> None:
         path = tmp_path / "my.yaml"
         path.write_text(ENTRY.format(name="my").replace("family: f", "family: 12"))
-        assert _kind(str(path)) == "model"
+        assert task_or_model(str(path)) == "model"
         with pytest.raises(UsageError, match=r"my\.yaml: family: 12 is a number and no text"):
             MODELS.get(str(path))
 
     def test_of_a_task(self, tmp_path: Path) -> None:
         path = tmp_path / "my.yaml"
         path.write_text("name: my\nversion: one\nworld: {kind: no}\nrecipe: 3\n")
-        assert _kind(str(path)) == "task"
+        assert task_or_model(str(path)) == "task"
 
     @pytest.mark.parametrize("content", ["", "3\n", "[a]\n", "name: my\n", "colour: red\n"])
     def test_of_neither(self, content: str, tmp_path: Path) -> None:
         path = tmp_path / "my.yaml"
         path.write_text(content)
         with pytest.raises(UsageError, match=r"is no task or model: a task says name, .*; a model says name, source"):
-            _kind(str(path))
+            task_or_model(str(path))
 
     def test_of_no_file_and_no_name(self) -> None:
         with pytest.raises(UsageError, match=r"there is no file 'none\.yaml'"):
-            _kind("none.yaml")
+            task_or_model("none.yaml")
         with pytest.raises(UsageError, match="unknown task or model 'visoin': did you mean 'vision'"):
-            _kind("visoin")
-        assert (_kind("vision"), _kind("mlp-m"), _kind("tim:resnet18")) == ("task", "model", "model")
+            task_or_model("visoin")
+        assert (task_or_model("vision"), task_or_model("mlp-m"), task_or_model("tim:resnet18")) == (
+            "task",
+            "model",
+            "model",
+        )

@@ -3,7 +3,8 @@
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
 from iml_bench.board.required import LeaderboardTask, leaderboard_tasks
-from iml_bench.board.rows import CEILING, Row, build_rows, task_label
+from iml_bench.board.rows import CEILING, Row, build_rows, row_label, task_label
+from iml_bench.board.rulesets import view
 from iml_bench.board.summary import Absent, Board, Overall, Slope, build_board, fits
 
 __all__ = [
@@ -22,9 +23,11 @@ __all__ = [
     "fits",
     "leaderboard_tasks",
     "model_index",
+    "row_label",
     "task_label",
     "to_csv",
     "to_table",
     "versus",
+    "view",
     "with_holm",
 ]

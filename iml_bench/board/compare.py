@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from iml_bench.board.rows import Row, task_label
+from iml_bench.board.rows import Row, row_label
 from iml_bench.errors import UsageError, unknown
 from iml_bench.protocols import measure_of, measures_of
 from iml_bench.spec import Spec
@@ -20,6 +20,7 @@ class Versus(Spec):
     task: str
     task_version: int
     changes: dict[str, Any]
+    ruleset: str = "shared"
     measure: str
     """Its name."""
     measure_label: str
@@ -39,8 +40,8 @@ class Versus(Spec):
 
     @property
     def label(self) -> str:
-        """The task as it was run, see ``task_label``."""
-        return task_label(self.task, self.task_version, self.changes)
+        """The task as it was run, see ``row_label``."""
+        return row_label(self.task, self.task_version, self.changes, self.ruleset)
 
 
 def versus(first: Row, second: Row, measure: str | None = None) -> Versus | None:
@@ -61,6 +62,7 @@ def versus(first: Row, second: Row, measure: str | None = None) -> Versus | None
         task=first.task,
         task_version=first.task_version,
         changes=first.changes,
+        ruleset=first.ruleset,
         measure=name,
         measure_label=measure_of(first.protocol, name).label,
         first=first.model,

@@ -27,7 +27,7 @@ def to_table(rows: Sequence[Row]) -> pl.DataFrame:
     """
     import polars as pl
 
-    plain = ("changes", "reasons")
+    plain = ("changes", "tuned", "reasons")
     measures = [m.name for protocol in dict.fromkeys(row.protocol for row in rows) for m in measures_of(protocol)]
     groups = sorted({group for row in rows for group in row.exact_match})
     lines: list[dict[str, Any]] = []
@@ -97,7 +97,7 @@ def model_index(rows: Sequence[Row]) -> str:
             dataset_name=row.label,
             dataset_config=row.label,  # results are told apart by it: the null control is another data set
             dataset_revision=str(row.task_version),
-            dataset_args={"seeds": list(row.seeds), "task_key": row.task_key},
+            dataset_args={"seeds": list(row.seeds), "task_key": row.task_key, "ruleset": row.ruleset, **row.tuned},
             metric_type=measure.name,
             metric_name=measure.label,
             metric_value=score.mean,

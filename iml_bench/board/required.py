@@ -22,6 +22,8 @@ class LeaderboardTask(NamedTuple):
     task_key: str | None
     """As of every cell of the task; null where the data come from elsewhere, so that it is known when it is run."""
     seeds: tuple[int, ...]
+    ruleset: str = "shared"
+    """One of ``RULESETS``: a tuned row is complete with its sweep, without which there is none."""
 
 
 def leaderboard_tasks() -> list[LeaderboardTask]:
@@ -36,5 +38,5 @@ def leaderboard_tasks() -> list[LeaderboardTask]:
         key = None
         if task.world.is_identified:
             key = task_key(CellSpec(task=task, model=find_model(base.model), seed=0))
-        found[label] = LeaderboardTask(base.name, base.version, base.modality, said, key, tuple(seeds))
+        found[label] = LeaderboardTask(base.name, base.version, base.modality, said, key, tuple(seeds), request.ruleset)
     return list(found.values())

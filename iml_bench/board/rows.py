@@ -29,10 +29,15 @@ class Row(Spec):
     """Of the task: vision or text."""
     changes: dict[str, Any]
     """Fields in which the task was changed; empty for the task as it stands."""
+    ruleset: str = "shared"
+    """``shared``: the task's learning rate; ``tuned``: the one that the model's sweep chose."""
+    tuned: dict[str, float] = {}
+    """What the sweep chose, beside ``changes``; empty for shared rows and reference learners."""
     protocol: str
     """Of the task: what it measures."""
     task_key: str
-    """Hash of all that is asked of every model; rows are set against each other only where it is the same."""
+    """Hash of all that is asked of every model, for tuned rows but the learning rate that is tuned; rows are set
+    against each other only where it is the same."""
     model: str
     model_key: str
     """Hash of what is loaded; names are labels, and two models may carry one."""
@@ -84,8 +89,8 @@ class Row(Spec):
 
     @property
     def label(self) -> str:
-        """The task as it was run, see ``task_label``."""
-        return task_label(self.task, self.task_version, self.changes)
+        """The task as it was run, see ``row_label``."""
+        return row_label(self.task, self.task_version, self.changes, self.ruleset)
 
     def by_seed(self, measure: str | None = None) -> dict[int, float]:
         """One measure, or the headline, of every seed in which it was measured."""
@@ -100,6 +105,12 @@ def task_label(task: str, version: int, changes: Mapping[str, Any]) -> str:
         return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
     return " ".join([f"{task}@{version}", *(f"{path}={show(value)}" for path, value in changes.items())])
+
+
+def row_label(task: str, version: int, changes: Mapping[str, Any], ruleset: str) -> str:
+    """``vision@2 tuned``: see ``task_label``, and ``tuned`` where each row has a learning rate of its own."""
+    label = task_label(task, version, changes)
+    return f"{label} tuned" if ruleset == "tuned" else label
 
 
 def normalise(score: float, chance: float) -> float:

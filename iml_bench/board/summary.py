@@ -9,6 +9,7 @@ from typing import Any
 
 from iml_bench.board.required import LeaderboardTask
 from iml_bench.board.rows import Row, build_rows, first_labels, normalise, task_label
+from iml_bench.board.rulesets import View, view
 from iml_bench.board.twins import Twins, find_twins
 from iml_bench.records import Stored, iterate_done
 from iml_bench.spec import ModelEntry, Spec, model_key, same_model, task_key
@@ -64,6 +65,8 @@ class Absent(Spec):
 class Board(Spec):
     """Everything that the leaderboard shows; the terminal and the page print it, and compute nothing."""
 
+    ruleset: str | None = None
+    """That was asked for: ``shared``, ``tuned``, or null for that of each task, see ``rulesets.view``."""
     rows: tuple[Row, ...]
     overall: tuple[Overall, ...]
     families: tuple[Slope, ...]
@@ -72,22 +75,34 @@ class Board(Spec):
     """Rows of one task that are one model under several names."""
 
 
-def build_board(stored: Sequence[Stored], entries: Iterable[ModelEntry], required: Sequence[LeaderboardTask]) -> Board:
+def build_board(
+    stored: Sequence[Stored],
+    entries: Iterable[ModelEntry],
+    required: Sequence[LeaderboardTask],
+    ruleset: str | None = None,
+) -> Board:
     """The board of some records; those of smoke runs are no results and are left out.
 
     Args:
         stored: records, as read from folders.
         entries: the registered models, of which the absent ones are named.
         required: what a complete row has.
+        ruleset: see ``rulesets.view``.
+
+    Raises:
+        UsageError: when there is no such ruleset.
     """
-    rows = build_rows([entry for entry in stored if not entry.record.smoke])
+    seen = view([entry for entry in stored if not entry.record.smoke], ruleset, required)
+    stored = seen.stored
+    rows = seen.marked(build_rows(stored))
     models = first_labels(stored)
     trained = [row for row in rows if not row.reference]
     return Board(
+        ruleset=ruleset,
         rows=tuple(rows),
         overall=tuple(_overall(trained, required)),
         families=tuple(_families(trained)),
-        absent=tuple(_absent(trained, models, entries, required)),
+        absent=tuple(_absent(trained, models, entries, required, seen)),
         twins=tuple(_twins(trained, stored)),
     )
 
@@ -199,6 +214,7 @@ def _absent(
     models: Mapping[str, ModelEntry],
     entries: Iterable[ModelEntry],
     required: Sequence[LeaderboardTask],
+    seen: View,
 ) -> list[Absent]:
     """What of the registered entries is not there yet; ``models`` are the recorded ones, by ``Row.model_key``."""
     found = []
@@ -209,12 +225,18 @@ def _absent(
         for task in required:
             if entry.modality not in ("any", task.modality):
                 continue
-            why = _lacks(next((row for row in own if fits(row, task)), None), task)
+            row = next((row for row in own if fits(row, task)), None)
+            why = _lacks(row, task) if row else seen.reason(entry, task) or _lacks(None, task)
             if why is not None:
                 found.append(
                     Absent(task=_label(task), model=entry.name, family=entry.family, reason=why + _needs(entry))
                 )
-    return found
+    named = {(one.task, one.model) for one in found}
+    return found + [
+        Absent(task=label, model=one.model.name, family=one.model.family, reason=one.reason)
+        for one in seen.lacking
+        if ((label := task_label(*one.setting.asked)), one.model.name) not in named
+    ]
 
 
 def _needs(entry: ModelEntry) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from iml_bench import __version__
-from iml_bench.cli import check, compare, export, leaderboard, listing, pages, probe, run, show, submit, suite
+from iml_bench.cli import check, compare, export, leaderboard, listing, pages, probe, run, show, submit, suite, tune
 from iml_bench.cli.launch import may_speak
 from iml_bench.cli.outcome import this_command
 from iml_bench.errors import UsageError, shown
@@ -30,6 +30,7 @@ Examples:
 
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.command("run")(run.run)
+app.command("tune")(tune.tune)
 app.command("tasks")(listing.tasks)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
@@ -109,7 +110,7 @@ def _check_words(words: Sequence[str]) -> None:
 
 def _say_interrupted() -> None:
     """Say that a signal ended the command; runs go on where they were."""
-    runs = sys.argv[1:2] == ["run"] or sys.argv[1:3] == ["suite", "run"]
+    runs = sys.argv[1:2] in (["run"], ["tune"]) or sys.argv[1:3] == ["suite", "run"]
     with suppress(UsageError):  # variables that contradict one another
         if is_first():
             more = f"; what is done is kept. To continue:\n  {this_command()}" if runs else ""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from iml_bench.cli.options import Data, DataDir, Device, Json, print_json
+from iml_bench.cli.options import Data, DataDir, Device, Json, print_json, task_or_model
 from iml_bench.cli.tables import out_console
-from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.library.options import make_runtime
-from iml_bench.registry import MODELS, TASKS, kind_of
-from iml_bench.sources.find import is_source
 
 
 def check(
@@ -33,7 +29,7 @@ def check(
       iml-bench check my-model.yaml --task text
     """
     runtime = make_runtime(device, data_dir=data_dir, data=data)
-    kind = _kind(name)
+    kind = task_or_model(name)
     from iml_bench.run import checks
 
     steps = checks.check_task(name, runtime) if kind == "task" else checks.check_model(name, task, runtime)
@@ -46,19 +42,3 @@ def check(
     if as_json:
         print_json([step._asdict() for step in results])
     raise typer.Exit(0 if all(step.passed for step in results) else 1)
-
-
-def _kind(name: str) -> str:
-    if name in TASKS.origins:
-        return "task"
-    if name in MODELS.origins or is_source(name):
-        return "model"
-    path = Path(name)
-    if path.is_file():
-        return kind_of(path, TASKS, MODELS).kind
-    if path.is_dir():
-        raise UsageError(f"{shown(repr(name), 300)} is a folder, and a task or a model is a file")
-    if path.suffix in (".yaml", ".yml"):
-        raise UsageError(f"there is no file {shown(repr(name), 300)} (iml-bench tasks and iml-bench models list names)")
-    known = [*TASKS.origins, *MODELS.origins]
-    raise unknown("task or model", name, known, "iml-bench tasks and iml-bench models")

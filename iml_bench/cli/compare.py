@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from iml_bench.cli.options import Json, Records, load_records, print_json
+from iml_bench.cli.options import Json, Records, Ruleset, load_records, print_json
 from iml_bench.cli.tables import out_console, print_versus
 from iml_bench.library import reading as library
 
@@ -18,6 +18,7 @@ def compare(
         str | None, typer.Option("--measure", help="What is compared. Default: the score that ranks the task's models.")
     ] = None,
     records: Records = None,
+    ruleset: Ruleset = None,
     as_json: Json = False,
 ) -> None:
     """Compare models two by two: the difference of a score with its interval and p, on every task that both have run.
@@ -29,7 +30,7 @@ def compare(
       iml-bench compare mlp-m convnet-s --measure lift_reliable
       iml-bench compare mlp-m convnet-s --records iml-results --json
     """
-    rows = library.compare(*models, task=task, measure=measure, records=load_records(records)[0])
+    rows = library.compare(*models, task=task, measure=measure, records=load_records(records)[0], ruleset=ruleset)
     if as_json:
         print_json(rows)
     else:

@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from iml_bench.board import Board, data_files, model_index
-from iml_bench.cli.options import Records, load_records
+from iml_bench.cli.options import Records, Ruleset, load_records
 from iml_bench.library import reading as library
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the files: new, empty, or an earlier export to replace.")]
 
 
-def export(out: Out, records: Records = None) -> None:
+def export(out: Out, records: Records = None, ruleset: Ruleset = None) -> None:
     """Write the board as CSV, Parquet and JSON, its figures as SVG and PNG, and a model-index for every model.
 
     \b
@@ -31,7 +31,7 @@ def export(out: Out, records: Records = None) -> None:
 
     check_out(out)
     stored, _ = load_records(records)
-    board = library.board(stored)
+    board = library.board(stored, ruleset)
     figures = {f"figures/{name}": content for name, content in draw(board.rows).items()}
     files = {**data_files(board), **figures, **_cards(board)}
     write_site(files, out)

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from iml_bench.board import Absent, Board, Row, Slope, to_csv
-from iml_bench.cli.options import Json, Records, load_records, print_json
+from iml_bench.cli.options import Json, Records, Ruleset, load_records, print_json
 from iml_bench.cli.tables import out_console, print_families, print_groups, print_overall, print_rows
 from iml_bench.errors import UsageError, unknown
 from iml_bench.library import reading as library
@@ -30,6 +30,7 @@ def leaderboard(
     sort: Annotated[
         str | None, typer.Option("--sort", help=f"By a measure's name, or {', '.join(FIELDS)}. Default: the headline.")
     ] = None,
+    ruleset: Ruleset = None,
     groups: Annotated[bool, typer.Option("--groups", help="Exact match by what was shown, not the scores.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV on stdout.")] = False,
     as_json: Json = False,
@@ -41,6 +42,7 @@ def leaderboard(
       iml-bench leaderboard
       iml-bench leaderboard --task text --family neox --sort parameters
       iml-bench leaderboard --task text --groups
+      iml-bench leaderboard --ruleset shared
       iml-bench leaderboard --records iml-results --records other-results --json
     """
     if context.invoked_subcommand is not None:
@@ -48,12 +50,15 @@ def leaderboard(
     if as_csv and as_json:
         raise UsageError("--csv and --json are two forms; give one")
     stored, folders = load_records(records)
-    board = _chosen(library.board(stored), task, family, sort)
+    board = _chosen(library.board(stored, ruleset), task, family, sort)
     console = out_console()
     if as_json:
         print_json(board)
     elif as_csv:
         sys.stdout.write(to_csv(board.rows))
+    elif not board.rows and stored:
+        why = f" by the ruleset {ruleset}" if ruleset else ""
+        console.print(f"no rows{why} in {', '.join(map(str, folders))}; iml-bench tune --help says more")
     elif not board.rows:
         console.print(f"no results in {', '.join(map(str, folders))}; iml-bench run --task vision makes some")
     elif groups:
@@ -87,6 +92,7 @@ def _chosen(board: Board, task: str | None, family: str | None, sort: str | None
         )
 
     return Board(
+        ruleset=board.ruleset,
         rows=_sorted(keep(board.rows), sort),
         overall=tuple(row for row in board.overall if task is None and family in (None, row.family)),
         families=keep(board.families),
@@ -122,6 +128,11 @@ def _explanations(board: Board) -> list[str]:
         models.setdefault(f"{absent.task}: {absent.reason}", []).append(absent.model)
     lines = [f"{reason}: {_some(names)}" for reason, names in models.items()]
     lines += map(str, board.twins)
+    if any(row.ruleset == "tuned" for row in board.rows):
+        lines.append(
+            "tuned: each model at the learning rate that its sweep of stage 1 chose; --ruleset shared has rows at the "
+            "task's own"
+        )
     lines.append("tier: models that the paired test (Holm's correction) cannot separate from its best share one")
     return lines
 

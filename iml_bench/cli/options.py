@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from iml_bench.errors import UsageError
+from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.library.reading import scan_folders
 from iml_bench.records import Stored
+from iml_bench.registry import MODELS, TASKS, kind_of
+from iml_bench.sources.find import is_source
 from iml_bench.spec import Spec, parse_override
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
@@ -20,6 +22,13 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the records; the sam
 Records = Annotated[
     list[Path] | None,
     typer.Option("--records", help="Folder of records; repeatable. Default: iml-results, or the shipped results."),
+]
+Ruleset = Annotated[
+    str | None,
+    typer.Option(
+        "--ruleset",
+        help="shared or tuned. Default: tuned where the leaderboard asks for it and has any.",
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Processes of one thread each. Default: the cores; 1 on a GPU.")
@@ -86,3 +95,24 @@ def print_json(value: Spec | dict[str, Any] | Sequence[Spec] | Sequence[dict[str
 
     shown = plain(value) if isinstance(value, Spec | dict) else [plain(row) for row in value]
     sys.stdout.write(json.dumps(shown, indent=1, allow_nan=False) + "\n")
+
+
+def task_or_model(name: str) -> str:
+    """Whether what a user named is a ``task`` or a ``model``: a name, a source or a file.
+
+    Raises:
+        UsageError: when there is neither.
+    """
+    if name in TASKS.origins:
+        return "task"
+    if name in MODELS.origins or is_source(name):
+        return "model"
+    path = Path(name)
+    if path.is_file():
+        return kind_of(path, TASKS, MODELS).kind
+    if path.is_dir():
+        raise UsageError(f"{shown(repr(name), 300)} is a folder, and a task or a model is a file")
+    if path.suffix in (".yaml", ".yml"):
+        raise UsageError(f"there is no file {shown(repr(name), 300)} (iml-bench tasks and iml-bench models list names)")
+    known = [*TASKS.origins, *MODELS.origins]
+    raise unknown("task or model", name, known, "iml-bench tasks and iml-bench models")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iml_bench.board import build_rows
 from iml_bench.cli.options import print_json
@@ -23,6 +23,9 @@ from iml_bench.records import Store, Stored
 from iml_bench.run.command import command_of
 from iml_bench.run.plan import plan
 from iml_bench.runtime import is_first, launched
+
+if TYPE_CHECKING:
+    from iml_bench.run.display import RunDisplay
 
 ALL_DONE, SOME_FAILED = 0, 1
 CONTROL_SEEDS = 8
@@ -42,6 +45,13 @@ def carry_out_and_show(work: Work, asked: Mapping[str, Any] | None, *, as_json: 
     if is_first():
         _say_not_attached(work, results)
         _print(work, results, asked, as_json=as_json)
+    say_failures(work, display)
+    return SOME_FAILED if display.failures else ALL_DONE
+
+
+def say_failures(work: Work, display: RunDisplay) -> None:
+    """Say which cells have failed, each with the reason, and how to try them again."""
+    if is_first():
         for index, message in display.failures.items():
             sys.stderr.write(f"failed: {Store(work.out).path_of(work.jobs[index].cell)}: {message}\n")
         if display.failures:
@@ -49,7 +59,6 @@ def carry_out_and_show(work: Work, asked: Mapping[str, Any] | None, *, as_json: 
     else:  # the first has a record of what it met itself, which may follow from what happened here
         for message in display.failures.values():
             sys.stderr.write(f"process {launched().rank}: failed: {message}\n")
-    return SOME_FAILED if display.failures else ALL_DONE
 
 
 def _say_not_attached(work: Work, results: Sequence[Stored]) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from iml_bench.board import leaderboard_tasks
-from iml_bench.cli.options import Records
+from iml_bench.cli.options import Records, Ruleset
 from iml_bench.errors import UsageError
 from iml_bench.library import reading as library
 from iml_bench.registry import MODELS
@@ -22,7 +22,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the page: new, empty
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")]
 
 
-def build(out: Out, records: Records = None) -> None:
+def build(out: Out, records: Records = None, ruleset: Ruleset = None) -> None:
     """Build the leaderboard as a folder of pages that works offline: open its index.html.
 
     \b
@@ -36,13 +36,13 @@ def build(out: Out, records: Records = None) -> None:
     from iml_bench.site.write import check_out, write_site
 
     check_out(out)
-    files = _files(records)
+    files = _files(records, ruleset)
     write_site(files, out)
     size = sum(map(len, files.values()))
     sys.stdout.write(f"{len(files)} files, {size / 1e6:.1f} MB: open {out / 'index.html'}\n")
 
 
-def serve(records: Records = None, port: Port = 8000) -> None:
+def serve(records: Records = None, ruleset: Ruleset = None, port: Port = 8000) -> None:
     """Build the leaderboard's pages into a temporary folder and serve them to this machine until interrupted.
 
     \b
@@ -57,7 +57,7 @@ def serve(records: Records = None, port: Port = 8000) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "board"
-        write_site(_files(records), out)
+        write_site(_files(records, ruleset), out)
         try:
             server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Quiet, directory=str(out)))
         except OSError as error:
@@ -76,7 +76,7 @@ class _Quiet(SimpleHTTPRequestHandler):
         """A line for every request helps nobody here."""
 
 
-def _files(records: Sequence[Path] | None) -> dict[str, bytes]:
+def _files(records: Sequence[Path] | None, ruleset: str | None) -> dict[str, bytes]:
     from iml_bench.site.build import build_site
 
     stored, folders, problems = library.scan_folders(records)
@@ -85,7 +85,7 @@ def _files(records: Sequence[Path] | None) -> dict[str, bytes]:
     # On the page a file is named as it lies in its folder; where that lies on this machine is nobody's business.
     left_out = [_within(problem, folders) for problem in problems]
     entries = [listed.spec for listed in MODELS.list() if listed.spec is not None]
-    return build_site(library.board(stored), stored, entries, leaderboard_tasks(), left_out)
+    return build_site(library.board(stored, ruleset), stored, entries, leaderboard_tasks(), left_out)
 
 
 def _within(problem: str, folders: Sequence[Path]) -> str:

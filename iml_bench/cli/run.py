@@ -47,6 +47,9 @@ def run(
     exact_match: Annotated[
         str | None, typer.Option("--exact-match", help="strict or normalised; short for --set exact_match=.")
     ] = None,
+    ruleset: Annotated[
+        str, typer.Option("--ruleset", help="shared, or tuned: each model at the learning rate that its entry says.")
+    ] = "shared",
     small: Annotated[bool, typer.Option("--small", help="The task's small setting.")] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Shrink the task to a test; the records are no results.")
@@ -76,6 +79,7 @@ def run(
       iml-bench run --task vision
       iml-bench run --task text --model neox-s --model llama-s --seeds 3
       iml-bench run --task vision --alpha 0.5 --seeds 8
+      iml-bench run --task vision --model convnet-s --ruleset tuned --seeds 8
       iml-bench run --task text-cities --small --model smollm2-135m --seeds 3 --set recipe.precision=bf16
     """
     if processes < 1:
@@ -83,6 +87,7 @@ def run(
     shorthands = {"alpha": alpha, "batch_size": batch_size, "lr": lr, "exact_match": exact_match}
     options: RunOptions = {
         "set": parse_overrides(setting or [], {SHORTHANDS[name]: value for name, value in shorthands.items()}),
+        "ruleset": ruleset,
         "small": small,
         "smoke": smoke,
         "trust_remote_code": trust_remote_code,

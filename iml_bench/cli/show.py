@@ -1,9 +1,9 @@
-"""``iml-bench show``: a task (in words or as a picture) or a record."""
+"""``iml-bench show``: a task (in words or as a picture), a model's entry or a record."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,19 +11,20 @@ from rich.markup import escape
 
 from iml_bench.board import build_rows
 from iml_bench.board.words import amount
-from iml_bench.cli.options import Data, DataDir, Json, print_json
+from iml_bench.cli.options import Data, DataDir, Json, print_json, task_or_model
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.errors import UsageError
 from iml_bench.library.options import make_runtime
 from iml_bench.protocols import measures_of
 from iml_bench.records import Stored, read_record, scores_of
 from iml_bench.registry import TASKS
+from iml_bench.sources import find_model
 from iml_bench.spec import CurvePoint
 from iml_bench.spec.written import dump_yaml
 
 
 def show(
-    what: Annotated[str, typer.Argument(metavar="TASK|RECORD", help="A task's name or file, or a record's .json.")],
+    what: Annotated[str, typer.Argument(metavar="TASK|MODEL|RECORD", help="A name, a file, or a record's .json.")],
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Draw the task's examples into this .png; texts into a .txt, too.")
     ] = None,
@@ -32,19 +33,24 @@ def show(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Show a task's definition, some of its examples as a picture, or what a record says.
+    """Show a task's definition, some of its examples as a picture, a model's entry, or what a record says.
 
     \b
     Examples:
       iml-bench show vision
       iml-bench show vision --picture vision.png
+      iml-bench show mlp-m
       iml-bench show iml-results/mlp-m/vision@1-....json
     """
     is_record = what.endswith(".json") or (Path(what).is_file() and not what.endswith((".yaml", ".yml")))
+    kind = "record" if is_record else task_or_model(what)
+    if picture is not None and kind != "task":
+        raise UsageError(f"--picture draws a task's examples, not a {kind}")
     if is_record:
-        if picture is not None:
-            raise UsageError("--picture draws a task's examples, not a record")
         _show_record(Path(what), as_json)
+        return
+    if kind == "model":
+        _show_spec(find_model(what).model_dump(mode="json", exclude_defaults=True), as_json)
         return
     task = TASKS.get(what)
     if picture is not None:
@@ -53,10 +59,14 @@ def show(
         draw_task(task, seed, picture, make_runtime("cpu", data_dir=data_dir, data=data))
         if not as_json:
             out_console().print(f"drawn: {picture}", markup=False)
+    if as_json or picture is None:
+        _show_spec(task.model_dump(mode="json"), as_json)
+
+
+def _show_spec(plain: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json([task.model_dump(mode="json")])
-    elif picture is None:
-        plain = task.model_dump(mode="json")
+        print_json([plain])
+    else:
         out_console().print(dump_yaml(plain, sort_keys=False, width=100), markup=False, end="")
 
 

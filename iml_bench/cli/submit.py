@@ -12,7 +12,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import task_label
 from iml_bench.board.words import signed
 from iml_bench.cli.options import Data, DataDir, Device, Json, print_json
 from iml_bench.cli.tables import out_console
@@ -209,7 +208,7 @@ def _print_difference(changes: Sequence[Change]) -> None:
         tiers = ["-" if tier is None else str(tier) for tier in (change.tier_before, change.tier_after)]
         table.add_row(
             change.what,
-            escape(task_label(change.task, change.task_version, change.changes)),
+            escape(change.label),
             escape(change.model),
             *(_arrow(*pair) for pair in (seeds, scores, tiers)),
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -14,13 +16,15 @@ from iml_bench.cli.dryrun import dry_run, print_dry_run
 from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, Out, Workers, print_json
 from iml_bench.cli.outcome import carry_out_and_show
 from iml_bench.cli.tables import out_console
+from iml_bench.cli.tune import carry_out_sweep
 from iml_bench.library.options import DEFAULT_OUT, make_runtime, seeds_of
 from iml_bench.library.running import Work
+from iml_bench.library.tuning import Sweep, sweep_of
 from iml_bench.registry import SUITES, TASKS
 from iml_bench.run.executors.base import choose_executor
-from iml_bench.run.plan import plan
+from iml_bench.run.plan import Request, plan, untuned
 from iml_bench.run.suites import suite_requests
-from iml_bench.spec import SuiteSpec, show_seeds
+from iml_bench.spec import SuiteSpec, cell_key, show_seeds
 
 app = typer.Typer(help="Run named grids of cells (benchmarks/*.yaml).", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="A suite's name, or the path of a suite file.")]
@@ -68,6 +72,8 @@ def show_suite(name: Name, as_json: Json = False) -> None:
         table.add_column(style="dim")
         table.add_column(overflow="fold")
         table.add_row("models", escape(", ".join(grid["models"])))
+        if grid["ruleset"] == "tuned":
+            table.add_row("ruleset", "tuned: each at the learning rate that iml-bench tune chose or is to choose")
         for path, values in grid["axes"].items():
             table.add_row("varies", escape(f"{path}: {', '.join(map(str, values))}"))
         if grid["zip"]:
@@ -119,6 +125,8 @@ def run_suite(
 ) -> None:
     """Run every cell of a suite that is not done yet, whatever command did it.
 
+    Where it asks for tuned rows, the learning rate of a model that has none yet is chosen first (iml-bench tune).
+
     \b
     Examples:
       iml-bench suite run leaderboard --dry-run
@@ -128,17 +136,64 @@ def run_suite(
     suite = SUITES.get(name)
     chosen = seeds_of(seeds) if seeds is not None else ()
     requests = suite_requests(suite, smoke=smoke, data=data, models=model or (), seeds=chosen)
-    jobs = plan(requests, out)
     runtime = make_runtime(device, data_dir=data_dir, data=data.resolve() if data else None, out=out)
+    work = Work((), runtime, out, workers, executor)
+    sweeps = _sweeps(requests, work)
+    # Before anything runs: what is not valid says so. Learning rates that are yet to be chosen are the tasks' own here.
+    jobs = plan(_with_rates(requests, {place: sweep.own for place, sweep in sweeps.items()}), out)
     _say_left_out(suite, {request.where for request in requests})
-    work = Work(tuple(jobs), runtime, out, workers, executor)
     if not dry:
-        raise typer.Exit(carry_out_and_show(work, None, as_json=as_json))
+        raise typer.Exit(_carry_out(requests, sweeps, work._replace(jobs=tuple(jobs)), as_json=as_json))
+    jobs = [*{cell_key(job.cell): job for sweep in sweeps.values() for job in sweep.work.jobs}.values(), *jobs]
     found = dry_run(jobs, choose_executor(executor, workers, runtime, len(jobs)).width(runtime))
     if as_json:
         print_json(found.model_dump(mode="json"))
-    else:
-        print_dry_run(found, out_console())
+        return
+    print_dry_run(found, out_console())
+    if sweeps:
+        names = ", ".join(dict.fromkeys(sweep.model for sweep in sweeps.values()))
+        out_console().print(
+            f"with the sweeps that choose learning rates first, and rows at the tasks' own in their place: {names}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+Place = tuple[int, str]
+"""Which of the requests, and which model of it."""
+
+
+def _sweeps(requests: Sequence[Request], where: Work) -> dict[Place, Sweep]:
+    """The sweeps that have to come first."""
+    return {
+        (index, name): sweep_of(replace(request, models=(name,)), where)
+        for index, request in enumerate(requests)
+        for name in untuned(request)
+    }
+
+
+def _carry_out(requests: Sequence[Request], sweeps: Mapping[Place, Sweep], work: Work, *, as_json: bool) -> int:
+    """Carry sweeps out, and then the rows of all models that have a learning rate; returns the exit status."""
+    done: dict[frozenset[str], float | None] = {}
+    for sweep in sweeps.values():
+        if sweep.keys not in done:
+            done[sweep.keys] = carry_out_sweep(sweep, as_json=as_json).choice.lr
+    if sweeps:
+        requests = _with_rates(requests, {place: done[sweep.keys] for place, sweep in sweeps.items()})
+        work = work._replace(jobs=tuple(plan(requests, work.out)))
+    lacking = None in done.values()
+    return carry_out_and_show(work, None, as_json=as_json) or int(lacking) if work.jobs else 1
+
+
+def _with_rates(requests: Sequence[Request], rates: Mapping[Place, float | None]) -> list[Request]:
+    """The requests with learning rates that were chosen; models whose sweep chose none are left out."""
+    found = []
+    for index, request in enumerate(requests):
+        own = {name: lr for (place, name), lr in rates.items() if place == index}
+        models = tuple(name for name in request.models if own.get(name, 0.0) is not None)
+        chosen = {name: lr for name, lr in own.items() if lr is not None}
+        found += [replace(request, models=models, rates=chosen)] if models else []
+    return found
 
 
 def _say_left_out(suite: SuiteSpec, planned: set[str]) -> None:

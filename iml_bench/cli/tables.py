@@ -45,7 +45,8 @@ def _table(title: str, rows: list[Row]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), header_style="bold")
     table.add_column("tier", justify="right")
     table.add_column("model", overflow="fold")
-    for name in ("param.", "seeds"):
+    tuned = any(row.ruleset == "tuned" for row in rows)
+    for name in ("param.", *(["learning rate"] if tuned else []), "seeds"):
         table.add_column(name, justify="right")
     table.add_column(f"{escape(headline(rows))} [95 %]", no_wrap=True)
     measures = columns(rows)
@@ -65,6 +66,7 @@ def _cells(row: Row, measures: Sequence[Measure]) -> list[str]:
         "" if row.tier is None else str(row.tier),
         escape(row.model),
         "" if row.reference else count(row.parameters),
+        *([", ".join(f"{value:g}" for value in row.tuned.values())] if row.ruleset == "tuned" else []),
         seeds(row),
         escape(score(row)),
         *(_value(row, measure) for measure in measures),

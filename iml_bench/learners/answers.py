@@ -14,7 +14,7 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
-from iml_bench.errors import CellError
+from iml_bench.errors import DivergedError
 from iml_bench.modalities.base import Answers, Feed, Indices, Renderer, draw_noise
 from iml_bench.protocols.base import Ints
 
@@ -49,7 +49,7 @@ def answer_questions(
         parts = [_ask(learner, feed, Indices.of(rows, device), noise) for rows in pieces if len(rows)]
     said, right, score, row = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     if np.isnan(score).any():
-        raise CellError("the model answered a question with NaN")
+        raise DivergedError("the model answered a question with NaN")
     exact, total = np.ones(n, dtype=bool), np.zeros(n)
     np.logical_and.at(exact, row, said == right)
     np.add.at(total, row, score.astype(np.float64))

@@ -16,7 +16,7 @@ from accelerate.utils import DistributedType
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
-from iml_bench.errors import CellError, UsageError
+from iml_bench.errors import CellError, DivergedError, UsageError
 from iml_bench.generators import kept, reseed, seeded
 from iml_bench.learners.base import Watch
 from iml_bench.learners.blocks import block_outputs
@@ -313,7 +313,7 @@ class NetworkLearner:
         seen = losses.tolist()
         for index, loss in enumerate(seen):
             if not math.isfinite(loss):
-                raise CellError(f"the loss was {loss} at step {before + index + 1} of {name}")
+                raise DivergedError(f"the loss was {loss} at step {before + index + 1} of {name}")
         return seen
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypedDict, get_type_hints
 
 from iml_bench.errors import UsageError, nearest, shown
-from iml_bench.run.plan import Request
+from iml_bench.run.plan import RULESETS, Request
 from iml_bench.runtime import Runtime
 from iml_bench.spec import parse_seeds
 
@@ -51,6 +51,9 @@ class RunOptions(TypedDict, total=False):
     """Short for ``set={"recipe.lr": ...}``."""
     exact_match: str | None
     """``strict`` or ``normalised``; short for ``set={"exact_match": ...}``."""
+    ruleset: str
+    """``shared`` (the default): the task's learning rate for all; ``tuned``: for each model the one that
+    ``iml_bench.tune`` chose and its entry says."""
     small: bool
     """The task's small setting."""
     smoke: bool
@@ -85,18 +88,38 @@ class RunOptions(TypedDict, total=False):
     """Show how it goes (the default); False: silent."""
 
 
-def check_names(options: Mapping[str, Any]) -> None:
+class TuneOptions(TypedDict, total=False):
+    """What ``iml_bench.tune`` takes: the options of ``RunOptions`` that say where and how fast, and of which data."""
+
+    small: bool
+    data: AnyPath | None
+    out: AnyPath
+    workers: int | None
+    executor: str | None
+    device: str
+    micro_batch: int | None
+    gradient_checkpointing: bool
+    data_dir: AnyPath | None
+    progress: bool
+
+
+def check_names(options: Mapping[str, Any], verb: str = "run", known_to: type = RunOptions) -> None:
     """Check that every option is one.
+
+    Args:
+        options: as they were given.
+        verb: who takes them.
+        known_to: which there are.
 
     Raises:
         UsageError: one sentence with the name that looks most like it.
     """
-    known = list(get_type_hints(RunOptions))
+    known = list(get_type_hints(known_to))
     for name in options:
         if name not in known:
             near = nearest(name, known)
             hint = f": did you mean {near!r}?" if near else ""
-            raise UsageError(f"unknown option {shown(repr(name))}{hint} (run takes {', '.join(known)})")
+            raise UsageError(f"unknown option {shown(repr(name))}{hint} ({verb} takes {', '.join(known)})")
 
 
 def make_request(
@@ -111,7 +134,7 @@ def make_request(
         options: see ``RunOptions``.
 
     Raises:
-        UsageError: when no seed is named, or a field is set twice.
+        UsageError: when no seed is named, a field is set twice, or there is no such ruleset.
     """
     overrides = dict(options.get("set", {}))
     for name, path in SHORTHANDS.items():
@@ -120,12 +143,15 @@ def make_request(
             if path in overrides:
                 raise UsageError(f"{path} is set twice")
             overrides[path] = value
-    data = options.get("data")
+    data, ruleset = options.get("data"), options.get("ruleset", "shared")
+    if ruleset not in RULESETS:
+        raise UsageError(f"--ruleset {shown(repr(ruleset))} is none of {', '.join(RULESETS)}")
     return Request(
         task=task,
         models=(model,) if isinstance(model, str) else tuple(model or ()),
         seeds=seeds_of(seeds),
         overrides=overrides,
+        ruleset=ruleset,
         small=options.get("small", False),
         smoke=options.get("smoke", False),
         trust_remote_code=options.get("trust_remote_code", False),

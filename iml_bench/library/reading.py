@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iml_bench.board import Board, Versus, build_board, build_rows, compare_models, leaderboard_tasks
+from iml_bench.board import Board, Versus, build_board, build_rows, compare_models, leaderboard_tasks, view
 from iml_bench.errors import UsageError, shown
 from iml_bench.library.options import DEFAULT_OUT, AnyPath
 from iml_bench.library.results import Results
@@ -67,20 +67,27 @@ def scan_folders(
     return stored, asked, problems
 
 
-def board(records: Records = None) -> Board:
+def board(records: Records = None, ruleset: str | None = None) -> Board:
     """The leaderboard of some records, as ``iml-bench leaderboard --json`` prints it; smoke runs are left out.
 
     Args:
         records: see ``read``; or what it, or ``run``, returned.
+        ruleset: ``shared``, ``tuned``, or None: tuned rows of what the board asks for so, where there are any.
 
     Raises:
-        UsageError: when a folder does not exist.
+        UsageError: when a folder or the ruleset does not exist.
     """
     entries = [listed.spec for listed in MODELS.list() if listed.spec is not None]
-    return build_board(stored_of(records), entries, leaderboard_tasks())
+    return build_board(stored_of(records), entries, leaderboard_tasks(), ruleset)
 
 
-def compare(*names: str, task: str | None = None, measure: str | None = None, records: Records = None) -> list[Versus]:
+def compare(
+    *names: str,
+    task: str | None = None,
+    measure: str | None = None,
+    records: Records = None,
+    ruleset: str | None = None,
+) -> list[Versus]:
     """Compare models two by two, paired on shared seeds, on every task that both have run.
 
     Args:
@@ -88,6 +95,7 @@ def compare(*names: str, task: str | None = None, measure: str | None = None, re
         task: only this task.
         measure: which measure of the tasks' protocol; None: its headline.
         records: see ``board``.
+        ruleset: see ``board``; None takes rows as they were run where a model has no tuned one.
 
     Raises:
         UsageError: when a model or the task has no records, or no two of the models can be compared.
@@ -99,7 +107,11 @@ def compare(*names: str, task: str | None = None, measure: str | None = None, re
             raise UsageError(
                 f"there are no records of task {shown(repr(task))} here (iml-bench leaderboard lists what there is)"
             )
-    return compare_models(build_rows(stored), names, measure)
+    seen = view(stored, ruleset, leaderboard_tasks())
+    rows = seen.marked(build_rows(seen.stored))
+    if ruleset is None and not {*names} <= {row.model for row in rows}:
+        rows = build_rows(view(stored).stored)
+    return compare_models(rows, names, measure)
 
 
 def score(items: pl.DataFrame | AnyPath, protocol: str = "two-stage") -> Scores:

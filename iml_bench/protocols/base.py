@@ -181,6 +181,12 @@ class Protocol(ABC):
     """From a cell's scores, how much its model learned from definitions at all; a row whose uptake is nought is not
     ranked. None: the protocol knows no such thing."""
 
+    sweep: Mapping[str, Any] = {}
+    """Overrides under which a cell ends before what the measures are of: of such cells a learning rate is chosen
+    (``run/sweep.py``). Empty: it knows no such end, and its tasks have no tuned ruleset."""
+    chosen_by: str = ""
+    """The slice whose exact match chooses among the cells of a sweep."""
+
     @property
     def measures(self) -> tuple[Measure, ...]:
         """Everything that it measures, in the order in which it is shown."""

@@ -96,9 +96,10 @@ class Setting:
         return self._feeds[key]
 
     def shape(self) -> Any:
-        """What a model must take and give, see ``Modality.shape``."""
-        feeds = [self.train_feed(step.phase, step.fold) for step in trains(self.schedule)]
-        feeds += [self.question_feed(step.stage, step.branch, w) for step in asks(self.schedule) for w in step.sets]
+        """What a model must take and give, see ``Modality.shape``; the same where a cell ends early."""
+        steps = (*self.schedule, *self.protocol.digested(self.task))
+        feeds = [self.train_feed(step.phase, step.fold) for step in trains(steps)]
+        feeds += [self.question_feed(step.stage, step.branch, w) for step in asks(steps) for w in step.sets]
         return self.modality.shape(self.renderer, feeds)
 
     def digest(self) -> str:

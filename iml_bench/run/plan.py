@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import protocol_of
 from iml_bench.registry import TASKS, changes_of
 from iml_bench.run.job import Job
 from iml_bench.sources import find_model
-from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides, cell_key
+from iml_bench.spec import (
+    LEARNING_RATE,
+    CellSpec,
+    ModelEntry,
+    TaskSpec,
+    apply_overrides,
+    cell_key,
+    setting_label,
+)
+
+RULESETS: Final = ("shared", "tuned")
+"""``shared``: the task's learning rate for all; ``tuned``: for each model the one that its sweep chose."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,12 @@ class Request:
     small: bool = False
     smoke: bool = False
     trust_remote_code: bool = False
+    ruleset: str = "shared"
+    """One of ``RULESETS``: with ``tuned`` each model has the learning rate that its entry says was chosen for it."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """By model, as it is named here: learning rates that were chosen just now, which go before those of entries."""
+    references: bool = True
+    """Whether the reference learners are run, too."""
     data: Path | None = None
     """The file of a world that is read from one."""
     where: str = ""
@@ -41,7 +59,8 @@ def plan(requests: Iterable[Request], out: Path, *, with_source: bool = True) ->
     Args:
         requests: what to run.
         out: folder of the records.
-        with_source: False: only to count; where a world's data come from is left open, and so are the keys.
+        with_source: False: only to count; where a world's data come from and what is tuned is left open, and so are
+            the keys.
 
     Raises:
         UsageError: when a task, a model, a field or a value is not valid.
@@ -68,11 +87,50 @@ def _cells(request: Request, with_source: bool) -> Iterator[tuple[CellSpec, dict
     task = resized(base, request)
     if with_source:
         task = _with_source(task, request.data)
-    said = changes_of(task, base)
-    for name in dict.fromkeys((*(request.models or (task.model,)), *protocol_of(task).attitudes)):
+    references = protocol_of(task).attitudes if request.references else ()
+    for name in dict.fromkeys((*(request.models or (task.model,)), *references)):
         entry = find_model(name, task, fields=request.model_fields, trust_remote_code=request.trust_remote_code)
+        own = apply_overrides(task, _chosen(entry, name, request, base)) if with_source else task
+        said = changes_of(own, base)
+        # What was chosen for a model stands in the task that runs, and not in the record of every other task, too.
+        model = entry.model_copy(update={"tuned": {}})
         for seed in request.seeds:
-            yield CellSpec(task=task, model=entry, seed=seed), said
+            yield CellSpec(task=own, model=model, seed=seed), said
+
+
+def _chosen(entry: ModelEntry, name: str, request: Request, base: TaskSpec) -> Mapping[str, float]:
+    """What the ruleset changes for a model: nothing, or the learning rate that was chosen for it."""
+    if request.ruleset == "shared" or entry.is_reference:
+        return {}
+    if LEARNING_RATE in request.overrides:
+        raise UsageError(
+            f"{LEARNING_RATE} is set, and the tuned ruleset takes the one that was chosen for each model; leave one of "
+            "them out"
+        )
+    setting = setting_label(base.name, base.version, small=request.small)
+    if name in request.rates:
+        return {LEARNING_RATE: request.rates[name]}
+    if setting not in entry.tuned:
+        small = " --small" if request.small else ""
+        raise UsageError(
+            f"no learning rate has been chosen for model {entry.name!r} on {setting}: run "
+            f"iml-bench tune {shlex.quote(name)} --task {shlex.quote(request.task)}{small} first"
+        )
+    return entry.tuned[setting]
+
+
+def untuned(request: Request) -> list[str]:
+    """The models of a request that the tuned ruleset needs a learning rate for, and that have none yet.
+
+    Raises:
+        UsageError: when the task or a model does not exist.
+    """
+    base = TASKS.get(request.task)
+    setting = setting_label(base.name, base.version, small=request.small)
+    if request.ruleset == "shared":
+        return []
+    found = ((name, find_model(name, base, fields=request.model_fields)) for name in request.models or (base.model,))
+    return [name for name, entry in found if not entry.is_reference and setting not in entry.tuned]
 
 
 def _keep_apart(model: ModelEntry, out: Path) -> None:

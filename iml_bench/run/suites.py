@@ -24,7 +24,7 @@ def suite_requests(
 
     Args:
         suite: the grids.
-        smoke: shrink every task; how long its stages are is then not for the suite to say.
+        smoke: shrink every task; how long its stages are is then not for the suite to say, and nothing is tuned.
         data: the file of a world that is read from one; for the grids of such a task.
         models: put in place of the grids' own, each in the grids of a task that it can read; a grid of which
             none can read the task is left out.
@@ -53,6 +53,7 @@ def suite_requests(
                     seeds=tuple(seeds) or grid.seeds,
                     overrides={path: value for path, value in fields.items() if path not in left_out},
                     model_fields={path.removeprefix(MODEL): fields[path] for path in fields if path.startswith(MODEL)},
+                    ruleset="shared" if smoke else grid.ruleset,
                     small=grid.small and not smoke,
                     smoke=smoke,
                     data=data if task.world.reads_file else None,

@@ -12,7 +12,7 @@ import jinja2
 from iml_bench.board import CEILING, Board, LeaderboardTask, Row, data_files, words
 from iml_bench.paths import data_root
 from iml_bench.protocols import measures_of
-from iml_bench.records import Stored, as_named, in_order, record_path
+from iml_bench.records import Stored, as_named, in_order, latest_by_key, record_path
 from iml_bench.site import assets, charts, numbers
 from iml_bench.site.commands import reproduce
 from iml_bench.site.contents import Contents, Model, Task, Variant, arrange, pairs
@@ -53,8 +53,9 @@ def build_site(
         required: what a complete row has.
         left_out: a sentence for every file that is no record.
     """
-    contents = arrange(board, in_order(stored), entries, required)
-    files, places = _records(contents)
+    stored = in_order(stored)
+    contents = arrange(board, stored, entries, required)
+    files, places = _records(stored)
     pages = _Pages(contents, entries, places)
     files |= assets.shared({scheme: charts.theme(scheme) for scheme in charts.PALETTES})
     files["index.html"] = pages.index(left_out)
@@ -76,11 +77,14 @@ class _Place(NamedTuple):
     items: str | None
 
 
-def _records(contents: Contents) -> tuple[dict[str, bytes], dict[str, _Place]]:
-    """The records, named as ``Store`` names them, so that their folder can be given to ``--records``."""
+def _records(every: Sequence[Stored]) -> tuple[dict[str, bytes], dict[str, _Place]]:
+    """The records, named as ``Store`` names them, so that their folder can be given to ``--records``.
+
+    Sweeps are among them, of which no row is made: from them anyone can choose the learning rates again.
+    """
     files: dict[str, bytes] = {}
     places: dict[str, _Place] = {}
-    for stored in (one for own in contents.cells.values() for one in own):
+    for stored in latest_by_key([one for one in every if not one.record.smoke]).values():
         path = "records" / record_path(stored.record.cell)
         files[str(path)] = as_named(stored, path.name)
         items = _items(stored)

@@ -26,7 +26,7 @@ def reproduce(row: Row, entry: ModelEntry, task: TaskSpec, *, registered: bool) 
             task=row.task,
             models=(entry.name if registered else entry.source,),
             seeds=tuple(sorted({*row.seeds, *row.failed_seeds})),
-            overrides=changes,
+            overrides={**changes, **row.tuned},  # whatever the entry says by now
             small=small,
             trust_remote_code=entry.trust_remote_code and not registered,
             data=Path("FILE") if task.world.reads_file else None,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from iml_bench.board import Board, LeaderboardTask, Row, Versus, fits, versus, with_holm
+from iml_bench.board import Board, LeaderboardTask, Row, Versus, fits, versus, view, with_holm
 from iml_bench.records import Stored, latest_by_key
 from iml_bench.registry import TASKS
 from iml_bench.site.names import unique_slugs
@@ -81,7 +81,7 @@ def arrange(
     board: Board, stored: Sequence[Stored], entries: Sequence[ModelEntry], required: Sequence[LeaderboardTask]
 ) -> Contents:
     """Everything that is shown, from what the board was built from."""
-    cells = _cells(stored)
+    cells = _cells(view([one for one in stored if not one.record.smoke], board.ruleset, required).stored)
     variants = _variants(board.rows, required)
     return Contents(
         board=board,
@@ -111,7 +111,7 @@ def pairs(variant: Variant) -> list[Pair]:
 
 def _cells(stored: Sequence[Stored]) -> dict[tuple[str, str], tuple[Stored, ...]]:
     found: dict[tuple[str, str], list[Stored]] = defaultdict(list)
-    for entry in latest_by_key([entry for entry in stored if not entry.record.smoke]).values():
+    for entry in latest_by_key(stored).values():
         found[task_key(entry.record.cell), model_key(entry.record.cell)].append(entry)
     return {key: tuple(sorted(own, key=lambda entry: entry.record.cell.seed)) for key, own in found.items()}
 

@@ -13,7 +13,15 @@ from iml_bench.spec.cell import (
     same_model,
     task_key,
 )
-from iml_bench.spec.model import SCHEMES, ModelEntry, Source, entry_from_source, parse_source
+from iml_bench.spec.model import (
+    LEARNING_RATE,
+    SCHEMES,
+    ModelEntry,
+    Source,
+    entry_from_source,
+    parse_source,
+    setting_label,
+)
 from iml_bench.spec.overrides import apply_overrides, changes, parse_override
 from iml_bench.spec.recipe import Recipe, StageRecipe
 from iml_bench.spec.render import RenderSpec
@@ -25,6 +33,7 @@ from iml_bench.spec.world import WorldSpec
 
 __all__ = [
     "ADDED",
+    "LEARNING_RATE",
     "MODEL",
     "OUTSIDE_KEY",
     "SCHEMES",
@@ -57,6 +66,7 @@ __all__ = [
     "parse_seeds",
     "parse_source",
     "same_model",
+    "setting_label",
     "show_seeds",
     "task_key",
     "vary_model",

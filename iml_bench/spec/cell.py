@@ -25,6 +25,7 @@ OUTSIDE_KEY = {
     "model.size": "a label; parameters are measured",
     "model.licence": "a label; nothing reads it",
     "model.notes": "says what the model is; nothing reads it",
+    "model.tuned": "chosen values that are not applied; applied ones stand in the fields of the task that they change",
 }
 """The fields of a cell that are not part of its identity, each with the reason. Device, worker
 processes, folders, trackers and log levels are no fields of a cell at all, and neither is the micro-batch of a model

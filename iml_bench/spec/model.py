@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os.path
+import re
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import quote, unquote
 
@@ -54,6 +55,10 @@ WEIGHTS: Final = ("pretrained_cfg", "pretrained_cfg_overlay")
 """Options of timm that may say where pretrained weights come from, as a mapping with a ``file`` or a ``hf_hub_id``."""
 OF_A_PATH: Final = ("hf", "gguf", "python")
 """Schemes whose target may be a path."""
+LEARNING_RATE: Final = "recipe.lr"
+"""The field that a sweep chooses, as ``--set`` takes it."""
+SETTING_PATTERN: Final = r"[a-z0-9][a-z0-9._-]*@[1-9][0-9]*( small)?"
+"""See ``setting_label``."""
 LONGEST_LABEL: Final = 200
 LONGEST_SOURCE: Final = 1000
 SourceLine = Annotated[str, Field(max_length=16_000), AfterValidator(one_line)]
@@ -132,6 +137,9 @@ class ModelEntry(Spec):
     """What its makers call its size, e.g. ``160M``; the parameter count is measured."""
     licence: Line = ""
     notes: LongLine = ""
+    tuned: dict[Line, dict[Line, float]] = {}
+    """What ``iml-bench tune`` chose for it, by the setting of a task (``setting_label``): ``{"vision@2": {"recipe.lr":
+    0.0005}}``. ``--ruleset tuned`` applies it."""
 
     @field_validator("source")
     @classmethod
@@ -150,6 +158,18 @@ class ModelEntry(Spec):
         known = (*MODALITIES.origins, "any")
         if value not in known:
             raise ValueError(f"it is one of {', '.join(known)}")
+        return value
+
+    @field_validator("tuned")
+    @classmethod
+    def _what_a_sweep_chooses(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for setting, chosen in value.items():
+            if re.fullmatch(SETTING_PATTERN, setting) is None:
+                raise ValueError(
+                    f"{shown(repr(setting))} is no setting of a task, such as 'vision@2' or 'text@2 small'"
+                )
+            if {*chosen} != {LEARNING_RATE} or chosen[LEARNING_RATE] <= 0:
+                raise ValueError(f"{setting}: it says {LEARNING_RATE}, which is above 0, and nothing else")
         return value
 
     @model_validator(mode="after")
@@ -196,6 +216,11 @@ class ModelEntry(Spec):
     def is_reference(self) -> bool:
         """Whether this is a reference row (oracle, gullible, random) and not a trained model."""
         return self.parsed.scheme == "reference"
+
+
+def setting_label(task: str, version: int, *, small: bool = False) -> str:
+    """``vision@2``, or ``text-sets@2 small`` for a task's small setting: what a learning rate is chosen for."""
+    return f"{task}@{version}{' small' if small else ''}"
 
 
 def label(text: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from iml_bench.spec.base import Spec, first_problem, parse
 from iml_bench.spec.cell import OUTSIDE_KEY
-from iml_bench.spec.model import ModelEntry, entry_from_source, label, parse_source
+from iml_bench.spec.model import LEARNING_RATE, ModelEntry, entry_from_source, label, parse_source
 from iml_bench.spec.seeds import LIMIT, parse_seeds
 from iml_bench.spec.task import NAME_PATTERN
 
@@ -33,6 +33,8 @@ class Grid(Spec):
     models: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0, lt=LIMIT)], ...] = Field(min_length=1)
     """In the file a number (5: seeds 0 to 4), or text as ``--seeds`` takes it (``100-104``)."""
+    ruleset: Literal["shared", "tuned"] = "shared"
+    """``tuned``: each model at the learning rate that was chosen for it, see ``ModelEntry.tuned``."""
     small: bool = False
     """Whether it is the task's small setting that the fields are changed in."""
     set: dict[str, Any] = {}
@@ -57,6 +59,8 @@ class Grid(Spec):
                     raise ValueError(f"{path} stands in both {places[path]} and {place}; leave it in one")
                 if f"task.{path}" in OUTSIDE_KEY or path == MODEL:
                     raise ValueError(f"{path} in {place} would change no cell; models stand in models")
+                if path == LEARNING_RATE and self.ruleset == "tuned":
+                    raise ValueError(f"{path} in {place} is what the tuned ruleset chooses; leave one of them out")
                 places[path] = place
         for place, varied in (("axes", self.axes), ("zip", self.zip)):
             for path, values in varied.items():
@@ -140,6 +144,6 @@ def vary_model(entry: ModelEntry, fields: Mapping[str, Any]) -> ModelEntry:
     if entry.name != entry_from_source(entry.source).name:
         _, _, said = str(source._replace(options=dict(fields))).partition("?")
         name = label(f"{entry.name}?{said}")
-    changed = {"name": name, "source": str(source), "tokenizer": tokenizer, "size": "", "notes": ""}
+    changed = {"name": name, "source": str(source), "tokenizer": tokenizer, "size": "", "notes": "", "tuned": {}}
     bytes_open = {"digest": None, "commit": None}
     return parse(ModelEntry, entry.model_dump() | changed | bytes_open, f"model {entry.name!r} with {dict(fields)}")

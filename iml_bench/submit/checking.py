@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import protocol_of
 from iml_bench.protocols.base import trains
-from iml_bench.records import Store, Stored, iterate_done, read_items, read_record
+from iml_bench.records import Store, Stored, iterate_done, latest_by_key, read_items, read_record
 from iml_bench.registry import TASKS
 from iml_bench.run.job import first_line
 from iml_bench.runtime import Runtime
@@ -31,6 +31,7 @@ from iml_bench.submit.single import (
     training_problems,
 )
 from iml_bench.submit.together import copied, coverage, fingerprint, uneven
+from iml_bench.submit.tuned import diverged, sweep_problems
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,8 +47,9 @@ DATA = "data digest, chance and random streams are the seed's"
 TRAINING = "stages and parameters are the recipe's and the model's"
 OUTCOMES = "exact match and log-likelihood agree"
 COPIES = "no outcomes stand twice"
+SWEEPS = "learning rates are the task's, or those that complete sweeps choose, as entries say"
 SEEDS = "the leaderboard's seeds are there"
-CHECKS: Final = (READ, ENTRY, FORM, TASK, FILES, SCORES, ITEMS, DATA, TRAINING, OUTCOMES, COPIES, SEEDS)
+CHECKS: Final = (READ, ENTRY, FORM, TASK, FILES, SCORES, ITEMS, DATA, TRAINING, OUTCOMES, COPIES, SWEEPS, SEEDS)
 
 
 class Submission(NamedTuple):
@@ -115,12 +117,21 @@ def check_submission(
         findings.add(COPIES, path, [problem])
     for path, problem in uneven(done):
         findings.add(TRAINING, path, [problem])
+    evidence = [*done, *(stored for stored in new.values() if diverged(stored.record))]
+    for place, problem in sweep_problems(evidence, _board_evidence(board, mine), submission.entries):
+        findings.add(SWEEPS, place, [problem])
     for place, problem in coverage(done, list(others.values())):
         if place is None:
             findings.note(SEEDS, problem)
         else:
             findings.add(SEEDS, place, [problem])
     return findings.results()
+
+
+def _board_evidence(board: Sequence[Stored], mine: set[Path]) -> list[Stored]:
+    """What else the leaderboard has: done records, and cells of sweeps in which training diverged."""
+    known = latest_by_key([stored for stored in board if stored.path.resolve() not in mine])
+    return [stored for stored in known.values() if stored.record.status == "done" or diverged(stored.record)]
 
 
 def _prints(stored: Sequence[Stored]) -> dict[Path, str]:
@@ -138,7 +149,7 @@ def _prints(stored: Sequence[Stored]) -> dict[Path, str]:
 def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.DataFrame | None:
     """All checks of one record; its items, if they can be read."""
     path, record = stored
-    if record.status != "done":
+    if record.status != "done" and not diverged(record):
         findings.add(READ, path, ["it is the record of a failed cell and no result"])
         return None
     unknown_model = safely(label_problems(record.cell.model))
@@ -149,6 +160,9 @@ def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.D
     wrong_task = safely(task_problems(record))
     findings.add(TASK, path, wrong_task)
     findings.add(DATA, path, safely(stream_problems(record)))
+    if record.status != "done":
+        findings.note(SWEEPS, "of cells in which training diverged there is nothing that could be checked")
+        return None
     known = record.cell.task.name in TASKS.origins
     generated = _generated(stored, generator, findings) if known and not wrong_task else None
     findings.add(TRAINING, path, safely(training_problems(record, generated)))

@@ -19,6 +19,7 @@ from iml_bench.submit.checking import Submission, check_submission
 from iml_bench.submit.entries import with_labels
 from iml_bench.submit.findings import Check
 from iml_bench.submit.single import sorted_items
+from iml_bench.submit.tuned import diverged
 
 
 class Collected(NamedTuple):
@@ -110,7 +111,7 @@ def _choose(entry: ModelEntry, stored: Sequence[Stored]) -> tuple[list[Stored], 
     chosen, left_out = [], []
     for one in latest_by_key(own).values():
         record, where = one.record, shown(str(one.path), 300)
-        if record.status == "failed":
+        if record.status == "failed" and not diverged(record):
             left_out.append(f"{where} failed: {shown(record.error.message if record.error else '')}")
         elif record.smoke:
             left_out.append(f"{where} is a smoke test")
@@ -125,6 +126,8 @@ def _choose(entry: ModelEntry, stored: Sequence[Stored]) -> tuple[list[Stored], 
 
 def _alike(one: Stored, other: Stored) -> bool:
     """Whether two records have the same outcomes; another version of polars writes other bytes."""
+    if one.record.status == other.record.status == "failed":
+        return True
     ours, theirs = one.record.items, other.record.items
     if ours is not None and theirs is not None and ours.sha256 == theirs.sha256:
         return True
@@ -137,18 +140,18 @@ def _alike(one: Stored, other: Stored) -> bool:
 def _stage(stored: Stored, entry: ModelEntry, staged: Store) -> None:
     """Copy a record and its items, under the entry's labels, which are no part of its key."""
     record = stored.record
-    assert record.items is not None
     model = with_labels(record.cell.model, entry)
     cell = record.cell.model_copy(update={"model": model})
     path = staged.path_of(cell)
     path.parent.mkdir(parents=True, exist_ok=True)
-    items = stored.path.with_name(record.items.file)
-    if items.is_file() and not items.is_symlink():
+    items = stored.path.with_name(record.items.file) if record.items else None
+    if items is not None and items.is_file() and not items.is_symlink():
         shutil.copyfile(items, path.with_suffix(".parquet"))
     if model == record.cell.model and not record.attachments:
         path.write_bytes(as_named(stored, path.name))
         return
-    renamed = record.items.model_copy(update={"file": path.with_suffix(".parquet").name})
+    beside = {"file": path.with_suffix(".parquet").name}
+    renamed = record.items.model_copy(update=beside) if record.items else None
     changed = record.model_copy(update={"cell": cell, "items": renamed, "attachments": ()})
     path.write_bytes(written(changed))
 
@@ -172,7 +175,8 @@ def _clear(known: Stored | None, place: Path) -> None:
 def _land(staged: Path, place: Path) -> None:
     """Move a record to its place, its items first: what is cut in between leaves no record without them."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    staged.with_suffix(".parquet").replace(place.with_suffix(".parquet"))
+    if staged.with_suffix(".parquet").exists():
+        staged.with_suffix(".parquet").replace(place.with_suffix(".parquet"))
     staged.replace(place)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from iml_bench.board import Row, build_rows
+from iml_bench.board import Row, build_rows, row_label, view
 from iml_bench.records import Stored
+from iml_bench.run.plan import RULESETS
 from iml_bench.spec import Spec
 
 
@@ -16,6 +17,7 @@ class Change(Spec):
     task: str
     task_version: int
     changes: dict[str, Any]
+    ruleset: str
     model: str
     what: str
     """``new``, ``changed`` or ``gone``."""
@@ -27,6 +29,11 @@ class Change(Spec):
     score_after: float | None
     tier_before: int | None
     tier_after: int | None
+
+    @property
+    def label(self) -> str:
+        """As ``Row.label`` has it."""
+        return row_label(self.task, self.task_version, self.changes, self.ruleset)
 
 
 def board_difference(before: Sequence[Stored], after: Sequence[Stored]) -> list[Change]:
@@ -43,13 +50,18 @@ def board_difference(before: Sequence[Stored], after: Sequence[Stored]) -> list[
     return found
 
 
-def _rows(stored: Sequence[Stored]) -> dict[tuple[str, str, str], Row]:
-    """The board's rows by what they are of, and by name: a row under another name is a new one, and the old is gone."""
-    return {(row.task_key, row.model_key, row.model): row for row in build_rows(stored) if not row.smoke}
+def _rows(stored: Sequence[Stored]) -> dict[tuple[str, str, str, str], Row]:
+    """The rows of both rulesets by what they are of, and by name: a row under another name is a new one, and the old
+    is gone.
+    """
+    results = [one for one in stored if not one.record.smoke]
+    views = [view(results, ruleset) for ruleset in RULESETS]
+    rows = (row for seen in views for row in seen.marked(build_rows(seen.stored)))
+    return {(row.ruleset, row.task_key, row.model_key, row.model): row for row in rows}
 
 
 def _shown(row: Row) -> tuple[Any, ...]:
-    return row.seeds, row.mean(row.headline.name), row.tier
+    return row.seeds, row.tuned, row.mean(row.headline.name), row.tier
 
 
 def _change(was: Row | None, now: Row | None) -> Change:
@@ -59,6 +71,7 @@ def _change(was: Row | None, now: Row | None) -> Change:
         task=row.task,
         task_version=row.task_version,
         changes=row.changes,
+        ruleset=row.ruleset,
         model=row.model,
         what="new" if was is None else "gone" if now is None else "changed",
         seeds_before=was.seeds if was else (),

@@ -194,4 +194,6 @@ def label_problems(model: ModelEntry) -> Iterator[str]:
 
 def with_labels(model: ModelEntry, entry: ModelEntry) -> ModelEntry:
     """A record's model under the labels of its entry; what it loads stays as it was."""
-    return entry.model_copy(update={"source": model.source, "digest": model.digest, "commit": model.commit})
+    return entry.model_copy(
+        update={"source": model.source, "digest": model.digest, "commit": model.commit, "tuned": {}}
+    )

@@ -13,6 +13,7 @@ import numpy as np
 from iml_bench.board import leaderboard_tasks
 from iml_bench.errors import shown
 from iml_bench.records import Record, Stored
+from iml_bench.run.sweep import is_sweep
 from iml_bench.spec import asked_for, digest_of, model_key, task_key
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def coverage(new: Sequence[Stored], others: Sequence[Stored]) -> Iterator[tuple[
     for stored in (*new, *others):
         seeds[_row(stored.record)].add(stored.record.cell.seed)
     for stored in new:
+        if is_sweep(stored.record.cell.task):
+            continue  # what a sweep must have, ``tuned`` says
         sample.setdefault(_row(stored.record), stored)
     for row, stored in sample.items():
         record = stored.record

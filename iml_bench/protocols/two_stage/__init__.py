@@ -43,6 +43,8 @@ class TwoStage(Protocol):
     reads: Mapping[str, float | None] = {"oracle": 1.0, "gullible": 0.0, "random": None}
     own_measures: tuple[Measure, ...] = MEASURES
     uptake = staticmethod(mean_uptake)
+    sweep: Mapping[str, Any] = {"until": "stage1"}
+    chosen_by = "reliable"
 
     def schedule(self, task: TaskSpec) -> tuple[Step, ...]:
         """See ``schedule``."""
