@@ -1,18 +1,17 @@
-"""What a set of records comes to: rows, tiers, comparisons, and the board that all of it stands on."""
+"""What a set of records comes to: rows, ranks, comparisons, and the board that all of it stands on."""
 
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
+from iml_bench.board.ranks import ranked
 from iml_bench.board.required import LeaderboardTask, leaderboard_tasks
-from iml_bench.board.rows import CEILING, Row, build_rows, row_label, task_label
+from iml_bench.board.rows import Row, build_rows, first_labels, row_label, task_label
 from iml_bench.board.rulesets import view
-from iml_bench.board.summary import Absent, Board, Overall, Slope, build_board, fits
+from iml_bench.board.summary import Absent, Board, Slope, build_board, fits
 
 __all__ = [
-    "CEILING",
     "Absent",
     "Board",
     "LeaderboardTask",
-    "Overall",
     "Row",
     "Slope",
     "Versus",
@@ -20,9 +19,11 @@ __all__ = [
     "build_rows",
     "compare_models",
     "data_files",
+    "first_labels",
     "fits",
     "leaderboard_tasks",
     "model_index",
+    "ranked",
     "row_label",
     "task_label",
     "to_csv",

@@ -37,6 +37,9 @@ class Versus(Spec):
     """Two-sided paired t-test; null for one shared seed."""
     p_holm: float | None = None
     """The same with Holm's correction over everything that was compared together."""
+    separated: bool | None = None
+    """What the board says of the two, without a question that was chosen beforehand: whether their ranks differ, after
+    correction for all pairs of its models; null where one of them is not ranked by this measure."""
 
     @property
     def label(self) -> str:
@@ -73,6 +76,7 @@ def versus(first: Row, second: Row, measure: str | None = None) -> Versus | None
         mean_second=means[1],
         difference=found.difference,
         p=found.p,
+        separated=second.model_key in first.apart[name] if name in first.apart and name in second.apart else None,
     )
 
 

@@ -22,8 +22,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def to_table(rows: Sequence[Row]) -> pl.DataFrame:
     """One line for every row and one column for every number in it; single seeds are in the JSON only.
 
-    Measures are in columns of their names, exact match by what was shown in ``exact_match/GROUP``, each with ``_low``
-    and ``_high``.
+    Ranks are in ``MEASURE_rank_low`` and ``_high``, measures in columns of their names, exact match by what was
+    shown in ``exact_match/GROUP``, these each with ``_low`` and ``_high``.
     """
     import polars as pl
 
@@ -32,19 +32,32 @@ def to_table(rows: Sequence[Row]) -> pl.DataFrame:
     groups = sorted({group for row in rows for group in row.exact_match})
     lines: list[dict[str, Any]] = []
     numbers: dict[str, float | None] = {}
+    places: dict[str, int | None] = {}
     for row in rows:
-        line = row.model_dump(mode="json", exclude={"per_seed", "scores", "exact_match"})
+        line = row.model_dump(mode="json", exclude={"per_seed", "scores", "exact_match", "ranks", "apart", "heaps"})
         line |= {name: json.dumps(line[name], sort_keys=True) for name in plain}
         line |= {name: list(getattr(row, name)) for name in ("seeds", "failed_seeds")}
+        places = _places(row)
         numbers = {}
         for name in dict.fromkeys(measures):
             numbers |= _ends(name, row.scores.get(name))
         for group in groups:
             numbers |= _ends(f"exact_match/{group}", row.exact_match.get(group))
-        lines.append(line | numbers)
-    types: dict[str, Any] = dict.fromkeys((*numbers, "chance", "normalised"), pl.Float64) if lines else {}
-    types |= {"seeds": pl.List(pl.Int64), "failed_seeds": pl.List(pl.Int64), "parameters": pl.Int64, "tier": pl.Int64}
+        lines.append(line | places | numbers)
+    types: dict[str, Any] = dict.fromkeys((*numbers, "chance"), pl.Float64) if lines else {}
+    types |= {"seeds": pl.List(pl.Int64), "failed_seeds": pl.List(pl.Int64), "parameters": pl.Int64}
+    types |= dict.fromkeys(places, pl.Int64)
     return pl.DataFrame(lines, schema_overrides=types, infer_schema_length=None)
+
+
+def _places(row: Row) -> dict[str, int | None]:
+    """The rank set by each measure that ranks: ``iml_rank_low``, ``iml_rank_high``."""
+    found: dict[str, int | None] = {}
+    for measure in (one for one in row.measures if one.ranked):
+        ranks = row.ranks.get(measure.name)
+        ends = (ranks.low, ranks.high) if ranks else (None, None)
+        found |= dict(zip((f"{measure.name}_rank_low", f"{measure.name}_rank_high"), ends, strict=True))
+    return found
 
 
 def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:

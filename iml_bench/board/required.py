@@ -8,7 +8,7 @@ from iml_bench.registry import SUITES, TASKS, changes_of
 from iml_bench.run.plan import resized
 from iml_bench.run.suites import suite_requests
 from iml_bench.sources import find_model
-from iml_bench.spec import CellSpec, canonical_json, task_key
+from iml_bench.spec import CellSpec, ModelEntry, canonical_json, task_key
 
 
 class LeaderboardTask(NamedTuple):
@@ -24,6 +24,8 @@ class LeaderboardTask(NamedTuple):
     seeds: tuple[int, ...]
     ruleset: str = "shared"
     """One of ``RULESETS``: a tuned row is complete with its sweep, without which there is none."""
+    models: tuple[ModelEntry, ...] = ()
+    """The registered ones, whose ranks hold together."""
 
 
 def leaderboard_tasks() -> list[LeaderboardTask]:
@@ -38,5 +40,8 @@ def leaderboard_tasks() -> list[LeaderboardTask]:
         key = None
         if task.world.is_identified:
             key = task_key(CellSpec(task=task, model=find_model(base.model), seed=0))
-        found[label] = LeaderboardTask(base.name, base.version, base.modality, said, key, tuple(seeds), request.ruleset)
+        before = found[label].models if label in found else ()
+        models = (*before, *(find_model(name, task) for name in request.models))
+        what = (base.name, base.version, base.modality, said, key)
+        found[label] = LeaderboardTask(*what, tuple(seeds), request.ruleset, models)
     return list(found.values())

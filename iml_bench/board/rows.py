@@ -9,19 +9,29 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from statistics import median
+from typing import Any, Final, NamedTuple
 
 from iml_bench.protocols import Measure, Scores, headline_of, measures_of, protocol_of
 from iml_bench.records import Record, Stored, in_order, iterate_done, scores_of
 from iml_bench.spec import ModelEntry, Spec, model_key, task_key
-from iml_bench.stats import Interval, estimate, internalised, tiers
+from iml_bench.stats import Interval, RankSet, above, estimate, linearised, quotient, two_heaps
 
-CEILING = 1.0
-"""Exact match of a learner that believes what is true."""
+LEAST_UPTAKE: Final = 0.02
+"""Exact match by which what was read must raise answers before a row says anything about whom a model believes."""
+
+
+class Heaps(Spec):
+    """What is said of seeds that fall into two heaps, of which a mean says little."""
+
+    median: float
+    low: float
+    """The least of all seeds."""
+    high: float
 
 
 class Row(Spec):
-    """One model on one task, over its seeds. Intervals are 95 % Student-t, null for one seed."""
+    """One model on one task, over its seeds, with 95 % intervals (Student's t, of quotients Fieller's)."""
 
     task: str
     task_version: int
@@ -51,17 +61,22 @@ class Row(Spec):
     seeds: tuple[int, ...]
     failed_seeds: tuple[int, ...]
     smoke: bool
-    tier: int | None
-    """Models that the paired test with Holm's correction cannot separate share one; null where not ranked."""
-    internalised: bool
-    """False: the uptake cannot be told from zero, so the headline is near zero for a dull reason."""
+    ranks: dict[str, RankSet] = {}
+    """By measure, the ranks that it may have; without those by which it is not ranked, see ``ranks.ranked``."""
+    apart: dict[str, tuple[str, ...]] = {}
+    """By measure, the model keys of the ranked rows that are significantly better or worse."""
+    unranked: str | None = None
+    """Why it has no ranks."""
+    internalised: bool | None
+    """Whether the mean uptake under the taught tags is above ``LEAST_UPTAKE``, one-sided at 2.5 %; null for one seed.
+    Where it is not, the headline is near zero for a dull reason."""
+    heaps: Heaps | None = None
+    """Where the seeds' headlines fall into two heaps, see ``two_heaps``."""
     scores: dict[str, Interval]
     """Every measure of the protocol by name, over the seeds in which it was measured; absent where in none."""
     exact_match: dict[str, Interval]
     """Exact match by what was shown, see ``Protocol.slices``."""
     chance: float | None
-    normalised: float | None
-    """``normalise`` of the headline; null for reference rows."""
     per_seed: tuple[dict[str, float | int | None], ...]
     """``seed``, and every measure by name."""
     reasons: dict[str, str]
@@ -93,8 +108,15 @@ class Row(Spec):
         return row_label(self.task, self.task_version, self.changes, self.ruleset)
 
     def by_seed(self, measure: str | None = None) -> dict[int, float]:
-        """One measure, or the headline, of every seed in which it was measured."""
+        """One measure, or the headline, of every seed in which it was measured.
+
+        Of a quotient it is what each seed adds to it (``linearised``), so that its mean is the row's.
+        """
         name = measure or self.headline.name
+        ratio = next((known.ratio for known in self.measures if known.name == name), None)
+        if ratio is not None and name in self.scores:
+            upper, lower = (self.by_seed(part) for part in ratio)
+            return dict(zip(upper, linearised([*upper.values()], [*lower.values()]), strict=True))
         return {int(seed["seed"]): value for seed in self.per_seed if (value := seed.get(name)) is not None}  # type: ignore[arg-type]
 
 
@@ -111,11 +133,6 @@ def row_label(task: str, version: int, changes: Mapping[str, Any], ruleset: str)
     """``vision@2 tuned``: see ``task_label``, and ``tuned`` where each row has a learning rate of its own."""
     label = task_label(task, version, changes)
     return f"{label} tuned" if ruleset == "tuned" else label
-
-
-def normalise(score: float, chance: float) -> float:
-    """``score / (ceiling - chance)``, so that tasks with more and fewer answers are on one scale."""
-    return score / (CEILING - chance)
 
 
 class _Cell(NamedTuple):
@@ -143,14 +160,8 @@ def build_rows(stored: Sequence[Stored]) -> list[Row]:
             cells.setdefault(_group(entry.record), [])
     sample = {_group(entry.record): entry.record for entry in stored}
     labels = first_labels(stored)
-    tier = _tiers(cells)
     rows = [
-        _row(
-            _labelled(sample[group], labels[group[1]]),
-            sorted(own, key=lambda cell: cell.seed),
-            failed[group],
-            tier.get(group),
-        )
+        _row(_labelled(sample[group], labels[group[1]]), sorted(own, key=lambda cell: cell.seed), failed[group])
         for group, own in cells.items()
     ]
     return sorted(rows, key=_order)
@@ -175,32 +186,14 @@ def _order(row: Row) -> tuple[Any, ...]:
     return row.task, row.task_version, row.smoke, str(row.changes), row.reference, -score, row.model
 
 
-def _tiers(cells: dict[tuple[str, str], list[_Cell]]) -> dict[tuple[str, str], int]:
-    """Tiers within each task, among trained models with an uptake, a headline and two seeds or more."""
-    result: dict[tuple[str, str], int] = {}
-    for task in {task for task, _ in cells}:
-        ranked: dict[tuple[str, str], dict[int, float]] = {}
-        for group, own in cells.items():
-            if group[0] != task or len(own) < 2 or own[0].record.cell.model.is_reference or not _took_up(own):
-                continue
-            headline = headline_of(own[0].record.cell.task)
-            by_seed = _by_seed(own, headline.name)
-            if by_seed:
-                ranked[group] = {seed: headline.direction * value for seed, value in by_seed.items()}
-        result |= dict(zip(ranked, tiers(list(ranked.values())), strict=True))
-    return result
-
-
-def _took_up(cells: Sequence[_Cell]) -> bool:
-    """Whether the uptake is above zero beyond doubt; true where the protocol knows no uptake."""
+def _took_up(cells: Sequence[_Cell]) -> bool | None:
+    """Whether the uptake is above the least that counts; true where the protocol knows no uptake."""
     if not cells:
-        return False
-    task = cells[0].record.cell.task
-    uptake, error = protocol_of(task).uptake, headline_of(task).error
+        return None
+    uptake = protocol_of(cells[0].record.cell.task).uptake
     if uptake is None:
         return True
-    known = [value for cell in cells if (value := uptake(cell.scores.values)) is not None]
-    return internalised(known, max((cell.scores.get(error) or 0.0) if error else 0.0 for cell in cells))
+    return above([value for cell in cells if (value := uptake(cell.scores.values)) is not None], LEAST_UPTAKE)
 
 
 def _by_seed(cells: Iterable[_Cell], measure: str) -> dict[int, float]:
@@ -208,15 +201,11 @@ def _by_seed(cells: Iterable[_Cell], measure: str) -> dict[int, float]:
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def _row(sample: Record, cells: list[_Cell], failed: list[int], tier: int | None) -> Row:
+def _row(sample: Record, cells: list[_Cell], failed: list[int]) -> Row:
     cell, headline = sample.cell, headline_of(sample.cell.task)
-    names = [measure.name for measure in measures_of(cell.task)]
-    scores = _intervals({name: list(_by_seed(cells, name).values()) for name in names})
-    score, records = scores.get(headline.name), [own.record for own in cells]
-    chance = records[0].chance if records else None
-    scaled = None
-    if score is not None and chance is not None and headline.unit == "exact match" and not cell.model.is_reference:
-        scaled = normalise(score.mean, chance)
+    measures = measures_of(cell.task)
+    scores, reasons = _scores(cells, measures)
+    seeds, records = list(_by_seed(cells, headline.name).values()), [own.record for own in cells]
     return Row(
         task=cell.task.name,
         task_version=cell.task.version,
@@ -235,14 +224,13 @@ def _row(sample: Record, cells: list[_Cell], failed: list[int], tier: int | None
         seeds=tuple(own.seed for own in cells),
         failed_seeds=tuple(sorted(failed)),
         smoke=sample.smoke,
-        tier=tier,
         internalised=_took_up(cells),
+        heaps=_heaps(seeds) if two_heaps(seeds) else None,
         scores=scores,
         exact_match=_exact_match(cells),
-        chance=chance,
-        normalised=scaled,
-        per_seed=tuple({"seed": own.seed} | {name: own.scores.get(name) for name in names} for own in cells),
-        reasons=_reasons(sample, cells, headline),
+        chance=records[0].chance if records else None,
+        per_seed=tuple({"seed": own.seed} | {one.name: own.scores.get(one.name) for one in measures} for own in cells),
+        reasons=_reasons(sample, cells, headline) | reasons,
     )
 
 
@@ -253,6 +241,28 @@ def _reasons(sample: Record, cells: Sequence[_Cell], headline: Measure) -> dict[
     if len(cells) == 1:
         reasons |= {f"{headline.name}_{end}": "one seed has no interval" for end in ("low", "high")}
     return reasons
+
+
+def _heaps(values: Sequence[float]) -> Heaps:
+    return Heaps(median=median(values), low=min(values), high=max(values))
+
+
+def _scores(cells: Sequence[_Cell], measures: Sequence[Measure]) -> tuple[dict[str, Interval], dict[str, str]]:
+    """Every measure over the seeds, and why a quotient is absent."""
+    columns = {measure.name: _by_seed(cells, measure.name) for measure in measures}
+    scores = _intervals({name: list(column.values()) for name, column in columns.items()})
+    reasons: dict[str, str] = {}
+    for measure in measures:
+        if measure.ratio is None or len(cells) < 2:  # of one seed it is that cell's own
+            continue
+        upper, lower = (columns[name] for name in measure.ratio)
+        below = scores.get(measure.ratio[1])
+        scores.pop(measure.name, None)
+        if below is None or below.low is None or below.low <= measure.least or set(upper) != set(lower):
+            reasons[measure.name] = measure.missing
+        elif found := quotient([*upper.values()], [*lower.values()]):
+            scores[measure.name] = found
+    return scores, reasons
 
 
 def _intervals(values: Mapping[str, Sequence[float]]) -> dict[str, Interval]:

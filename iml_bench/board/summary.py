@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from iml_bench.board.ranks import ranked
 from iml_bench.board.required import LeaderboardTask
-from iml_bench.board.rows import Row, build_rows, first_labels, normalise, task_label
+from iml_bench.board.rows import Row, build_rows, first_labels, task_label
 from iml_bench.board.rulesets import View, view
 from iml_bench.board.twins import Twins, find_twins
+from iml_bench.protocols import Measure
 from iml_bench.records import Stored, iterate_done
 from iml_bench.spec import ModelEntry, Spec, model_key, same_model, task_key
 from iml_bench.stats import Interval, estimate, slopes
 
 
-class Overall(Spec):
-    """One model over the board's tasks of a modality."""
-
-    modality: str
-    model: str
-    model_key: str
-    family: str
-    normalised: Interval | None
-    """Mean over the tasks of the normalised score, then over the seeds that all tasks have; null where incomplete."""
-    n_seeds: int
-    done: tuple[str, ...]
-    """The tasks on which it has every seed that the board asks for."""
-    missing: dict[str, str]
-    """The others, with the reason."""
-
-
 class Slope(Spec):
-    """How the headline grows with size within a family, on one task."""
+    """How a ranked measure grows with size within a family, on one task."""
 
     task: str
     task_version: int
     changes: dict[str, Any]
     measure: str
-    """Label of the headline."""
+    """Its label."""
     family: str
     models: tuple[str, ...]
     parameters: tuple[int, ...]
@@ -68,7 +53,6 @@ class Board(Spec):
     ruleset: str | None = None
     """That was asked for: ``shared``, ``tuned``, or null for that of each task, see ``rulesets.view``."""
     rows: tuple[Row, ...]
-    overall: tuple[Overall, ...]
     families: tuple[Slope, ...]
     absent: tuple[Absent, ...]
     twins: tuple[Twins, ...] = ()
@@ -94,13 +78,12 @@ def build_board(
     """
     seen = view([entry for entry in stored if not entry.record.smoke], ruleset, required)
     stored = seen.stored
-    rows = seen.marked(build_rows(stored))
     models = first_labels(stored)
+    rows = ranked(seen.marked(build_rows(stored)), models, required)
     trained = [row for row in rows if not row.reference]
     return Board(
         ruleset=ruleset,
         rows=tuple(rows),
-        overall=tuple(_overall(trained, required)),
         families=tuple(_families(trained)),
         absent=tuple(_absent(trained, models, entries, required, seen)),
         twins=tuple(_twins(trained, stored)),
@@ -142,45 +125,6 @@ def _lacks(row: Row | None, task: LeaderboardTask) -> str | None:
     return f"{len(task.seeds) - len(missing)} of {len(task.seeds)} seeds"
 
 
-def _overall(rows: Sequence[Row], required: Sequence[LeaderboardTask]) -> list[Overall]:
-    by_model: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        by_model[row.modality, row.model_key].append(row)
-    found = []
-    for (modality, _), own in by_model.items():
-        tasks = [task for task in required if task.modality == modality]
-        rows_of = {_label(task): next((row for row in own if fits(row, task)), None) for task in tasks}
-        lacks = {_label(task): _lacks(rows_of[_label(task)], task) for task in tasks}
-        missing = {label: why for label, why in lacks.items() if why is not None}
-        if len(missing) == len(tasks):
-            continue
-        means = {} if missing else _mean_by_seed([row for row in rows_of.values() if row is not None])
-        found.append(
-            Overall(
-                modality=modality,
-                model=own[0].model,
-                model_key=own[0].model_key,
-                family=own[0].family,
-                normalised=estimate(list(means.values())),
-                n_seeds=len(means),
-                done=tuple(label for label in lacks if label not in missing),
-                missing=missing,
-            )
-        )
-    return sorted(
-        found, key=lambda row: (row.modality, math.inf if row.normalised is None else -row.normalised.mean, row.model)
-    )
-
-
-def _mean_by_seed(rows: Sequence[Row]) -> dict[int, float]:
-    """Normalised score of each seed that all rows have, mean over the rows."""
-    seeds = set.intersection(*(set(row.by_seed()) for row in rows))
-    return {
-        seed: math.fsum(normalise(row.by_seed()[seed], row.chance or 0.0) for row in rows) / len(rows)
-        for seed in sorted(seeds)
-    }
-
-
 def _families(rows: Sequence[Row]) -> list[Slope]:
     by_family: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -188,25 +132,28 @@ def _families(rows: Sequence[Row]) -> list[Slope]:
             by_family[row.task_key, row.family].append(row)
     found = []
     for own in by_family.values():
-        sizes = sorted(own, key=lambda row: row.parameters or 0)
-        by_seed = slopes([(row.parameters or 0, row.by_seed()) for row in sizes])
-        slope = estimate(list(by_seed.values()))
-        if slope is None:
-            continue
-        found.append(
-            Slope(
-                task=own[0].task,
-                task_version=own[0].task_version,
-                changes=own[0].changes,
-                measure=own[0].headline.label,
-                family=own[0].family,
-                models=tuple(row.model for row in sizes),
-                parameters=tuple(row.parameters or 0 for row in sizes),
-                n_seeds=slope.n,
-                slope=slope,
-            )
-        )
+        for measure in (one for one in own[0].measures if one.ranked):
+            measured = [row for row in own if measure.name in row.scores]
+            sizes = sorted(measured, key=lambda row: row.parameters or 0)
+            by_seed = slopes([(row.parameters or 0, row.by_seed(measure.name)) for row in sizes])
+            slope = estimate(list(by_seed.values()))
+            if slope is not None:
+                found.append(_slope(sizes, measure, slope))
     return sorted(found, key=lambda row: (row.label, row.family))
+
+
+def _slope(sizes: Sequence[Row], measure: Measure, slope: Interval) -> Slope:
+    return Slope(
+        task=sizes[0].task,
+        task_version=sizes[0].task_version,
+        changes=sizes[0].changes,
+        measure=measure.label,
+        family=sizes[0].family,
+        models=tuple(row.model for row in sizes),
+        parameters=tuple(row.parameters or 0 for row in sizes),
+        n_seeds=slope.n,
+        slope=slope,
+    )
 
 
 def _absent(

@@ -58,11 +58,36 @@ def p_value(p: float | None) -> str:
     return NOT_MEASURED if p is None else f"{p:.3g}"
 
 
+BEST = "may be the best"
+
+
+def apart(separated: bool | None) -> str:
+    """What the board says of two rows."""
+    return {True: "apart", False: "not apart", None: "not ranked"}[separated]
+
+
+def ranks(row: Row, measure: Measure | None = None) -> str:
+    """``2-7``: the ranks that a row may have by a measure, or by the headline; a star where 1 is among them."""
+    found = row.ranks.get((measure or row.headline).name)
+    if found is None:
+        return NOT_MEASURED
+    text = str(found.low) if found.low == found.high else f"{found.low}-{found.high}"
+    return text + "*" * found.may_be_best
+
+
+def heaps(row: Row) -> str:
+    """What is said of seeds in two heaps; empty where they are in one."""
+    if row.heaps is None:
+        return ""
+    low, high = signed(row.heaps.low), signed(row.heaps.high)
+    return f"its seeds fall into two heaps: median {signed(row.heaps.median)}, {low} to {high}"
+
+
 def why_no_score(row: Row) -> str | None:
     """What stands in place of the score; None where the score can be read as it is."""
     if row.score is None:
         return "failed" if row.failed_seeds else row.reasons.get(row.headline.name, "not measured")
-    return None if row.internalised or row.reference else NOTHING
+    return NOTHING if row.internalised is False and not row.reference else None
 
 
 def score(row: Row) -> str:

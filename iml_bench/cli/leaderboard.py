@@ -1,4 +1,4 @@
-"""``iml-bench leaderboard``: every model's scores by task, in tiers, and what they come to."""
+"""``iml-bench leaderboard``: every model's scores by task, with the ranks that each may have."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Annotated, TypeVar
 import typer
 
 from iml_bench.board import Absent, Board, Row, Slope, to_csv
+from iml_bench.board.words import BEST, heaps
 from iml_bench.cli.options import Json, Records, Ruleset, load_records, print_json
-from iml_bench.cli.tables import out_console, print_families, print_groups, print_overall, print_rows
+from iml_bench.cli.tables import out_console, print_families, print_groups, print_rows
 from iml_bench.errors import UsageError, unknown
 from iml_bench.library import reading as library
 
-FIELDS = ("normalised", "parameters", "n_seeds", "model", "family")
+FIELDS = ("parameters", "n_seeds", "model", "family")
 """Fields of a row that ``--sort`` takes beside the measures."""
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -35,7 +36,7 @@ def leaderboard(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the rows as CSV on stdout.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show every model's scores by task, in tiers of models that cannot be told apart.
+    """Show every model's scores by task, with the ranks that each may have.
 
     \b
     Examples:
@@ -65,7 +66,6 @@ def leaderboard(
         print_groups(board.rows, console)
     else:
         print_rows(board.rows, console)
-        print_overall(board.overall, console)
         print_families(board.families, console)
         for line in _explanations(board):
             console.print(line, markup=False, soft_wrap=True)
@@ -94,7 +94,6 @@ def _chosen(board: Board, task: str | None, family: str | None, sort: str | None
     return Board(
         ruleset=board.ruleset,
         rows=_sorted(keep(board.rows), sort),
-        overall=tuple(row for row in board.overall if task is None and family in (None, row.family)),
         families=keep(board.families),
         absent=keep(board.absent),
         twins=tuple(twins for twins in board.twins if twins.task in {row.label for row in keep(board.rows)}),
@@ -118,7 +117,7 @@ def _sorted(rows: Sequence[Row], sort: str | None) -> tuple[Row, ...]:
 
 
 def _explanations(board: Board) -> list[str]:
-    """Why a score is missing, what is absent, and what a tier is."""
+    """Why a score is missing, what is absent, and what a rank is."""
     models: dict[str, list[str]] = {}
     for row in board.rows:
         for score, why in row.reasons.items():
@@ -133,7 +132,16 @@ def _explanations(board: Board) -> list[str]:
             "tuned: each model at the learning rate that its sweep of stage 1 chose; --ruleset shared has rows at the "
             "task's own"
         )
-    lines.append("tier: models that the paired test (Holm's correction) cannot separate from its best share one")
+    lines += [f"{row.label}: {row.model}: {said}" for row in board.rows if (said := heaps(row))]
+    unranked: dict[str, list[str]] = {}
+    for row in board.rows:
+        if row.unranked:
+            unranked.setdefault(f"{row.label}: not ranked, {row.unranked}", []).append(row.model)
+    lines += [f"{reason}: {_some(names)}" for reason, names in unranked.items()]
+    lines.append(
+        "rank: those that a model may have, all together with 95 % confidence (moderated paired tests, Holm's "
+        f"correction); *: {BEST}"
+    )
     return lines
 
 

@@ -200,17 +200,17 @@ def _print_difference(changes: Sequence[Change]) -> None:
         return
     measure = " / ".join(dict.fromkeys(change.measure for change in changes))
     table = Table(title="the difference to the leaderboard", title_justify="left", title_style="bold", box=None)
-    for column in ("", "task", "model", "seeds", measure, "tier"):
+    for column in ("", "task", "model", "seeds", measure, "rank"):
         table.add_column(column, overflow="fold")
     for change in changes:
         seeds = [str(len(change.seeds_before)), str(len(change.seeds_after))]
         scores = [signed(change.score_before), signed(change.score_after)]
-        tiers = ["-" if tier is None else str(tier) for tier in (change.tier_before, change.tier_after)]
+        ranks = ["-" if one is None else f"{one.low}-{one.high}" for one in (change.rank_before, change.rank_after)]
         table.add_row(
             change.what,
             escape(change.label),
             escape(change.model),
-            *(_arrow(*pair) for pair in (seeds, scores, tiers)),
+            *(_arrow(*pair) for pair in (seeds, scores, ranks)),
         )
     out_console().print(table)
 

@@ -9,14 +9,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import Overall, Row, Slope, Versus
+from iml_bench.board import Row, Slope, Versus
 from iml_bench.board.words import (
     amount,
+    apart,
     columns,
     count,
     headline,
     interval,
     p_value,
+    ranks,
     score,
     seeds,
     share,
@@ -25,6 +27,9 @@ from iml_bench.board.words import (
     with_interval,
 )
 from iml_bench.protocols import Measure
+
+WIDE = 120
+"""Characters of a line from which every measure has a column."""
 
 
 def out_console() -> Console:
@@ -37,20 +42,22 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     """One table per task (with its changes), reference rows under a line."""
     for (label, smoke), group in groupby(rows, key=lambda row: (row.label, row.smoke)):
         title = f"{label.split()[0]} smoke: a test, no result" if smoke else label
-        console.print(_table(escape(title), list(group)))
+        console.print(_table(escape(title), list(group), wide=console.width >= WIDE))
         console.print()
 
 
-def _table(title: str, rows: list[Row]) -> Table:
+def _table(title: str, rows: list[Row], *, wide: bool) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), header_style="bold")
-    table.add_column("tier", justify="right")
+    table.add_column("rank", justify="right")
     table.add_column("model", overflow="fold")
     tuned = any(row.ruleset == "tuned" for row in rows)
     for name in ("param.", *(["learning rate"] if tuned else []), "seeds"):
         table.add_column(name, justify="right")
     table.add_column(f"{escape(headline(rows))} [95 %]", no_wrap=True)
     measures = columns(rows)
-    for measure in measures:
+    if not wide:  # what reads best beside the headline: the others with an interval, and one more
+        measures = [*[one for one in measures if one.shown == "headline"], *measures[:1]]
+    for measure in dict.fromkeys(measures):
         table.add_column(escape(measure.heading), justify="right", no_wrap=measure.shown == "headline")
     table.add_column("chance", justify="right")
     for index, row in enumerate(rows):
@@ -63,7 +70,7 @@ def _table(title: str, rows: list[Row]) -> Table:
 
 def _cells(row: Row, measures: Sequence[Measure]) -> list[str]:
     return [
-        "" if row.tier is None else str(row.tier),
+        ranks(row) if row.ranks else "",
         escape(row.model),
         "" if row.reference else count(row.parameters),
         *([", ".join(f"{value:g}" for value in row.tuned.values())] if row.ruleset == "tuned" else []),
@@ -130,7 +137,7 @@ def print_versus(rows: Sequence[Versus], console: Console) -> None:
             table.add_column(name, justify="right")
         table.add_column("A - B [95 %]", no_wrap=True)
         table.add_column(f"{f'{-reach:.2f}':<{PLOT // 2}}0{f'{reach:+.2f}':>{PLOT // 2}}", no_wrap=True)
-        for name in ("p", "p (Holm)"):
+        for name in ("p", "p (Holm)", "on the board"):
             table.add_column(name, justify="right")
         for row in group:
             table.add_row(
@@ -143,47 +150,36 @@ def print_versus(rows: Sequence[Versus], console: Console) -> None:
                 interval_plot(row.difference.mean, row.difference.low, row.difference.high, reach),
                 p_value(row.p),
                 p_value(row.p_holm),
+                apart(row.separated),
             )
         console.print(table)
         console.print()
-    console.print(f"p (Holm): corrected over the {len(rows)} comparisons above", markup=False)
-
-
-def print_overall(rows: Sequence[Overall], console: Console) -> None:
-    """One table per modality: the mean normalised score of complete rows, and what the others lack."""
-    for modality, group in groupby(rows, key=lambda row: row.modality):
-        table = Table(title=f"{modality}: overall", title_justify="left", title_style="bold", box=None)
-        for name in ("model", "family"):
-            table.add_column(name, overflow="fold")
-        table.add_column("normalised score, mean over tasks [95 %]", no_wrap=True)
-        table.add_column("coverage", justify="right")
-        table.add_column("missing", overflow="fold")
-        for row in group:
-            table.add_row(
-                escape(row.model),
-                escape(row.family),
-                with_interval(row.normalised),
-                f"{len(row.done)} of {len(row.done) + len(row.missing)} tasks",
-                escape("; ".join(f"{task}: {why}" for task, why in row.missing.items())),
-            )
-        console.print(table)
-        console.print()
+    console.print(
+        f"This answers a question about these models that was chosen beforehand; p (Holm) is corrected over the "
+        f"{len(rows)} comparisons above. Whoever looks at the board first and then asks has its answer in the last "
+        "column: whether the two ranks differ, corrected for all pairs of its models.",
+        markup=False,
+    )
 
 
 def print_families(rows: Sequence[Slope], console: Console) -> None:
-    """How the headline grows with size within each family of three sizes or more."""
+    """How the ranked measures grow with size within each family of three sizes or more."""
     if not rows:
         return
-    measures = " / ".join(dict.fromkeys(row.measure for row in rows))
-    table = Table(
-        title=f"{escape(measures)} per tenfold parameters", title_justify="left", title_style="bold", box=None
-    )
-    for name in ("task", "family", "sizes"):
+    table = Table(title="growth per tenfold parameters", title_justify="left", title_style="bold", box=None)
+    for name in ("task", "family", "measure", "sizes"):
         table.add_column(name, overflow="fold")
     table.add_column("seeds", justify="right")
     table.add_column("slope [95 %]", no_wrap=True)
     for row in rows:
         sizes = f"{len(row.models)}, {count(row.parameters[0])} to {count(row.parameters[-1])}"
-        table.add_row(escape(row.label), escape(row.family), sizes, str(row.n_seeds), with_interval(row.slope))
+        table.add_row(
+            escape(row.label),
+            escape(row.family),
+            escape(row.measure),
+            sizes,
+            str(row.n_seeds),
+            with_interval(row.slope),
+        )
     console.print(table)
     console.print()

@@ -8,7 +8,17 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iml_bench.board import Board, Versus, build_board, build_rows, compare_models, leaderboard_tasks, view
+from iml_bench.board import (
+    Board,
+    Versus,
+    build_board,
+    build_rows,
+    compare_models,
+    first_labels,
+    leaderboard_tasks,
+    ranked,
+    view,
+)
 from iml_bench.errors import UsageError, shown
 from iml_bench.library.options import DEFAULT_OUT, AnyPath
 from iml_bench.library.results import Results
@@ -107,11 +117,12 @@ def compare(
             raise UsageError(
                 f"there are no records of task {shown(repr(task))} here (iml-bench leaderboard lists what there is)"
             )
-    seen = view(stored, ruleset, leaderboard_tasks())
+    required = leaderboard_tasks()
+    seen = view(stored, ruleset, required)
     rows = seen.marked(build_rows(seen.stored))
     if ruleset is None and not {*names} <= {row.model for row in rows}:
         rows = build_rows(view(stored).stored)
-    return compare_models(rows, names, measure)
+    return compare_models(ranked(rows, first_labels(stored), required), names, measure)
 
 
 def score(items: pl.DataFrame | AnyPath, protocol: str = "two-stage") -> Scores:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from iml_bench.board import CEILING, Board, LeaderboardTask, Row, data_files, words
+from iml_bench.board import Board, LeaderboardTask, Row, data_files, words
 from iml_bench.paths import data_root
-from iml_bench.protocols import measures_of
+from iml_bench.protocols import Measure, measures_of
 from iml_bench.records import Stored, as_named, in_order, latest_by_key, record_path
 from iml_bench.site import assets, charts, numbers
 from iml_bench.site.commands import reproduce
@@ -114,9 +114,9 @@ def _data(variant: Variant, contents: Contents) -> dict[str, bytes]:
         (
             *(pair.first, pair.second, pair.versus.n_seeds),
             *(pair.versus.difference.mean, pair.versus.difference.low, pair.versus.difference.high),
-            *(pair.versus.p, pair.versus.p_holm),
+            *(pair.versus.p, pair.versus.separated),
             words.with_interval(pair.versus.difference),
-            *(words.p_value(pair.versus.p), words.p_value(pair.versus.p_holm)),
+            *(words.p_value(pair.versus.p), words.apart(pair.versus.separated)),
         )
         for pair in pairs(variant)
     ]
@@ -183,8 +183,8 @@ class _Pages:
             drawn=_drawn,
             ticks=[{"x": _x(value), "text": f"{value:g}"} for value in (0.0, 0.5, 1.0)],
             headline=words.headline(trained),
+            ranking=_ranking(trained),
             measures=words.columns(trained),
-            overall=[(name, list(rows)) for name, rows in groupby(board.overall, key=lambda row: row.modality)],
             absent=[(reason, list(rows)) for reason, rows in groupby(by_reason, key=lambda row: row.reason)],
             left_out=left_out,
         )
@@ -233,6 +233,7 @@ class _Pages:
             "task": task,
             "wanted": None if row.reference else len(variant.wanted),
             "measures": words.columns([row]),
+            "ranking": _ranking([row]),
             "cells": [
                 {
                     "scores": seeds.get(record.cell.seed),
@@ -279,7 +280,7 @@ class _Pages:
             command=f"iml-bench run --task {spec.name} --model {spec.model} --seeds 5",
             specification=dump_yaml(given, sort_keys=False, width=100, allow_unicode=True),
             chances={variant.key: _chance(variant) for variant in task.variants},
-            ceiling=words.share(CEILING),
+            ranking=_ranking([row for variant in task.variants for row in variant.ranked]),
         )
         return {f"tasks/{task.slug}.html": page, **files}
 
@@ -296,19 +297,25 @@ def _chance(variant: Variant) -> str:
     return " to ".join(found) or words.NOT_MEASURED
 
 
+def _ranking(rows: Iterable[Row]) -> list[Measure]:
+    """The measures by which models are ranked, of all protocols among the rows."""
+    return list({measure.name: measure for row in rows for measure in row.measures if measure.ranked}.values())
+
+
 def _size(row: Row) -> str:
     if row.parameters is None:
         return ""
     return next(name for bound, name in SIZES if row.parameters < bound)
 
 
-def _drawn(row: Row) -> dict[str, float | None] | None:
-    """Where the mean and the interval of a score that can be read stand in the drawing."""
+def _drawn(row: Row) -> dict[str, Any] | None:
+    """Where the mean, the interval and the seeds of a score that can be read stand in the drawing."""
     score = row.score
-    if score is None or not row.internalised or row.headline.unit != "exact match":
+    if score is None or row.internalised is False or row.headline.unit != "exact match":
         return None
     low, high = (None if bound is None else _x(bound) for bound in (score.low, score.high))
-    return {"zero": _x(0.0), "mean": _x(score.mean), "low": low, "high": high}
+    seeds = [_x(value) for value in row.by_seed().values()]
+    return {"zero": _x(0.0), "mean": _x(score.mean), "low": low, "high": high, "seeds": seeds}
 
 
 def _x(value: float) -> float:

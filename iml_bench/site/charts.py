@@ -14,6 +14,7 @@ import altair as alt
 from iml_bench.board import Row
 from iml_bench.board.words import headline, score, with_interval
 from iml_bench.records import Record
+from iml_bench.stats import estimate
 
 Spec = dict[str, Any]
 
@@ -21,8 +22,8 @@ VEGA_LITE: Final = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 """The Vega-Lite version of the specifications, as vl-convert names it."""
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
-LIFTS: Final = {tag: f"lift_{tag}" for tag in ("reliable", "unreliable", "fresh")}
-"""The measures that the chart of lifts draws, where a protocol has them, by tag."""
+LIFTS: Final = {"reliable": ("uptake",), "unreliable": ("uptake", "iml"), "fresh": ("uptake", "trust")}
+"""What the chart of lifts draws, by tag: a measure, or what is left of one without another."""
 
 # Six hues that people with any colour vision tell apart (after Okabe and Ito), each with 3:1 to its background.
 PALETTES: Final = {
@@ -66,7 +67,7 @@ def board_charts(rows: Sequence[Row], label: str) -> dict[str, Spec]:
         label: what it is called.
     """
     found = {"size": score_by_parameters(rows, label)}
-    if any(measure.name in LIFTS.values() for row in rows for measure in row.measures):
+    if any(measure.name == "uptake" for row in rows for measure in row.measures):
         found["lifts"] = lifts(rows, label)
     return found
 
@@ -216,8 +217,10 @@ def _model(row: Row) -> dict[str, Any]:
 
 
 def _lifts(row: Row, label: str, place: int) -> Iterable[dict[str, Any]]:
-    for lift, name in LIFTS.items():
-        found = row.scores.get(name)
+    for lift, (name, *less) in LIFTS.items():
+        without = row.by_seed(less[0]) if less else {}
+        lifts = {seed: value - without.get(seed, 0.0) for seed, value in row.by_seed(name).items()}
+        found = estimate(list(lifts.values())) if not less or without else None
         if found is not None:
             yield {
                 "label": label,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from iml_bench.board import Board, LeaderboardTask, Row, Versus, fits, versus, view, with_holm
+from iml_bench.board import Board, LeaderboardTask, Row, Versus, fits, versus, view
 from iml_bench.records import Stored, latest_by_key
 from iml_bench.registry import TASKS
 from iml_bench.site.names import unique_slugs
@@ -95,18 +95,14 @@ def arrange(
 def pairs(variant: Variant) -> list[Pair]:
     """Every two trained models of a variant that share a seed.
 
-    Holm's correction is over the pairs of ranked models, which is what the tiers are made of; a pair with a
-    model that is not ranked has its own p and none that is corrected.
+    Each has its own p, of a question about the two that was chosen beforehand, and the board's answer.
     """
     found = []
     for (i, first), (j, second) in combinations(enumerate(variant.ranked), 2):
         compared = versus(first, second)
         if compared is not None:
             found.append(Pair(i, j, compared))
-    tiered = [pair for pair in found if None not in (variant.ranked[pair.first].tier, variant.ranked[pair.second].tier)]
-    corrected = with_holm([pair.versus for pair in tiered])
-    by_position = {(pair.first, pair.second): row for pair, row in zip(tiered, corrected, strict=True)}
-    return [pair._replace(versus=by_position.get((pair.first, pair.second), pair.versus)) for pair in found]
+    return found
 
 
 def _cells(stored: Sequence[Stored]) -> dict[tuple[str, str], tuple[Stored, ...]]:
@@ -126,7 +122,7 @@ def _variants(rows: Iterable[Row], required: Sequence[LeaderboardTask]) -> tuple
         sample = own[0]
         place = next((index for index, task in enumerate(required) if fits(sample, task)), None)
         trained = [row for row in own if not row.reference]
-        readable = [row for row in trained if row.internalised and row.score is not None]
+        readable = [row for row in trained if row.internalised is not False and row.score is not None]
         variant = Variant(
             key=key,
             slug=slugs[key],

@@ -63,9 +63,15 @@ def _with_interval(column: str, value: Interval | None, *, signed: bool) -> Numb
     return Number(column, text, value.mean, after, value.low, value.high, _order(value.mean))
 
 
-def tier(row: Row) -> Number:
-    """The tier; none where the row is not ranked."""
-    return Number("tier", words.NOT_MEASURED if row.tier is None else str(row.tier), row.tier, order=_order(row.tier))
+def rank(row: Row, measure: Measure) -> Number:
+    """The ranks that a row may have by a measure; none where it is not ranked."""
+    found = row.ranks.get(measure.name)
+    column = f"{measure.name}_rank"
+    if found is None:
+        return Number(column, words.NOT_MEASURED, None, order="")
+    best = f" {words.BEST}" if found.may_be_best else ""
+    text = words.ranks(row, measure).rstrip("*")
+    return Number(column, text, [found.low, found.high], best, order=_order(found.low + found.high / 1000))
 
 
 def seeds(row: Row, wanted: int | None = None) -> Number:
@@ -94,11 +100,6 @@ def error(row: Row) -> Number:
 def group(name: str, value: Interval) -> Number:
     """Exact match of a group."""
     return _with_interval(f"exact_match.{name}", value, signed=False)
-
-
-def normalised(row: Row) -> Number:
-    """The normalised headline."""
-    return Number("normalised", words.signed(row.normalised), row.normalised, order=_order(row.normalised))
 
 
 def single(measure: Measure, value: float | None) -> Number:

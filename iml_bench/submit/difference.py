@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from iml_bench.board import Row, build_rows, row_label, view
+from iml_bench.board import Row, build_rows, first_labels, leaderboard_tasks, ranked, row_label, view
 from iml_bench.records import Stored
 from iml_bench.run.plan import RULESETS
 from iml_bench.spec import Spec
+from iml_bench.stats import RankSet
 
 
 class Change(Spec):
@@ -27,8 +28,8 @@ class Change(Spec):
     """Label of the headline."""
     score_before: float | None
     score_after: float | None
-    tier_before: int | None
-    tier_after: int | None
+    rank_before: RankSet | None
+    rank_after: RankSet | None
 
     @property
     def label(self) -> str:
@@ -37,9 +38,9 @@ class Change(Spec):
 
 
 def board_difference(before: Sequence[Stored], after: Sequence[Stored]) -> list[Change]:
-    """Rows of two boards that differ in seeds, headline or tier, in the order of the second.
+    """Rows of two boards that differ in seeds, headline or rank, in the order of the second.
 
-    A new model may change the tiers of others, too: how many can be told apart depends on all of them.
+    A new seed of a registered model may change the rank sets of others, too: they hold together.
     """
     old, new = (_rows(stored) for stored in (before, after))
     found = []
@@ -55,13 +56,14 @@ def _rows(stored: Sequence[Stored]) -> dict[tuple[str, str, str, str], Row]:
     is gone.
     """
     results = [one for one in stored if not one.record.smoke]
+    models, required = first_labels(results), leaderboard_tasks()
     views = [view(results, ruleset) for ruleset in RULESETS]
-    rows = (row for seen in views for row in seen.marked(build_rows(seen.stored)))
+    rows = [row for seen in views for row in ranked(seen.marked(build_rows(seen.stored)), models, required)]
     return {(row.ruleset, row.task_key, row.model_key, row.model): row for row in rows}
 
 
 def _shown(row: Row) -> tuple[Any, ...]:
-    return row.seeds, row.tuned, row.mean(row.headline.name), row.tier
+    return row.seeds, row.tuned, row.mean(row.headline.name), row.ranks
 
 
 def _change(was: Row | None, now: Row | None) -> Change:
@@ -79,6 +81,6 @@ def _change(was: Row | None, now: Row | None) -> Change:
         measure=row.headline.label,
         score_before=was.mean(row.headline.name) if was else None,
         score_after=now.mean(row.headline.name) if now else None,
-        tier_before=was.tier if was else None,
-        tier_after=now.tier if now else None,
+        rank_before=was.ranks.get(row.headline.name) if was else None,
+        rank_after=now.ranks.get(row.headline.name) if now else None,
     )

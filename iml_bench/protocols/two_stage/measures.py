@@ -177,7 +177,6 @@ def _stage1_gap(columns: Columns) -> float | None:
 
 
 NO_GROUP: Final = "the task has no entities in a group that it needs, or stops before stage 2"
-NO_NAMES: Final = "the task does not ask which entity an alias stands for"
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
@@ -261,7 +260,6 @@ MEASURES: tuple[Measure, ...] = (
         of=_attribution("unreliable"),
         needs=("set",),
         shown="headline",
-        missing=NO_NAMES,
     ),
     Measure(
         name="uptake_attribution",
@@ -270,7 +268,6 @@ MEASURES: tuple[Measure, ...] = (
         description="uptake of that question; its floor is the answers about aliases that were never defined",
         of=_attribution(UNDEFINED),
         needs=("set",),
-        missing=NO_NAMES,
     ),
     Measure(
         name="iml_se_items",

@@ -48,21 +48,21 @@
     for (const [i, first] of rows.entries()) {
       for (const second of rows.slice(i + 1)) {
         const found = at.get(`${first.dataset.model} ${second.dataset.model}`);
-        const [, , n, difference, low, high, p, holm, text, pText, holmText] = found || [];
+        const [, , n, difference, low, high, p, apart, text, pText, apartText] = found || [];
         const line = element("tr", {}, heading(`${label(first)} − ${label(second)}`, "row", ""));
         line.dataset.first = first.dataset.model;
         line.dataset.second = second.dataset.model;
         if (found) {
           const cell = number(text, difference, "difference");
           Object.assign(cell.dataset, { low: JSON.stringify(low), high: JSON.stringify(high) });
-          line.append(number(String(n), n, "n_seeds"), cell, number(pText, p, "p"), number(holmText, holm, "p_holm"));
+          line.append(number(String(n), n, "n_seeds"), cell, number(pText, p, "p"), number(apartText, apart, "separated"));
         } else {
           line.append(element("td", { colSpan: 4, textContent: "no seed in common" }));
         }
         lines.push(line);
       }
     }
-    const head = [heading("pair", "col", ""), ...["seeds", `difference in ${measure} [95 %]`, "p", "p (Holm)"].map((text) => heading(text))];
+    const head = [heading("pair", "col", ""), ...["seeds", `difference in ${measure} [95 %]`, "p", "on the board"].map((text) => heading(text))];
     return table(`${name}: paired differences`, head, lines);
   };
 
