@@ -21,8 +21,9 @@ from iml_bench.spec import ModelEntry, TaskSpec
 from iml_bench.stats import slopes
 
 SECOND = TaskSpec.model_validate(TASKS.get("vision").model_dump() | {"name": "second"})
-ONE = LeaderboardTask("vision", 1, "vision", {}, None, (0, 1, 2))
-TWO = LeaderboardTask("second", 1, "vision", {}, None, (0, 1, 2))
+VERSION = TASKS.get("vision").version
+ONE = LeaderboardTask("vision", VERSION, "vision", {}, None, (0, 1, 2))
+TWO = LeaderboardTask("second", VERSION, "vision", {}, None, (0, 1, 2))
 
 
 def board(root: Path, *entries: ModelEntry, required: tuple[LeaderboardTask, ...] = (ONE, TWO)) -> Board:
@@ -34,35 +35,13 @@ def fill(root: Path, scores: list[float], **more: Any) -> None:
         write_result(root, seed=seed, iml=iml, **more)
 
 
-def test_overall_is_the_mean_of_normalised_scores_of_complete_rows(tmp_path: Path) -> None:
-    fill(tmp_path, [0.2, 0.3, 0.4])
-    fill(tmp_path, [0.4, 0.3, 0.5], task=SECOND)
-    fill(tmp_path, [0.5, 0.5, 0.5], model="mlp-s")
-    complete, partial = board(tmp_path).overall
-    by_seed = [(0.2 + 0.4) / 2 / 0.9, (0.3 + 0.3) / 2 / 0.9, (0.4 + 0.5) / 2 / 0.9]
-    half = 4.302652729911275 * np.std(by_seed, ddof=1) / np.sqrt(3)
-    assert complete.model == "mlp-m"
-    assert complete.normalised is not None
-    assert complete.normalised.mean == pytest.approx(np.mean(by_seed))
-    assert complete.normalised.low == pytest.approx(np.mean(by_seed) - half)
-    assert (partial.model, partial.normalised, partial.done) == ("mlp-s", None, ("vision@1",))
-    assert partial.missing == {"second@1": "not run yet"}
-
-
-def test_a_row_without_all_seeds_is_not_complete(tmp_path: Path) -> None:
-    fill(tmp_path, [0.2, 0.3])
-    write_failure(tmp_path, "mlp-m", 2)
-    fill(tmp_path, [0.2, 0.3], task=SECOND)
-    found = board(tmp_path, required=(ONE, TWO)).overall
-    assert found == ()
-    (partial,) = board(tmp_path, required=(ONE._replace(seeds=(0, 1)), TWO)).overall
-    assert partial.missing == {"second@1": "2 of 3 seeds"}
-
-
 def test_other_settings_and_versions_do_not_stand_in(tmp_path: Path) -> None:
-    fill(tmp_path, [0.2, 0.3, 0.4], task=TaskSpec.model_validate(SECOND.model_dump() | {"version": 2}))
+    fill(tmp_path, [0.2, 0.3, 0.4], task=TaskSpec.model_validate(SECOND.model_dump() | {"version": 7}))
     fill(tmp_path, [0.2, 0.3, 0.4], changes={"alpha": 0.5})
-    assert board(tmp_path).overall == ()
+    absent = board(tmp_path, MODELS.get("mlp-m")).absent
+    assert {row.task: row.reason for row in absent} == dict.fromkeys(
+        (f"vision@{VERSION}", f"second@{VERSION}"), "not run yet"
+    )
 
 
 def test_absent_models_have_a_reason(tmp_path: Path) -> None:
@@ -98,7 +77,7 @@ def family(root: Path, sizes: dict[int, list[float]]) -> None:
 
 def test_the_slope_of_a_family_is_per_tenfold_parameters(tmp_path: Path) -> None:
     family(tmp_path, {100: [0.0, 0.1], 1000: [0.1, 0.3], 10000: [0.2, 0.5]})
-    (slope,) = board(tmp_path).families
+    (slope,) = [one for one in board(tmp_path).families if one.measure == "IML"]
     assert slope.slope.mean == pytest.approx(0.15)
     assert slope.parameters == (100, 1000, 10000)
     assert slope.slope.low is not None and slope.slope.low < 0.1 < 0.2 < (slope.slope.high or 0)
@@ -153,4 +132,4 @@ def test_the_model_index_tells_settings_apart(tmp_path: Path) -> None:
         for result in index["results"]
     }
     assert {name: metrics["iml"] for name, metrics in found.items()} == {row.label: row.mean("iml") for row in rows}
-    assert set(found) == {"vision@1", "vision@1 alpha=0.5"}
+    assert set(found) == {f"vision@{VERSION}", f"vision@{VERSION} alpha=0.5"}
