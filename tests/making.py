@@ -126,7 +126,7 @@ def log_likelihoods(table: pl.DataFrame) -> np.ndarray[Any, Any]:
     return table["log_likelihood"].to_numpy()
 
 
-def shipped(model: str, pattern: str = "vision@1-*") -> list[Stored]:
+def shipped(model: str, pattern: str = "vision@2-*") -> list[Stored]:
     """A model's records among the shipped results."""
     return [Stored(path, read_record(path)) for path in sorted((RESULTS / model).glob(f"{pattern}.json"))]
 

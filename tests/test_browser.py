@@ -102,9 +102,9 @@ def _choose(browser: Chrome, field: str, label: str) -> None:
 
 
 def test_the_table_opens_at_the_first_task_best_first(page: Chrome, board: Board) -> None:
-    expected = [row.model for row in board.rows if row.label == "vision@1" and row.internalised and not row.reference]
+    expected = [row.model for row in board.rows if row.label == "vision@2" and row.internalised and not row.reference]
     assert _names(page)[: len(expected)] == expected
-    assert Select(page.find_element(By.NAME, "task")).first_selected_option.text == "vision@1"
+    assert Select(page.find_element(By.NAME, "task")).first_selected_option.text == "vision@2"
 
 
 def _sort(browser: Chrome, heading: str) -> Any:
@@ -143,7 +143,7 @@ def test_filters(page: Chrome, board: Board) -> None:
     everything = len(_shown(page))
     _choose(page, "family", "mlp")
     assert _names(page) == ["mlp-l", "mlp-m", "mlp-s"]
-    _choose(page, "task", "vision@1 alpha=0.5")
+    _choose(page, "task", "vision@2 alpha=0.5")
     assert _names(page) == [r.model for r in board.rows if r.changes and not r.reference]
     _choose(page, "task", "all tasks")
     assert len(_shown(page)) == 5
@@ -152,7 +152,7 @@ def test_filters(page: Chrome, board: Board) -> None:
     small = [r for r in board.rows if not r.reference and r.parameters is not None and r.parameters < 10**5]
     assert len(_shown(page)) == len(small)
     _choose(page, "size", "any")
-    _choose(page, "task", "vision@1")
+    _choose(page, "task", "vision@2")
     page.find_element(By.NAME, "text").send_keys("convnet hidden")
     assert set(_names(page)) == {"convnet-s", "convnet-m"}
     assert page.execute_script("return location.hash") == "#text=convnet+hidden"
@@ -162,7 +162,7 @@ def test_filters(page: Chrome, board: Board) -> None:
 
 
 def test_two_models_side_by_side(page: Chrome, board: Board, board_and_page: tuple[Board, Path]) -> None:
-    rows = [row for row in board.rows if row.label == "vision@1"]
+    rows = [row for row in board.rows if row.label == "vision@2"]
     (wanted,) = compare_models(rows, ["mlp-m", "mlp-s"])
     for name in ("mlp-m", "mlp-s"):
         box = page.find_element(By.CSS_SELECTOR, f"#board input[name=compare][value='{name}']")
@@ -203,8 +203,8 @@ def test_charts_are_drawn_for_the_chosen_task_and_scheme(page: Chrome) -> None:
     assert len(charts) == 2
     named = page.find_elements(By.CSS_SELECTOR, ".chart[aria-label], .chart [role=graphics-document]")
     assert [element.get_attribute("aria-label") for element in named] == [
-        "IML against parameters by family, vision@1; see the table",
-        "Lift under the reliable, unreliable and fresh tag by model, vision@1; see the table",
+        "IML against parameters by family, vision@2; see the table",
+        "Lift under the reliable, unreliable and fresh tag by model, vision@2; see the table",
     ]
     color = "return getComputedStyle(document.body).backgroundColor"
     before = page.execute_script(color)
@@ -229,7 +229,7 @@ def test_links_lead_to_the_model_the_task_and_the_record(page: Chrome, board: Bo
     record = json.loads(page.find_element(By.TAG_NAME, "body").text)
     assert (record["cell"]["seed"], record["scores"]["iml"]) == (1, shown)
     page.back()
-    page.find_element(By.LINK_TEXT, "vision@1").click()
+    page.find_element(By.LINK_TEXT, "vision@2").click()
     assert page.find_element(By.TAG_NAME, "h1").text == "vision"
     assert page.execute_script("return document.querySelector('.examples img').naturalWidth") > 0
     assert page.find_elements(By.TAG_NAME, "h1")
@@ -256,4 +256,4 @@ def test_what_a_screen_reader_needs(page: Chrome) -> None:
     page.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
     assert page.execute_script("return document.activeElement.className") == "skip"
     page.switch_to.active_element.send_keys(Keys.ENTER)
-    assert Select(page.find_element(By.NAME, "task")).first_selected_option.text == "vision@1"
+    assert Select(page.find_element(By.NAME, "task")).first_selected_option.text == "vision@2"

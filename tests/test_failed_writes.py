@@ -214,7 +214,7 @@ def test_a_full_disk_stops_no_other_cell(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Store, "write", full)
     found = told(tmp_path, jobs(tmp_path, "oracle", "random", "gullible"), 0, lambda: None)
     assert {*found} == {1} and "cannot be written: File too large" in found[1]
-    assert found[1].startswith(f"it left no record: {tmp_path}/random/vision@1-")
+    assert found[1].startswith(f"it left no record: {tmp_path}/random/vision@2-")
     assert len(Store(tmp_path).scan()[0]) == 2 and len(calls) == 3
 
 

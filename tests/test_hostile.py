@@ -36,7 +36,7 @@ from iml_bench.streams import Streams
 from iml_bench.submit import check_submission, find_submission
 
 RESULTS = data_root() / "leaderboard" / "results"
-GOOD = sorted((RESULTS / "mlp-m").glob("vision@1-*-seed0.json"))[0]
+GOOD = sorted((RESULTS / "mlp-m").glob("vision@2-*-seed0.json"))[0]
 PLAIN: dict[str, Any] = json.loads(GOOD.read_text())
 Json = dict[str, Any]
 ENTRIES = [row.spec for row in MODELS.list() if row.spec is not None]
@@ -263,7 +263,7 @@ def test_a_seed_that_is_a_copy_of_another(seed: int, tmp_path: Path) -> None:
     path.write_text(json.dumps(record))
     shutil.copyfile(GOOD.with_suffix(".parquet"), path.with_suffix(".parquet"))
     alone = " ".join(refusals(path))
-    assert f"are not those of vision@1 with seed {seed}" in alone
+    assert f"are not those of vision@2 with seed {seed}" in alone
     assert "data_digest" in alone
     shutil.copyfile(GOOD, path.with_name(GOOD.name))
     shutil.copyfile(GOOD.with_suffix(".parquet"), path.with_name(GOOD.name).with_suffix(".parquet"))

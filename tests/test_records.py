@@ -137,7 +137,7 @@ LONG_TASK = "t" * 200
 
 def test_names_of_records_are_what_they_were(tmp_path: Path) -> None:
     cell = read_record(write_result(tmp_path, seed=3)).cell
-    assert str(record_path(cell)) == f"mlp-m/vision@1-{cell_key(cell)[:12]}-seed3.json"
+    assert str(record_path(cell)) == f"mlp-m/vision@2-{cell_key(cell)[:12]}-seed3.json"
     shipped, problems = Store(RESULTS).scan()
     assert problems == []
     assert all(stored.path == Store(RESULTS).path_of(stored.record.cell) for stored in shipped)

@@ -142,7 +142,7 @@ def test_overall_and_slopes_are_the_boards(pages: Mapping[str, Page], board: Boa
 def test_paired_differences_are_those_of_compare(files: Mapping[str, bytes], board: Board) -> None:
     ((kind, key, found),) = data_of(files["assets/pairs-vision-1.js"])
     assert (kind, key) == ("pairs", "vision-1")
-    rows = [row for row in board.rows if row.label == "vision@1"]
+    rows = [row for row in board.rows if row.label == "vision@2"]
     by_slug = dict(zip(found["models"], _in_page_order(files, rows), strict=True))
     shown = {}
     for first, second, *numbers in found["pairs"]:

@@ -80,16 +80,16 @@ def test_seeds_are_written_as_they_are_read(wanted: tuple[int, ...]) -> None:
 
 def test_charts_hold_the_rows_and_nothing_else(tmp_path: Path) -> None:
     write_records(tmp_path)
-    rows = [row for row in read(tmp_path)[1].rows if row.label == "vision@1"]
-    spec = charts.score_by_parameters(rows, "vision@1")
+    rows = [row for row in read(tmp_path)[1].rows if row.label == "vision@2"]
+    spec = charts.score_by_parameters(rows, "vision@2")
     drawn = {point["model"]: point for point in spec["datasets"]["models"]}
     shown = [row for row in rows if not row.reference and row.score is not None]
     assert {name: (point["value"], point["low"]) for name, point in drawn.items()} == {
         row.model: (row.score.mean, row.score.low) for row in shown if row.score
     }
     assert len(spec["datasets"]["seeds"]) == sum(row.n_seeds for row in shown)
-    assert spec == charts.score_by_parameters(rows, "vision@1")
-    lifts = charts.lifts(rows, "vision@1")["datasets"]["lifts"]
+    assert spec == charts.score_by_parameters(rows, "vision@2")
+    lifts = charts.lifts(rows, "vision@2")["datasets"]["lifts"]
     assert [(point["label"], point["value"]) for point in lifts if point["lift"] == "unreliable"] == [
         (row.model, row.mean("lift_unreliable")) for row in shown
     ]

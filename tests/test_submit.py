@@ -113,11 +113,11 @@ def test_from_an_entry_to_a_row_that_was_run_again(tmp_path: Path) -> None:
     in_checkout(tmp_path, *run)
     said = in_checkout(tmp_path, "submit", "mine")
     assert said.count("pass  ") == 13 and "FAIL" not in said
-    assert "mine on vision@1" in said and "seed 2, 3, 4 of 0 to 4 is missing" in said
+    assert "mine on vision@2" in said and "seed 2, 3, 4 of 0 to 4 is missing" in said
     assert "new" in said and "0 → 2" in said and "2 records written" in said
 
     said = in_checkout(tmp_path, "submit", "--check", "leaderboard/results/mine", "--rerun", "1")
-    assert "run again: mine on vision@1" in said and "bit for bit" in said
+    assert "run again: mine on vision@2" in said and "bit for bit" in said
     before = tree(tmp_path / "leaderboard")
     assert "0 records written" in in_checkout(tmp_path, "submit", "mine")
     assert tree(tmp_path / "leaderboard") == before
@@ -183,7 +183,7 @@ def test_records_under_another_label_are_renamed_where_they_lie(tmp_path: Path) 
 
 def test_smoke_tests_failures_and_unknown_tasks_are_left_out_by_name(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    copy_records(shipped("mlp-m", "vision@1-*-seed0"), runs)
+    copy_records(shipped("mlp-m", "vision@2-*-seed0"), runs)
     smoke = write_result(runs, task=small_task(), smoke=True)
     failed = write_failure(runs, seed=7)
     other = write_result(runs, task=TASKS.get("vision").model_copy(update={"name": "their-own"}))
@@ -251,7 +251,7 @@ def test_wrong_usage_is_one_sentence(
     from iml_bench.cli.app import app
 
     if arguments[-2:] == ["--to", "nowhere"]:
-        copy_records(shipped("mlp-m", "vision@1-*-seed0"), tmp_path)
+        copy_records(shipped("mlp-m", "vision@2-*-seed0"), tmp_path)
     before = tree(tmp_path)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, arguments)
@@ -287,7 +287,7 @@ def test_a_short_record_passes_when_it_says_what_was_changed(tmp_path: Path, sho
     ("fields", "reason"),
     [
         ({"smoke": True}, "it is a smoke test and no result"),
-        ({"changes": {}}, "changes: it says {}, and the task differs from vision@1 in"),
+        ({"changes": {}}, "changes: it says {}, and the task differs from vision@2 in"),
         ({"cell__model__name": "mlp-xss"}, "no model is registered as 'mlp-xss'; its entry is 'mlp-xs'"),
         ({"cell__model__family": "convnet"}, "its model's family is 'convnet', and that of the entry 'mlp-xs'"),
         ({"chance": 0.2}, "chance: it says 0.2, and the task's is 0.1"),
@@ -315,7 +315,7 @@ def test_an_older_version_is_called_that(tmp_path: Path, short_run: Path, monkey
     shipped = TASKS.get
     monkeypatch.setattr(TASKS, "get", lambda name: newer if name == "vision" else shipped(name))
     (sentence,) = check_one(path)
-    assert sentence.startswith("it is of vision@1, an older version; this iml-bench has vision@2")
+    assert sentence.startswith("it is of vision@2, an older version; this iml-bench has vision@2")
 
 
 def test_a_record_under_another_file_name_is_refused(tmp_path: Path, short_run: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_record_under_another_file_name_is_refused(tmp_path: Path, short_run: 
     path.with_suffix(".parquet").rename(path.with_name("other.parquet"))
     path.unlink()
     (sentence,) = check_one(path.with_name("other.json"))
-    assert sentence.startswith("a record of this cell is named 'vision@1-")
+    assert sentence.startswith("a record of this cell is named 'vision@2-")
 
 
 def test_what_cannot_be_generated_here_is_said(tmp_path: Path) -> None:
@@ -339,10 +339,10 @@ def test_what_cannot_be_generated_here_is_said(tmp_path: Path) -> None:
 
 
 def test_missing_seeds_are_a_note_and_none_at_all_a_failure(tmp_path: Path) -> None:
-    three = shipped("vit-plain", "vision@1-*-seed[012]")
+    three = shipped("vit-plain", "vision@2-*-seed[012]")
     checks = check_submission(Submission(tuple(three), (), ()), [], CPU)
     assert failures(checks) == [] and "seed 3, 4 of 0 to 4 is missing" in " ".join(notes(checks))
-    (late,) = shipped("mlp-m", "vision@1-*-seed7")
+    (late,) = shipped("mlp-m", "vision@2-*-seed7")
     checks = check_submission(Submission((late,), (), ()), [], CPU)
     assert "has none of the leaderboard's seeds 0 to 4" in " ".join(failures(checks))
 

@@ -89,7 +89,7 @@ def test_show_counts_every_cell_once(tmp_path: Path) -> None:
     assert (shown["cells"], shown["reference_cells"]) == (7, 21), "seed 3 of the task as it stands is in both"
     text = command("suite", "show", path).stdout
     for words in (
-        "grid 1 both: vision@1",
+        "grid 1 both: vision@2",
         "recipe.batch_size, recipe.lr: 16, 0.5 | 64, 0.002",
         "3-4",
         "7 cells and 21",
@@ -124,7 +124,7 @@ def test_a_dry_run_counts_failed_cells_among_those_to_do(tmp_path: Path) -> None
     write_failure(tmp_path, "mlp-m", 1)
     shown = command("suite", "run", "leaderboard", "--model", "mlp-m", "--dry-run", "--out", str(tmp_path)).stdout
     (line,) = [line.split() for line in shown.splitlines() if " mlp-m " in line]
-    assert line[:6] == ["vision@1", "mlp-m", "0-4", "0", "1", "5"]
+    assert line[:6] == ["vision@2", "mlp-m", "0-4", "0", "1", "5"]
     assert f"20 cells: 0 done already in {tmp_path}, 20 to run, 1 of them failed before; about " in shown
 
 

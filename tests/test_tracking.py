@@ -59,9 +59,9 @@ def test_every_trained_cell_is_one_run_whose_steps_never_go_back(runs: list[Fake
     assert [run(cell, tmp_path) for cell in (*cells, small_cell("oracle"))] == [None] * 3
     assert len(runs) == 2, "a reference row is no run"
     for cell, begun in zip(cells, runs, strict=True):
-        name = f"vision@1/mlp-xs/seed{cell.seed}-{cell_key(cell)[:12]}"
+        name = f"vision@2/mlp-xs/seed{cell.seed}-{cell_key(cell)[:12]}"
         assert (begun.project, begun.named, begun.finished) == ("iml-bench", {"name": name}, 1)
-        assert begun.config == {"task": "vision@1", "model": "mlp-xs", "seed": cell.seed, "key": cell_key(cell)}
+        assert begun.config == {"task": "vision@2", "model": "mlp-xs", "seed": cell.seed, "key": cell_key(cell)}
         *losses, (last, scores) = begun.logged
         steps = [step for step, _ in losses]
         assert all(before < after for before, after in pairwise(steps))
@@ -115,7 +115,7 @@ def test_tensorboard_shows_one_run_per_cell(tmp_path: Path) -> None:
     for cell in (*cells, small_cell("oracle")):
         assert run(cell, tmp_path, "tensorboard") is None
     folders = {path.parent for path in (tmp_path / "tracking").rglob("events*")}
-    name = "vision@1/mlp-xs/seed0-{}"
+    name = "vision@2/mlp-xs/seed0-{}"
     assert folders == {tmp_path / "tracking" / name.format(cell_key(cell)[:12]) for cell in cells}
     for folder in folders:
         found = EventAccumulator(str(folder)).Reload()

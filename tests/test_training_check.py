@@ -89,7 +89,7 @@ def test_a_reference_learner_takes_no_steps(tmp_path: Path) -> None:
         ({"micro_batch": 5, "accumulation": 5}, "gives each process 16"),
         ({"final_loss": None}, "stage2 has a loss and a micro-batch where a network is trained"),
         ({"micro_batch": None}, "stage2 has a loss and a micro-batch where a network is trained"),
-        ({"name": "stage3"}, "stages: it says stage1, stage2, stage3, and vision@1 has stage1, stage2, stage2"),
+        ({"name": "stage3"}, "stages: it says stage1, stage2, stage3, and vision@2 has stage1, stage2, stage2"),
         ({"micro_batch": 5, "accumulation": 4}, None),
     ],
 )
@@ -123,7 +123,7 @@ def test_the_points_of_a_curve_lie_in_the_training(tmp_path: Path, fields: dict[
     assert problems(record.model_copy(update={"curve": (*record.curve[1:], wrong)})) == [reason]
 
 
-@pytest.mark.parametrize(("model", "pattern"), [("mlp-s", "vision@1-*-seed1"), ("t5-m", "text-sets@1-*-seed1")])
+@pytest.mark.parametrize(("model", "pattern"), [("mlp-s", "vision@2-*-seed1"), ("t5-m", "text-sets@1-*-seed1")])
 def test_steps_that_are_not_the_recipes_fail_a_submission(tmp_path: Path, model: str, pattern: str) -> None:
     one = shipped(model, pattern)[0]
     (path,) = copy_records([one], tmp_path)
