@@ -215,7 +215,7 @@ def test_a_file_for_a_suite_that_reads_none_is_refused() -> None:
 
 def test_the_leaderboard_says_what_a_row_needs() -> None:
     needed = {(task.task, task.version, task.modality): task for task in leaderboard_tasks()}
-    assert list(needed) == [("vision", 2, "vision"), ("text", 2, "text"), ("text-sets", 1, "text")]
+    assert list(needed) == [("vision", 2, "vision"), ("text", 2, "text")]
     requests = suite_requests(SUITES.get("leaderboard"))
     assert {task.ruleset for task in needed.values()} == {request.ruleset for request in requests} == {"tuned"}
     jobs = plan([replace(request, ruleset="shared") for request in requests], OUT)
