@@ -73,7 +73,9 @@ def test_from_a_sweep_to_a_tuned_row_of_the_leaderboard(checkout: Path) -> None:
 
     # The suite asks for tuned rows, and chooses the learning rate of a model that has none first.
     said = done(checkout, "suite", "run", "leaderboard", "--model", "mine", "--model", "mlp-xs", "--workers", "1")
-    assert "mlp-xs" in said and yaml.safe_load((entry.parent / "mlp-xs.yaml").read_text())["tuned"][LABEL]
+    table = said[said.index(f"{LABEL} tuned") :]
+    assert "mine" in table and "mlp-xs" in table and "recipe.lr" not in table, "tuned rows stand in one table"
+    assert yaml.safe_load((entry.parent / "mlp-xs.yaml").read_text())["tuned"][LABEL]
     said = done(checkout, "leaderboard")
     assert f"{LABEL} tuned" in said and "mine" in said and f"{chosen:g}" in said
     said = done(checkout, "submit", "mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,12 +215,14 @@ def test_a_file_for_a_suite_that_reads_none_is_refused() -> None:
 
 def test_the_leaderboard_says_what_a_row_needs() -> None:
     needed = {(task.task, task.version, task.modality): task for task in leaderboard_tasks()}
-    assert list(needed) == [("vision", 1, "vision"), ("text", 1, "text"), ("text-sets", 1, "text")]
-    jobs = plan(suite_requests(SUITES.get("leaderboard")), OUT)
+    assert list(needed) == [("vision", 2, "vision"), ("text", 2, "text")]
+    requests = suite_requests(SUITES.get("leaderboard"))
+    assert {task.ruleset for task in needed.values()} == {request.ruleset for request in requests} == {"tuned"}
+    jobs = plan([replace(request, ruleset="shared") for request in requests], OUT)
     assert {(task.task, task.task_key, str(task.changes)) for task in needed.values()} == {
         (job.cell.task.name, task_key(job.cell), str(job.changes)) for job in jobs
     }
-    assert {task.seeds for task in needed.values()} == {(0, 1, 2, 3, 4)}
+    assert {task.seeds for task in needed.values()} == {tuple(range(8))}
     models = {job.cell.model.name for job in jobs}
     for family in ("mlp", "convnet", "neox", "llama"):
         assert {name for name in models if name.startswith(f"{family}-")} >= {f"{family}-{size}" for size in "sml"}

@@ -158,6 +158,27 @@ def test_a_loss_that_is_no_number_is_told_as_divergence(tmp_path: Path) -> None:
     assert record.error is not None and record.error.kind == "DivergedError"
 
 
+def task_file(path: Path, **overrides: Any) -> Path:
+    """A task of one's own at smoke size."""
+    plain = small_task("vision", **overrides).model_dump(mode="json", exclude_unset=True)
+    path.write_text(yaml.safe_dump(plain | {"name": path.stem, "smoke": {}, "history": {}}))
+    return path
+
+
+def test_what_diverged_is_not_run_again_and_nothing_is_chosen_of_it(tmp_path: Path) -> None:
+    task = task_file(tmp_path / "wild.yaml", recipe__optimizer="sgd", recipe__lr=1e30)
+    entry = user_entry(tmp_path / "mine.yaml")
+    for _ in range(2):
+        out = tmp_path / "out"
+        found = iml_bench.tune(str(entry), str(task), out=out, workers=1, device="cpu", progress=False)
+        assert (found.choice.lr, found.choice.missing, found.entry, found.tuned) == (None, (), None, {})
+        assert {trial.match for trial in found.choice.trials} == {None} and len(found.choice.trials) == 10
+        started = {one.record.timing.started for one in Store(out).scan()[0]}
+        assert len(records(out)) == 10 and started == {record.timing.started for record in records(out)}
+        (out / "mine").touch()
+    assert MODELS.get(str(entry)).tuned == {}
+
+
 def test_a_sweep_is_ten_cells_without_reference_learners() -> None:
     jobs = plan(sweep_requests(Request("vision", ("mlp-m",), overrides={"alpha": 0.5})), Path("out"))
     assert [(job.cell.task.recipe.lr, job.cell.seed) for job in jobs] == [(lr, s) for lr in rates(OWN) for s in SEEDS]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iml_bench.board import build_rows
+from iml_bench.board import Row, build_rows, view
 from iml_bench.cli.options import print_json
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.errors import UsageError
@@ -77,7 +77,7 @@ def _say_not_attached(work: Work, results: Sequence[Stored]) -> None:
 
 
 def _print(work: Work, results: Results, asked: Mapping[str, Any] | None, *, as_json: bool) -> None:
-    rows = build_rows(results)
+    rows = _rows(work, results)
     if as_json:
         print_json(rows)
         return
@@ -88,6 +88,16 @@ def _print(work: Work, results: Results, asked: Mapping[str, Any] | None, *, as_
     if step is not None:
         what, command = step
         console.print(f"next:    {what}\n  {command}", markup=False, soft_wrap=True)
+
+
+def _rows(work: Work, results: Results) -> list[Row]:
+    """The rows of some results; tuned ones stand together where the sweeps that chose them lie in the same folder."""
+    if work.ruleset == "shared":
+        return build_rows(results)
+    seen, made = view(Store(work.out.absolute()).scan()[0], "tuned"), {one.path for one in results}
+    tuned = [one for one in seen.stored if one.path in made]
+    others = made - {one.path for one in tuned}
+    return seen.marked(build_rows(tuned)) + build_rows([one for one in results if one.path in others])
 
 
 def next_step(work: Work, results: Sequence[Stored], asked: Mapping[str, Any] | None) -> tuple[str, str] | None:

@@ -137,7 +137,8 @@ def run_suite(
     chosen = seeds_of(seeds) if seeds is not None else ()
     requests = suite_requests(suite, smoke=smoke, data=data, models=model or (), seeds=chosen)
     runtime = make_runtime(device, data_dir=data_dir, data=data.resolve() if data else None, out=out)
-    work = Work((), runtime, out, workers, executor)
+    ruleset = "tuned" if any(request.ruleset == "tuned" for request in requests) else "shared"
+    work = Work((), runtime, out, workers, executor, ruleset=ruleset)
     sweeps = _sweeps(requests, work)
     # Before anything runs: what is not valid says so. Learning rates that are yet to be chosen are the tasks' own here.
     jobs = plan(_with_rates(requests, {place: sweep.own for place, sweep in sweeps.items()}), out)

@@ -35,6 +35,8 @@ class Work(NamedTuple):
     executor: str | None = None
     request: Request | None = None
     """What they were planned from, where that is one request."""
+    ruleset: str = "shared"
+    """``tuned`` where any of them is of a tuned row."""
 
 
 def run(
@@ -81,7 +83,7 @@ def planned(
         from iml_bench.run.probing import probes_of
 
         runtime = replace(runtime, probes=probes_of(jobs[0].cell.task, list(options["probe"])))
-    return Work(tuple(jobs), runtime, out, workers, options.get("executor"), request)
+    return Work(tuple(jobs), runtime, out, workers, options.get("executor"), request, request.ruleset)
 
 
 def display_of(work: Work, *, quiet: bool = False) -> RunDisplay:

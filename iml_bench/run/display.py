@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from iml_bench.run.executors.base import Event
 from iml_bench.run.job import Job
 from iml_bench.run.session import Standing
+from iml_bench.run.sweep import is_sweep
 from iml_bench.runtime import is_first
 from iml_bench.spec.world import FileWorld
 
@@ -131,4 +132,5 @@ class RunDisplay:
 
     def _name(self, index: int) -> str:
         cell = self.jobs[index].cell
-        return f"{cell.task.label} {cell.model.name} seed {cell.seed}"
+        rate = f" at learning rate {cell.task.recipe.lr:g}" if is_sweep(cell.task) else ""
+        return f"{cell.task.label} {cell.model.name}{rate} seed {cell.seed}"

@@ -16,7 +16,7 @@ from iml_bench.records import Stored, as_named, in_order, latest_by_key, record_
 from iml_bench.site import assets, charts, numbers
 from iml_bench.site.commands import reproduce
 from iml_bench.site.contents import Contents, Model, Task, Variant, arrange, pairs
-from iml_bench.spec import ModelEntry, same_model
+from iml_bench.spec import LEARNING_RATE, ModelEntry, same_model
 from iml_bench.spec.written import dump_yaml
 
 # Nothing is loaded from elsewhere and nothing is sent; a script that slipped in as text could not run.
@@ -209,9 +209,10 @@ class _Pages:
             files[f"assets/{name}"] = curves
         facts = [
             (field, value)
-            for field, value in model.entry.model_dump(mode="json").items()
-            if field != "name" and value not in ("", None, False)
+            for field, value in model.entry.model_dump(mode="json", exclude={"name", "tuned"}).items()
+            if value not in ("", None, False)
         ]
+        facts += [(f"tuned for {where}", f"{chosen[LEARNING_RATE]:g}") for where, chosen in model.entry.tuned.items()]
         parameters = sorted({row.parameters for row in model.rows if row.parameters})
         if parameters:
             facts.append(("parameters", ", ".join(f"{n:,}" for n in parameters) + " (measured, trainable)"))
