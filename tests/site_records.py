@@ -22,17 +22,17 @@ HOSTILE = (
 
 
 REQUIRED = (
-    LeaderboardTask("vision", 1, "vision", {}, None, (0, 1, 2)),
-    LeaderboardTask("vision", 1, "vision", {"alpha": 0.5}, None, (0, 1)),
+    LeaderboardTask("vision", 2, "vision", {}, None, (0, 1, 2)),
+    LeaderboardTask("vision", 2, "vision", {"alpha": 0.5}, None, (0, 1)),
 )
 
 
 def write_records(root: Path) -> None:
     """Ranked models, a family of three sizes, a null control, a failure, hostile names, a file that is no record."""
     for model, scores, size in (
-        ("mlp-s", (0.1, 0.2, 0.1), 1000),
-        ("mlp-m", (0.3, 0.4, 0.3), 10_000),
-        ("mlp-l", (0.4, 0.5, 0.5), 100_000),
+        ("mlp-s", (0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1, 0.1), 1000),
+        ("mlp-m", (0.3, 0.4, 0.3, 0.4, 0.3, 0.3, 0.4, 0.3), 10_000),
+        ("mlp-l", (0.4, 0.5, 0.5, 0.5, 0.4, 0.5, 0.5, 0.4), 100_000),
         ("convnet-s", (0.3, 0.5), 76_000),
         ("oracle", (0.5, 0.5, 0.5), None),
         ("random", (0.0, 0.1, 0.0), None),

@@ -47,20 +47,20 @@ def test_every_form_holds_the_board(exported: Path, records: Path) -> None:
     expected = board(records)
     assert json.loads((exported / "board.json").read_text()) == expected
     for table in (pl.read_parquet(exported / "board.parquet"), pl.read_csv(exported / "board.csv")):
-        for column in ("model", "model_key", "tier"):
+        for column in ("model", "model_key", "unranked"):
             assert table[column].to_list() == [row[column] for row in expected["rows"]], column
-        for name, end in (("iml", "mean"), ("iml", "low"), ("lift_fresh", "mean")):
+        for name, end in (("iml", "mean"), ("iml", "low"), ("uptake", "mean")):
             scores = [row["scores"].get(name, {}).get(end) for row in expected["rows"]]
             assert table[name if end == "mean" else f"{name}_{end}"].to_list() == scores, name
 
 
 def test_figures_are_drawn(exported: Path) -> None:
     names = {path.name for path in (exported / "figures").iterdir()}
-    assert names == {f"vision-1-{kind}.{form}" for kind in ("iml", "lifts") for form in ("svg", "png")}
+    assert names == {f"vision-2-{kind}.{form}" for kind in ("iml", "lifts") for form in ("svg", "png")}
     for path in (exported / "figures").glob("*.png"):
         width, height = struct.unpack(">II", path.read_bytes()[16:24])
         assert width > 600 and height > 300
-    drawn = (exported / "figures/vision-1-lifts.svg").read_text()
+    drawn = (exported / "figures/vision-2-lifts.svg").read_text()
     assert "convnet-s" in drawn and "http" not in drawn.replace("http://www.w3.org", "")
 
 

@@ -24,7 +24,7 @@ def test_leaderboard_and_compare_print_the_same_numbers_as_their_json(tmp_path: 
     rows = json.loads(command("leaderboard", *folder, "--json").stdout)["rows"]
     assert [(row["model"], round(row["scores"]["iml"]["mean"], 6)) for row in rows] == [("mlp-m", 0.3), ("mlp-s", 0.1)]
     shown = command("leaderboard", *folder).stdout
-    assert "+0.30 [+0.30, +0.30]" in shown and "tier" in shown
+    assert "+0.30 [+0.30, +0.30]" in shown and "rank" in shown and "ranks need 8 seeds" in shown
     (versus,) = json.loads(command("compare", "mlp-m", "mlp-s", *folder, "--json").stdout)
     assert versus["difference"]["mean"] == pytest.approx(0.2)
     assert f"{versus['p']:.3g}" in command("compare", "mlp-m", "mlp-s", *folder).stdout
@@ -120,8 +120,8 @@ def test_several_models_are_compared_two_by_two(three: Path) -> None:
         ("mlp-m", "convnet-s"),
         ("mlp-s", "convnet-s"),
     }
-    unknown = command("compare", "mlp-m", "mlp-s", "--measure", "lift_reliabel", "--records", str(three))
-    assert (unknown.returncode, unknown.stdout) == (2, "") and "did you mean 'lift_reliable'?" in unknown.stderr
+    unknown = command("compare", "mlp-m", "mlp-s", "--measure", "discernmnt", "--records", str(three))
+    assert (unknown.returncode, unknown.stdout) == (2, "") and "did you mean 'discernment'?" in unknown.stderr
     alone = command("compare", "mlp-m", "--records", str(three))
     assert alone.returncode == 2 and "name two models" in alone.stderr
 

@@ -30,8 +30,8 @@ def test_iml_is_the_difference_built_into_the_items(iml: float) -> None:
     scores = scored(item_rows(iml))
     assert scores["iml"] == pytest.approx(iml)
     assert scores["iml_nats"] == pytest.approx(iml * 1.9)
-    assert scores["lift_unreliable"] == pytest.approx(0.5)
-    assert scores["lift_reliable"] == pytest.approx(0.5 + iml)
+    assert scores["uptake"] == pytest.approx(0.5 + iml)
+    assert scores["discernment"] == pytest.approx(iml / (0.5 + iml))
     assert scores["stage1_gap"] == 1.0
 
 
@@ -54,9 +54,8 @@ def test_the_order_of_rows_does_not_matter() -> None:
 def test_a_score_without_its_groups_is_null_with_a_reason() -> None:
     items = item_rows(0.3).filter(pl.col("group") != "new_undefined")
     scores = scored(items)
-    assert scores["lift_reliable"] is None
-    assert scores["lift_fresh"] is None
-    assert "group" in scores.reasons["lift_reliable"]
+    assert scores["uptake"] is None and scores["discernment"] is None and scores["trust"] is None
+    assert "group" in scores.reasons["uptake"]
     assert scores["iml"] == pytest.approx(0.3)
 
 
@@ -228,7 +227,10 @@ def test_a_protocol_with_a_single_measure_and_no_uptake_has_a_board(
         write_result(tmp_path, "mlp-s", seed, 0.4)
     stored = Store(tmp_path).scan()[0]
     board = build_board(stored, [], [])
-    assert [(row.model, row.tier, row.internalised) for row in board.rows] == [("mlp-s", 1, True), ("mlp-m", 2, True)]
+    assert [(row.model, row.ranks, row.internalised) for row in board.rows] == [
+        ("mlp-s", {}, True),
+        ("mlp-m", {}, True),
+    ]
     page = Page(build_site(board, stored, [], [])["index.html"])
     assert "said x [95 %]" in [heading.said for heading in page.find("th")]
     assert {cell.attributes["data-column"] for cell in page.find("td", "data-column")}.isdisjoint({"iml"})

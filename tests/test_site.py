@@ -26,7 +26,7 @@ from iml_bench.site.names import slug, unique_slugs
 from iml_bench.stats import Interval
 from iml_bench.submit.single import place_problems
 
-COLUMNS = {"tier", "n_seeds", "normalised", "chance", "iml"}
+COLUMNS = {"iml_rank", "discernment_rank", "n_seeds", "chance", "iml"}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_every_number_is_the_boards(pages: Mapping[str, Page], board: Board) -> 
     for name, page in pages.items():
         for cell in page.find("td", "data-column"):
             where, column = cell.context, cell.attributes["data-column"]
-            if "data-model-key" not in where or "data-overall" in where:
+            if "data-model-key" not in where:
                 continue
             row = rows[where["data-task-key"], where["data-model-key"]]
             if "data-seed" in where:
@@ -95,6 +95,9 @@ def test_every_number_is_the_boards(pages: Mapping[str, Page], board: Board) -> 
             group = column.removeprefix("exact_match.")
             interval = row["exact_match"][group] if group != column else row.get("scores", {}).get(column)
             expected = interval["mean"] if interval else row.get(column)
+            if column.endswith("_rank"):
+                ranks = row["ranks"].get(column.removesuffix("_rank"))
+                expected = [ranks["low"], ranks["high"]] if ranks else None
             assert json.loads(cell.attributes["data-value"]) == expected, (name, column)
             bounds = interval or {"low": None}
             if "data-low" in cell.attributes:
@@ -106,6 +109,8 @@ def test_every_number_is_the_boards(pages: Mapping[str, Page], board: Board) -> 
             if isinstance(expected, float):
                 digits = 3 if column == "iml_se_items" else 2
                 assert f"{abs(expected):.{digits}f}" in cell.said
+            elif isinstance(expected, list):
+                assert cell.said.startswith("-".join(map(str, dict.fromkeys(expected))))
             elif expected is None:
                 assert not any(letter.isdigit() for letter in cell.said)
             else:
