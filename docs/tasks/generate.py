@@ -213,9 +213,9 @@ def tokens(task: TwoStageTask) -> str:
         ("question, asked", asked, -1),
     ):
         feed = setting.feed(Examples(*(column[[row]] for column in of)), evaluation=of is asked)
-        ids, first = [*feed.tokens.ids[0].tolist(), int(feed.tokens.targets[0, -1])], int(feed.tokens.first[0])
+        ids, scored = [*feed.tokens.ids[0].tolist(), int(feed.tokens.targets[0, -1])], feed.tokens.scored[0]
         words = [code(word) for word in feed.codec.tokenizer.convert_ids_to_tokens(ids)]
-        rows.append((name, " ".join(words), " ".join(words[first + 1 :])))
+        rows.append((name, " ".join(words), " ".join(words[place + 1] for place in np.flatnonzero(scored))))
     told = f"The vocabulary has {setting.renderer.codec.size:,} tokens."
     return told + "\n\n" + table(("example", "tokens", "scored: predicted and in the loss"), rows)
 
