@@ -13,12 +13,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from iml_bench.learners.order import global_batches
 from iml_bench.learners.setup import make_optimizer
 from iml_bench.modalities.text.model import TextShape
 from iml_bench.modalities.vision.digits import load_banks
 from iml_bench.modalities.vision.model import VisionShape
 from iml_bench.models.loading import draw_model
+from iml_bench.protocols.base import NONE, Examples
 from iml_bench.registry import MODELS, TASKS
+from iml_bench.spec import StageRecipe
 from iml_bench.streams import Streams
 from iml_bench.worlds.cities import cities_source
 
@@ -198,3 +201,22 @@ def test_streams_are_seeded_as_written() -> None:
     streams = Streams(3)
     assert streams.generator("aliases").random() == np.random.default_rng(sequence).random()
     assert streams.integer("aliases") == int(sequence.generate_state(1, np.uint64)[0]) // 2
+
+
+def test_batches_are_as_written() -> None:
+    n, definitions = 100, 30
+    none = np.full(n, NONE)
+    asked = np.where(np.arange(n) < definitions, NONE, 0)
+    examples = Examples(np.arange(n), np.arange(n), none, asked, none)
+
+    def batches(**stage: float) -> list[list[int]]:
+        found = global_batches(examples, StageRecipe(**stage), 64, np.random.default_rng(0))
+        return [batch.tolist() for batch in found]
+
+    together = batches(epochs=3)
+    assert [len(batch) for batch in together] == [64] * math.ceil(3 * n / 64)
+    assert sorted(sum(together, [])[:n]) == sorted(sum(together, [])[n : 2 * n]) == list(range(n))
+    apart = batches(steps=10, definition_share=0.3)
+    assert [sum(row < definitions for row in batch) for batch in apart] == [19] * 10
+    shown = [row for batch in apart for row in batch if row < definitions]
+    assert sorted(shown[:definitions]) == list(range(definitions))
