@@ -215,7 +215,8 @@ def test_batches_are_as_written() -> None:
 
     together = batches(epochs=3)
     assert [len(batch) for batch in together] == [64] * math.ceil(3 * n / 64)
-    assert sorted(sum(together, [])[:n]) == sorted(sum(together, [])[n : 2 * n]) == list(range(n))
+    rows = [row for batch in together for row in batch]
+    assert sorted(rows[:n]) == sorted(rows[n : 2 * n]) == list(range(n))
     apart = batches(steps=10, definition_share=0.3)
     assert [sum(row < definitions for row in batch) for batch in apart] == [19] * 10
     shown = [row for batch in apart for row in batch if row < definitions]
