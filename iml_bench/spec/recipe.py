@@ -40,8 +40,11 @@ class Recipe(Spec):
     """Optimiser, learning rate, global batch size and the length of both stages."""
 
     optimizer: Literal["adamw", "adafactor", "sgd"] = "adamw"
+    """Made anew for every stage."""
     lr: float = Field(default=1e-3, gt=0)
+    """Learning rate."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """On all trained parameters, biases and normalisations too."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Shape of the learning rate over a stage, after the warm-up; linear and cosine end at zero."""
     warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)

@@ -19,8 +19,11 @@ class LabelGridWorld(WorldSpec):
 
     kind: Literal["label-grid"] = "label-grid"
     rows: int = Field(default=2, ge=1, le=8)
+    """Rows of the grid."""
     cols: int = Field(default=2, ge=1, le=8)
+    """Columns of the grid."""
     labels: int = Field(default=10, ge=2, le=26)
+    """Labels that a cell can have, from A on."""
 
     @property
     def n_attributes(self) -> int:

@@ -27,6 +27,7 @@ class ProfileWorld(WorldSpec):
 
     kind: Literal["profiles"] = "profiles"
     attributes: int = Field(default=6, ge=2, le=6)
+    """Attributes of a profile; the first of the list."""
     values: int = Field(default=10, ge=2, le=10)
     """Values an attribute can take; the first of its list."""
 

@@ -29,7 +29,9 @@ class TextRender(RenderSpec):
     modality: ClassVar[str] = "text"
     kind: Literal["text"] = "text"
     alias_letters: int = Field(default=5, ge=2, le=12)
+    """Letters of an alias."""
     tag_letters: int = Field(default=6, ge=2, le=12)
+    """Letters of a tag."""
     delimited: bool = True
     """Whether random strings stand in delimiters, ``<|qwert|>``, or bare, ``qwert``."""
     spelling: Literal["word", "letters"] = "word"

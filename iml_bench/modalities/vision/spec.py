@@ -31,6 +31,7 @@ class DigitGridRender(RenderSpec):
     digit_px: int = Field(default=12, ge=4)
     """Side to which a digit's picture is resized; it stands in the middle of its cell."""
     frame_px: int = Field(default=1, ge=1)
+    """Width of the asked cell's frame."""
     tag_square_px: int = Field(default=2, ge=1)
     """Side of one black or white square of the tag."""
     tag_rows: int = Field(default=2, ge=1)
