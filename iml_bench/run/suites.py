@@ -55,6 +55,7 @@ def suite_requests(
                     overrides={path: value for path, value in fields.items() if path not in left_out},
                     model_fields={path.removeprefix(MODEL): fields[path] for path in fields if path.startswith(MODEL)},
                     ruleset="shared" if smoke else grid.ruleset,
+                    references=grid.control is None,  # what they read is known, whatever is controlled
                     small=grid.small and not smoke,
                     smoke=smoke,
                     data=data if task.world.reads_file else None,
