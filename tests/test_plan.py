@@ -16,7 +16,7 @@ from iml_bench.run.plan import Request, plan
 from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, ModelEntry, apply_overrides, cell_key
 
-REFERENCES = tuple(TWO_STAGE.attitudes)
+REFERENCES = tuple(TWO_STAGE.attitudes(TASKS.get("vision")))
 
 OUT = Path("results")
 

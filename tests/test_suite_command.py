@@ -18,7 +18,7 @@ from iml_bench.registry import SUITES, TASKS
 from iml_bench.run.walltime import MEASURED, UNKNOWN
 from iml_bench.spec import apply_overrides
 
-REFERENCES = tuple(TWO_STAGE.attitudes)
+REFERENCES = tuple(TWO_STAGE.attitudes(TASKS.get("vision")))
 
 
 def suite_file(folder: Path, *grids: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ from iml_bench.spec import (
     vary_model,
 )
 
-REFERENCES = tuple(TWO_STAGE.attitudes)
+REFERENCES = tuple(TWO_STAGE.attitudes(TASKS.get("vision")))
 
 OUT = Path("results")
 

@@ -7,6 +7,7 @@ from iml_bench.board.required import LeaderboardTask, leaderboard_tasks
 from iml_bench.board.rows import Row, build_rows, first_labels, row_label, task_label
 from iml_bench.board.rulesets import view
 from iml_bench.board.summary import Absent, Board, Slope, build_board, fits
+from iml_bench.board.verdicts import Verdict, verdicts_of
 
 __all__ = [
     "Absent",
@@ -14,6 +15,7 @@ __all__ = [
     "LeaderboardTask",
     "Row",
     "Slope",
+    "Verdict",
     "Versus",
     "build_board",
     "build_rows",
@@ -28,6 +30,7 @@ __all__ = [
     "task_label",
     "to_csv",
     "to_table",
+    "verdicts_of",
     "versus",
     "view",
     "with_holm",

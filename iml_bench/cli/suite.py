@@ -8,22 +8,26 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import task_label
+from iml_bench.board import task_label, verdicts_of
 from iml_bench.cli.dryrun import dry_run, print_dry_run
-from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, Out, Workers, print_json
+from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, Out, Records, Workers, load_records, print_json
 from iml_bench.cli.outcome import carry_out_and_show
-from iml_bench.cli.tables import out_console
+from iml_bench.cli.tables import out_console, print_verdicts
 from iml_bench.cli.tune import carry_out_sweep
+from iml_bench.errors import UsageError
 from iml_bench.library.options import DEFAULT_OUT, make_runtime, seeds_of
 from iml_bench.library.running import Work
 from iml_bench.library.tuning import Sweep, sweep_of
+from iml_bench.records import Store
 from iml_bench.registry import SUITES, TASKS
 from iml_bench.run.executors.base import choose_executor
 from iml_bench.run.plan import Request, plan, untuned
 from iml_bench.run.suites import suite_requests
+from iml_bench.runtime import is_first
 from iml_bench.spec import SuiteSpec, cell_key, show_seeds
 
 app = typer.Typer(help="Run named grids of cells (benchmarks/*.yaml).", no_args_is_help=True, rich_markup_mode=None)
@@ -80,9 +84,18 @@ def show_suite(name: Name, as_json: Json = False) -> None:
             points = " | ".join(", ".join(map(str, values)) for values in zip(*grid["zip"].values(), strict=True))
             table.add_row("varies", escape(f"{', '.join(grid['zip'])}: {points}"))
         table.add_row("seeds", show_seeds(grid["seeds"]))
+        if grid["control"]:
+            table.add_row("control", escape(_control(grid["control"])))
         table.add_row("cells", f"{grid['cells']} and {grid['reference_cells']} of reference learners")
         console.print(table)
     console.print(f"\n{cells} cells and {references} of reference learners in all, each counted once", markup=False)
+
+
+def _control(control: Mapping[str, Any]) -> str:
+    what = f"{control['measure']} plus that of {control['mirror_of']}" if control["mirror_of"] else control["measure"]
+    if control["margin"] == 0:
+        return f"{what} is exactly 0"
+    return f"{what} is 0 within {control['margin']:g}: the 90 % interval over seeds lies inside"
 
 
 def _grids(suite: SuiteSpec) -> list[dict[str, Any]]:
@@ -126,6 +139,7 @@ def run_suite(
     """Run every cell of a suite that is not done yet, whatever command did it.
 
     Where it asks for tuned rows, the learning rate of a model that has none yet is chosen first (iml-bench tune).
+    Where it has controls, the verdict on each is told in the end; a control that fails is exit status 1.
 
     \b
     Examples:
@@ -144,7 +158,11 @@ def run_suite(
     jobs = plan(_with_rates(requests, {place: sweep.own for place, sweep in sweeps.items()}), out)
     _say_left_out(suite, {request.where for request in requests})
     if not dry:
-        raise typer.Exit(_carry_out(requests, sweeps, work._replace(jobs=tuple(jobs)), as_json=as_json))
+        status, carried = _carry_out(requests, sweeps, work._replace(jobs=tuple(jobs)), as_json=as_json)
+        judged = verdicts_of(suite, carried, Store(out).scan()[0]) if is_first() and not smoke else []
+        if judged:
+            print_verdicts(judged, Console(stderr=True) if as_json else out_console())
+        raise typer.Exit(status or int(any(one.verdict == "fail" for one in judged)))
     jobs = [*{cell_key(job.cell): job for sweep in sweeps.values() for job in sweep.work.jobs}.values(), *jobs]
     found = dry_run(jobs, choose_executor(executor, workers, runtime, len(jobs)).width(runtime))
     if as_json:
@@ -160,6 +178,42 @@ def run_suite(
         )
 
 
+@app.command("verdict")
+def show_verdict(
+    name: Name,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="In place of the suite's models, as for suite run; repeatable.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="In place of the suite's: how many, a range 3-7, or a list 1,4.")
+    ] = None,
+    records: Records = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a suite's controls from records: is what must be zero within the margin that the suite states?
+
+    A control passes where the 90 % interval over seeds lies within the margin, fails where all of it lies beyond, and
+    is undecided otherwise, or while seeds are missing. The exit status is 0 only where every control passes.
+
+    \b
+    Examples:
+      iml-bench suite verdict controls
+      iml-bench suite verdict controls --records my-results --json
+    """
+    suite = SUITES.get(name)
+    if not any(grid.control for grid in suite.grids):
+        raise UsageError(f"suite {suite.name!r} has no control (iml-bench suite show {name} shows what it has)")
+    chosen = seeds_of(seeds) if seeds is not None else ()
+    requests = suite_requests(suite, data=data, models=model or (), seeds=chosen)
+    judged = verdicts_of(suite, requests, load_records(records)[0])
+    if as_json:
+        print_json(judged)
+    else:
+        print_verdicts(judged, out_console())
+    raise typer.Exit(int(any(one.verdict != "pass" for one in judged)))
+
+
 Place = tuple[int, str]
 """Which of the requests, and which model of it."""
 
@@ -173,8 +227,14 @@ def _sweeps(requests: Sequence[Request], where: Work) -> dict[Place, Sweep]:
     }
 
 
-def _carry_out(requests: Sequence[Request], sweeps: Mapping[Place, Sweep], work: Work, *, as_json: bool) -> int:
-    """Carry sweeps out, and then the rows of all models that have a learning rate; returns the exit status."""
+def _carry_out(
+    requests: Sequence[Request], sweeps: Mapping[Place, Sweep], work: Work, *, as_json: bool
+) -> tuple[int, Sequence[Request]]:
+    """Carry sweeps out, and then the rows of all models that have a learning rate.
+
+    Returns:
+        The exit status, and the requests with the learning rates that were chosen.
+    """
     done: dict[frozenset[str], float | None] = {}
     for sweep in sweeps.values():
         if sweep.keys not in done:
@@ -183,7 +243,8 @@ def _carry_out(requests: Sequence[Request], sweeps: Mapping[Place, Sweep], work:
         requests = _with_rates(requests, {place: done[sweep.keys] for place, sweep in sweeps.items()})
         work = work._replace(jobs=tuple(plan(requests, work.out)))
     lacking = None in done.values()
-    return carry_out_and_show(work, None, as_json=as_json) or int(lacking) if work.jobs else 1
+    status = carry_out_and_show(work, None, as_json=as_json) or int(lacking) if work.jobs else 1
+    return status, requests
 
 
 def _with_rates(requests: Sequence[Request], rates: Mapping[Place, float | None]) -> list[Request]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import Row, Slope, Versus
+from iml_bench.board import Row, Slope, Verdict, Versus
 from iml_bench.board.words import (
     amount,
     apart,
@@ -160,6 +161,32 @@ def print_versus(rows: Sequence[Versus], console: Console) -> None:
         "column: whether the two ranks differ, corrected for all pairs of its models.",
         markup=False,
     )
+
+
+MARKS: Final = {"pass": "[green]pass[/green]", "fail": "[red]FAIL[/red]", "undecided": "[yellow]undecided[/yellow]"}
+
+
+def print_verdicts(rows: Sequence[Verdict], console: Console) -> None:
+    """A line for each control of each model, with the reason."""
+    table = Table(title="controls", title_justify="left", title_style="bold", box=None, padding=(0, 1))
+    for heading in ("control", "model", "what is 0", "seeds"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("mean [90 %]", "margin", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for row in rows:
+        ends = "" if row.low is None else f" [{signed(row.low, 3)}, {signed(row.high, 3)}]"
+        table.add_row(
+            escape(row.control),
+            escape(row.model),
+            row.measure if row.mirror_of is None else escape(f"{row.measure} + that of {row.mirror_of}"),
+            f"{row.n_seeds}" if row.n_seeds == row.wanted else f"{row.n_seeds} of {row.wanted}",
+            signed(row.mean, 3) + ends,
+            f"{row.margin:g}",
+            MARKS[row.verdict],
+            escape(row.reason),
+        )
+    console.print(table)
 
 
 def print_families(rows: Sequence[Slope], console: Console) -> None:

@@ -1,7 +1,6 @@
-"""Reference learners: what a perfect, a gullible and an ignorant learner score, through the same path.
+"""Reference learners: what a perfect, a sceptical, a gullible and an ignorant learner score, through the same path.
 
-They read definitions as data, without training. The oracle must read an IML of exactly 1 and the
-gullible exactly 0, on every task; the random learner's interval must cover 0.
+They read definitions as data, without training. What each must read on a task is known (``Protocol.reads``).
 """
 
 from __future__ import annotations
@@ -123,7 +122,7 @@ def build_reference(cell: CellSpec, setting: Setting, accelerator: Accelerator, 
     Raises:
         UsageError: when the protocol has no such learner.
     """
-    name, attitudes = cell.model.parsed.target, setting.protocol.attitudes
+    name, attitudes = cell.model.parsed.target, setting.protocol.attitudes(cell.task)
     if name not in attitudes:
         raise unknown("reference learner", name, attitudes, "iml-bench models")
     return ReferenceLearner(attitudes[name], setting)

@@ -111,6 +111,25 @@ class Restore(NamedTuple):
 Step = Train | Ask | Keep | Restore
 
 
+class Reading(NamedTuple):
+    """What the headline of a reference learner must be: ``value + of_chance * chance`` of the world."""
+
+    value: float
+    of_chance: float = 0.0
+    """How many guesses it holds: where the learner guesses it is right as often as chance."""
+    exact: bool = True
+    """False: within 4 standard errors over items."""
+
+
+class ZeroControl(NamedTuple):
+    """A change of a task under which there is nothing to read, whatever the model."""
+
+    name: str
+    overrides: Mapping[str, Any]
+    exact: tuple[str, ...] = ()
+    """Measures that are exactly 0; empty: the headline is 0 within its error over items."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Design(ABC):
     """Who is in which group, and every example of a cell. ``N`` entities."""
@@ -171,10 +190,6 @@ class Protocol(ABC):
     phases: Mapping[str, str] = {}
     """Every phase that a schedule may train, with when that is: ``order/``, ``render/`` and ``dropout/`` of each are
     random streams."""
-    attitudes: Mapping[str, Mapping[str, str]] = {}
-    """For each reference learner, what it makes of a definition by its tag; their rows stand under every table."""
-    reads: Mapping[str, float | None] = {}
-    """What the headline measure of a reference learner must be, whatever the task; None: 0 within its error."""
     own_measures: tuple[Measure, ...] = ()
     """What it measures, the headline first; ``measures`` adds those of other packages."""
     uptake: Callable[[Mapping[str, float | None]], float | None] | None = None
@@ -213,9 +228,21 @@ class Protocol(ABC):
         """The steps whose first examples the data digest covers."""
         return self.schedule(task)
 
+    def attitudes(self, task: TaskSpec) -> Mapping[str, Mapping[str, str]]:
+        """For each reference learner, what it makes of a definition by its tag; their rows stand under every table."""
+        return {}
+
+    def reads(self, task: TaskSpec) -> Mapping[str, Reading]:
+        """What the headline of each reference learner must be, where that is known."""
+        return {}
+
     def control(self, task: TaskSpec) -> Mapping[str, Any]:
         """The overrides that make a task its null control; empty where it is one, or there is none."""
         return {}
+
+    def zero_controls(self, task: TaskSpec) -> tuple[ZeroControl, ...]:
+        """The controls that are cheap enough to check every task by: its headline must read zero in each."""
+        return ()
 
     def panels(self, design: Design) -> list[tuple[str, Examples]]:
         """Titles and single examples that show a person what the task looks like."""

@@ -68,26 +68,29 @@ def plan(requests: Iterable[Request], out: Path, *, with_source: bool = True) ->
     jobs: dict[str, Job] = {}
     references: dict[str, Job] = {}
     for request in requests:
-        try:
-            planned = list(_cells(request, with_source))
-        except UsageError as error:
-            if not request.where:
-                raise
-            raise UsageError(f"{request.where}: {error}") from error
-        for cell, said in planned:
+        for cell, said in cells_of(request, with_source=with_source):
             _keep_apart(cell.model, out)
             which = references if cell.model.is_reference else jobs
             which.setdefault(cell_key(cell), Job(cell, said, request.smoke, out))  # as it was first called
     return [*jobs.values(), *references.values()]
 
 
+def cells_of(request: Request, *, with_source: bool = True) -> list[tuple[CellSpec, dict[str, Any]]]:
+    """The cells of one request, each with how its task differs from the registered one; see ``plan``."""
+    try:
+        return list(_cells(request, with_source))
+    except UsageError as error:
+        if not request.where:
+            raise
+        raise UsageError(f"{request.where}: {error}") from error
+
+
 def _cells(request: Request, with_source: bool) -> Iterator[tuple[CellSpec, dict[str, Any]]]:
-    """The cells of a request, each with how its task differs from the registered one."""
     base = TASKS.get(request.task)
     task = resized(base, request)
     if with_source:
         task = _with_source(task, request.data)
-    references = protocol_of(task).attitudes if request.references else ()
+    references = protocol_of(task).attitudes(task) if request.references else ()
     for name in dict.fromkeys((*(request.models or (task.model,)), *references)):
         entry = find_model(name, task, fields=request.model_fields, trust_remote_code=request.trust_remote_code)
         own = apply_overrides(task, _chosen(entry, name, request, base)) if with_source else task

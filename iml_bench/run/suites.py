@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iml_bench.errors import UsageError
+from iml_bench.protocols import measure_of
 from iml_bench.registry import TASKS
 from iml_bench.run.plan import Request
 from iml_bench.sources import find_model
@@ -54,6 +55,7 @@ def suite_requests(
                     overrides={path: value for path, value in fields.items() if path not in left_out},
                     model_fields={path.removeprefix(MODEL): fields[path] for path in fields if path.startswith(MODEL)},
                     ruleset="shared" if smoke else grid.ruleset,
+                    references=grid.control is None,  # what they read is known, whatever is controlled
                     small=grid.small and not smoke,
                     smoke=smoke,
                     data=data if task.world.reads_file else None,
@@ -74,4 +76,9 @@ def _task_of(suite: SuiteSpec, index: int) -> TaskSpec:
         raise UsageError(f"{suite.where(index)}: {error}") from error
     if grid.small and not task.small:
         raise UsageError(f"{suite.where(index)}: task {task.name!r} has no small setting; leave small out")
+    if grid.control is not None:
+        try:
+            measure_of(task, grid.control.measure)
+        except UsageError as error:
+            raise UsageError(f"{suite.where(index)}: control.measure: {error}") from error
     return task

@@ -13,6 +13,7 @@ from iml_bench.spec.cell import (
     same_model,
     task_key,
 )
+from iml_bench.spec.control import Control
 from iml_bench.spec.model import (
     LEARNING_RATE,
     SCHEMES,
@@ -39,6 +40,7 @@ __all__ = [
     "SCHEMES",
     "Audit",
     "CellSpec",
+    "Control",
     "CurvePoint",
     "Grid",
     "ModelEntry",

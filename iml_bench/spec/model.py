@@ -17,7 +17,7 @@ from iml_bench.spec.base import Digest, Line, LongLine, Spec, one_line, parse
 from iml_bench.spec.written import read_value, show_value
 
 SCHEMES = {
-    "reference": "a reference learner that is not trained: oracle, gullible or random",
+    "reference": "a reference learner that is not trained: oracle, sceptic, gullible or random",
     "ref": "a small reference network of this package: mlp or convnet",
     "timm": "any classification architecture of timm",
     "hf": "a causal or encoder-decoder language model: a local folder or a hub id",
@@ -214,7 +214,7 @@ class ModelEntry(Spec):
 
     @property
     def is_reference(self) -> bool:
-        """Whether this is a reference row (oracle, gullible, random) and not a trained model."""
+        """Whether this is a reference row (oracle, sceptic, gullible, random) and not a trained model."""
         return self.parsed.scheme == "reference"
 
 

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from iml_bench.errors import UsageError, unknown
 from iml_bench.spec.base import Spec, first_problem, parse
 from iml_bench.spec.cell import OUTSIDE_KEY
+from iml_bench.spec.control import Control
 from iml_bench.spec.model import LEARNING_RATE, ModelEntry, entry_from_source, label, parse_source
 from iml_bench.spec.seeds import LIMIT, parse_seeds
 from iml_bench.spec.task import NAME_PATTERN
@@ -43,6 +45,8 @@ class Grid(Spec):
     """Fields that vary, each on its own: all combinations are run."""
     zip: dict[str, tuple[Any, ...]] = {}
     """Fields that vary together: all first values, all second ones, and so on, each crossed with the axes."""
+    control: Control | None = None
+    """What must be zero in this grid, for each model at every point of it."""
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -70,6 +74,8 @@ class Grid(Spec):
         if len({*lengths.values()}) > 1:
             shown = ", ".join(f"{path} has {n}" for path, n in lengths.items())
             raise ValueError(f"the fields of zip vary together, so they need as many values each: {shown}")
+        if self.control is not None and self.name is None:
+            raise ValueError("control: its verdict is told by the grid's name; give the grid one")
         return self
 
     @property
@@ -105,9 +111,45 @@ class SuiteSpec(Spec):
                 raise ValueError(f"suite {self.name!r} has two grids named {name!r}")
         return self
 
+    @model_validator(mode="after")
+    def _mirrors(self) -> Self:
+        for index, grid in enumerate(self.grids):
+            if grid.control is not None and grid.control.mirror_of is not None:
+                try:
+                    _check_mirror(grid, self.named(grid.control.mirror_of))
+                except UsageError as error:
+                    raise ValueError(f"{self.where(index)}: control.mirror_of: {error}") from error
+        return self
+
+    def named(self, name: str) -> Grid:
+        """The grid of a name.
+
+        Raises:
+            UsageError: when there is none.
+        """
+        known = {grid.name: grid for grid in self.grids if grid.name is not None}
+        if name not in known:
+            raise unknown("grid", name, known, f"iml-bench suite show {self.name}")
+        return known[name]
+
     def where(self, index: int) -> str:
         """How a grid is spoken of: ``suite 'sizes', grid 2``, or with its name in place of the number."""
         return _where(self.name, index, self.grids[index].name)
+
+
+ALIKE = ("task", "models", "seeds", "ruleset", "small", "axes", "zip")
+"""What two grids share whose cells are set against each other one by one."""
+
+
+def _check_mirror(grid: Grid, mirror: Grid) -> None:
+    if mirror is grid:
+        raise UsageError(f"grid {grid.name!r} cannot be its own mirror")
+    different = [name for name in ALIKE if getattr(grid, name) != getattr(mirror, name)]
+    if different:
+        raise UsageError(
+            f"cells of grids {grid.name!r} and {mirror.name!r} are added one by one, and the grids differ in "
+            f"{', '.join(different)}; let only what is set differ"
+        )
 
 
 def _where(suite: str | None, index: int, grid: str | None) -> str:

@@ -22,6 +22,7 @@ from iml_bench.stats.intervals import (
     estimate,
     linearised,
     quotient,
+    seeds_to_decide,
     slopes,
     two_heaps,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "linearised",
     "quotient",
     "rank",
+    "seeds_to_decide",
     "slopes",
     "two_heaps",
 ]

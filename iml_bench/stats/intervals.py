@@ -110,6 +110,25 @@ def equivalence(values: Sequence[float], margin: float) -> Equivalence | None:
     return Equivalence(mean=mean, low=low, high=high, margin=margin, n=n, verdict=verdict)
 
 
+MOST_SEEDS: Final = 10_000
+"""More than anybody will run."""
+
+
+def seeds_to_decide(values: Sequence[float], margin: float) -> int | None:
+    """At how many seeds a test of equivalence would be decided if mean and spread stayed as they are.
+
+    None where that is more than ``MOST_SEEDS``, as where the mean lies on the margin, and below two seeds.
+    """
+    if len(values) < 2:
+        return None
+    from scipy.special import stdtrit
+
+    mean = math.fsum(values) / len(values)
+    n = np.arange(2, MOST_SEEDS + 1)
+    decided = stdtrit(n - 1, 0.95) * spread(values, mean) / np.sqrt(n) < abs(margin - abs(mean))
+    return int(n[np.argmax(decided)]) if decided.any() else None
+
+
 def above(values: Sequence[float], least: float) -> bool | None:
     """Whether a mean over seeds exceeds a least size, one-sided at 2.5 %; None below two seeds."""
     found = estimate(values)

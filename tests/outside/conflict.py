@@ -66,7 +66,6 @@ class Conflict(Protocol):
     name = "conflict"
     spec = ConflictTask
     phases = {"stage1": "stage 1", "conflict": "the contradictory definitions"}
-    attitudes: Mapping[str, Mapping[str, str]] = {"oracle": {"reliable": BELIEVES}}
     own_measures = (
         Measure(
             name="conflict",
@@ -77,6 +76,9 @@ class Conflict(Protocol):
             shown="headline",
         ),
     )
+
+    def attitudes(self, task: TaskSpec) -> Mapping[str, Mapping[str, str]]:
+        return {"oracle": {"reliable": BELIEVES}}
 
     def schedule(self, task: TaskSpec) -> tuple[Step, ...]:
         each = ((Restore("shared"), Train("conflict", "stage2", b, (Ask(2, b),)), Ask(2, b)) for b in (0, 1))

@@ -74,7 +74,6 @@ class Frozen(Protocol):
 
     name = "frozen-in-context"
     spec = FrozenTask
-    attitudes: Mapping[str, Mapping[str, str]] = {"oracle": {"honest": BELIEVES, "lying": REJECTS}}
     own_measures = (
         Measure(
             name="in_context_trust",
@@ -85,6 +84,9 @@ class Frozen(Protocol):
             shown="headline",
         ),
     )
+
+    def attitudes(self, task: TaskSpec) -> Mapping[str, Mapping[str, str]]:
+        return {"oracle": {"honest": BELIEVES, "lying": REJECTS}}
 
     def schedule(self, task: TaskSpec) -> tuple[Step, ...]:
         return (Ask(1),)

@@ -8,14 +8,14 @@ from typing import Any, cast
 import numpy as np
 
 from iml_bench.errors import UsageError
-from iml_bench.protocols.base import BELIEVES, REJECTS, Design, Examples, Protocol, Step
+from iml_bench.protocols.base import Design, Examples, Protocol, Reading, Step, ZeroControl
 from iml_bench.protocols.items import Columns
 from iml_bench.protocols.measures import Measure
+from iml_bench.protocols.two_stage import references
 from iml_bench.protocols.two_stage.design import (
     NEW_GROUPS,
     SHARED_TAGS,
     STAGE1_GROUPS,
-    TAGS,
     TwoStageDesign,
     branches_of,
     build_design,
@@ -35,12 +35,6 @@ class TwoStage(Protocol):
     version = 2
     spec = TwoStageTask
     phases = PHASES
-    attitudes: Mapping[str, Mapping[str, str]] = {
-        "oracle": {"reliable": BELIEVES, "unreliable": REJECTS},
-        "gullible": dict.fromkeys(TAGS, BELIEVES),
-        "random": {},
-    }
-    reads: Mapping[str, float | None] = {"oracle": 1.0, "gullible": 0.0, "random": None}
     own_measures: tuple[Measure, ...] = MEASURES
     uptake = staticmethod(mean_uptake)
     sweep: Mapping[str, Any] = {"until": "stage1"}
@@ -65,6 +59,18 @@ class TwoStage(Protocol):
     def control(self, task: TaskSpec) -> Mapping[str, Any]:
         """``alpha`` one half makes the tags worthless."""
         return {} if cast(TwoStageTask, task).alpha == 0.5 else {"alpha": 0.5}
+
+    def attitudes(self, task: TaskSpec) -> Mapping[str, Mapping[str, str]]:
+        """See ``references.attitudes``."""
+        return references.attitudes(cast(TwoStageTask, task))
+
+    def reads(self, task: TaskSpec) -> Mapping[str, Reading]:
+        """See ``references.reads``."""
+        return references.reads(cast(TwoStageTask, task))
+
+    def zero_controls(self, task: TaskSpec) -> tuple[ZeroControl, ...]:
+        """See ``references.zero_controls``."""
+        return references.zero_controls(cast(TwoStageTask, task))
 
     def panels(self, design: Design) -> list[tuple[str, Examples]]:
         """One definition under each tag, and one question."""

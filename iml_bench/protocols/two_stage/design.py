@@ -59,6 +59,13 @@ def branches_of(task: TwoStageTask) -> range:
     return range(len(roles_of(task)))
 
 
+def worn_by(task: TwoStageTask) -> tuple[str, str]:
+    """The tags that stand in stage 2 in the places of the reliable and of the unreliable one."""
+    if task.stage2_tags == "placebo":
+        return PLACEBOS
+    return ("reliable", "reliable") if task.stage2_tags == "identical" else ("reliable", "unreliable")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TwoStageDesign(Design):
     """Who is in which group, what is claimed of whom and under which tag. ``N`` entities, ``Q`` attributes."""
@@ -186,10 +193,7 @@ def build_design(task: TwoStageTask, world: World, streams: Streams) -> TwoStage
     role = np.array(lookup)[:, group]
     tags = (*SHARED_TAGS, *PLACEBOS) if task.stage2_tags == "placebo" else SHARED_TAGS
     worn = np.arange(len(tags) + 1)
-    if task.stage2_tags == "placebo":
-        worn[[RELIABLE, UNRELIABLE]] = [tags.index(name) for name in PLACEBOS]
-    elif task.stage2_tags == "identical":
-        worn[UNRELIABLE] = RELIABLE
+    worn[[RELIABLE, UNRELIABLE]] = [tags.index(name) for name in worn_by(task)]
     return TwoStageDesign(
         tags=tags,
         group=group,

@@ -58,7 +58,8 @@ class TwoStageTask(TaskSpec):
     stage2_tags: Literal["taught", "placebo", "identical"] = "taught"
     """What the new definitions wear. ``taught``: the tags of stage 1. ``placebo``: two tags that stage 1 never
     showed stand in their places, so that there is nothing to believe. ``identical``: the reliable tag stands in both
-    places, so that IML is exactly 0. Both are controls."""
+    places, so that IML is exactly 0 between the branches of a pair; those of a square differ in who is not defined, and
+    it is 0 on average. Both are controls."""
     attribution: bool = False
     """Whether it is also asked which entity an alias stands for (worlds with real names)."""
 
