@@ -91,10 +91,13 @@ def test_charts_hold_the_rows_and_nothing_else(tmp_path: Path) -> None:
     assert spec == charts.score_by_parameters(rows, "vision@2")
     lifts = charts.lifts(rows, "vision@2")["datasets"]["lifts"]
     assert [(point["label"], point["value"]) for point in lifts if point["lift"] == "unreliable"] == [
-        (row.model, row.mean("lift_unreliable")) for row in shown
+        (row.model, pytest.approx((row.mean("uptake") or 0.0) - (row.mean("iml") or 0.0))) for row in shown
     ]
     fresh = {point["label"]: point["value"] for point in lifts if point["lift"] == "fresh"}
-    assert fresh == {row.model: row.mean("lift_fresh") for row in shown if "lift_fresh" in row.scores}
+    told = {
+        row.model: (row.mean("uptake") or 0.0) - (row.mean("trust") or 0.0) for row in shown if "trust" in row.scores
+    }
+    assert fresh == pytest.approx(told)
     assert len(fresh) == 4
 
 
