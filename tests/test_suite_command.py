@@ -108,14 +108,19 @@ def test_a_dry_run_counts_what_is_done_and_tells_the_time_from_records(tmp_path:
     for seed, seconds in enumerate((100, 200, 600)):
         write_result(tmp_path, "mlp-m", seed, task=null, timing=took(seconds))
     write_failure(tmp_path, "mlp-m", 0)  # of another task: it counts for nothing here
+    path = suite_file(
+        tmp_path,
+        {"seeds": 8, "set": {"alpha": 0.5}},
+        {"task": "text", "models": ["neox-m"], "seeds": 8},
+    )
     before = sorted(tmp_path.rglob("*"))
-    found = dry("null-control", out=tmp_path)
+    found = dry(path, out=tmp_path)
     rows = {(row["task"], row["model"]): row for row in found["rows"]}
     mlp = rows["vision", "mlp-m"]
     assert (mlp["done"], mlp["failed"], mlp["to_do"], mlp["seeds"]) == (3, 0, 5, list(range(8)))
     assert (mlp["seconds"], mlp["basis"], mlp["changes"]) == (5 * 200.0, MEASURED, {"alpha": 0.5})
     assert rows["text", "oracle"]["reference"]
-    assert (found["cells"], found["done"], found["to_do"], found["failed"]) == (72, 3, 69, 0)
+    assert (found["cells"], found["done"], found["to_do"], found["failed"]) == (80, 3, 77, 0)
     assert found["seconds"] == pytest.approx(sum(row["seconds"] for row in found["rows"]) / 2, abs=1)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -147,7 +152,7 @@ def test_models_of_ones_own_take_the_place_of_a_suites_where_they_fit(tmp_path: 
     assert [line.split(": none")[0] for line in one.stderr.splitlines()] == [
         "left out: suite 'leaderboard', grid 'text'",
     ]
-    none = command("suite", "run", "null-control", "--model", "hf:a/b", "--model", "nothing", "--dry-run")
+    none = command("suite", "run", "controls", "--model", "hf:a/b", "--model", "nothing", "--dry-run")
     assert (none.returncode, "unknown model 'nothing'" in none.stderr) == (2, True)
 
 

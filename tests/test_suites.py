@@ -249,9 +249,3 @@ def test_the_batch_size_suite_shows_as_many_examples_everywhere() -> None:
     assert [recipe["recipe.batch_size"] for recipe in recipes] == [16, 64, 256]
     for stage in ("stage1", "stage2"):
         assert len({recipe["recipe.batch_size"] * recipe[f"recipe.{stage}.steps"] for recipe in recipes}) == 1
-
-
-def test_the_null_control_is_at_half() -> None:
-    jobs = plan(suite_requests(SUITES.get("null-control")), OUT)
-    assert {job.cell.task.alpha for job in jobs} == {0.5}
-    assert {job.cell.seed for job in jobs} == set(range(8))
