@@ -68,7 +68,7 @@ def test_references_are_added_once_for_each_setting() -> None:
     ]
     jobs = plan(requests, OUT)
     assert [name for name, _ in names(jobs)] == ["mlp-s", "convnet-s", "mlp-s", *REFERENCES, *REFERENCES]
-    assert [job.changes for job in jobs[2:]] == [{"alpha": 0.5}, {}, {}, {}, *[{"alpha": 0.5}] * 3]
+    assert [job.changes for job in jobs[2:]] == [{"alpha": 0.5}, *[{}] * 4, *[{"alpha": 0.5}] * 4]
 
 
 def test_smoke_shrinks_the_task_and_says_so_and_overrides_win() -> None:

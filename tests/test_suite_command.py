@@ -83,16 +83,16 @@ def test_show_counts_every_cell_once(tmp_path: Path) -> None:
     path = suite_file(tmp_path, {"name": "both", "seeds": "3-4", "zip": zipped}, {"seeds": 4})
     shown = json.loads(command("suite", "show", path, "--json").stdout)
     assert [(grid["number"], grid["name"], grid["cells"], grid["reference_cells"]) for grid in shown["grids"]] == [
-        (1, "both", 4, 12),
-        (2, None, 4, 12),
+        (1, "both", 4, 16),
+        (2, None, 4, 16),
     ]
-    assert (shown["cells"], shown["reference_cells"]) == (7, 21), "seed 3 of the task as it stands is in both"
+    assert (shown["cells"], shown["reference_cells"]) == (7, 28), "seed 3 of the task as it stands is in both"
     text = command("suite", "show", path).stdout
     for words in (
         "grid 1 both: vision@2",
         "recipe.batch_size, recipe.lr: 16, 0.5 | 64, 0.002",
         "3-4",
-        "7 cells and 21",
+        "7 cells and 28",
     ):
         assert words in text
 
@@ -108,33 +108,36 @@ def test_a_dry_run_counts_what_is_done_and_tells_the_time_from_records(tmp_path:
     for seed, seconds in enumerate((100, 200, 600)):
         write_result(tmp_path, "mlp-m", seed, task=null, timing=took(seconds))
     write_failure(tmp_path, "mlp-m", 0)  # of another task: it counts for nothing here
+    path = suite_file(tmp_path, {"seeds": 8, "set": {"alpha": 0.5}}, {"models": ["mlp-s"], "seeds": 8})
     before = sorted(tmp_path.rglob("*"))
-    found = dry("null-control", out=tmp_path)
-    rows = {(row["task"], row["model"]): row for row in found["rows"]}
-    mlp = rows["vision", "mlp-m"]
+    found = dry(path, out=tmp_path)
+    rows = {row["model"]: row for row in found["rows"]}
+    mlp = rows["mlp-m"]
     assert (mlp["done"], mlp["failed"], mlp["to_do"], mlp["seeds"]) == (3, 0, 5, list(range(8)))
     assert (mlp["seconds"], mlp["basis"], mlp["changes"]) == (5 * 200.0, MEASURED, {"alpha": 0.5})
-    assert rows["text", "oracle"]["reference"]
-    assert (found["cells"], found["done"], found["to_do"], found["failed"]) == (72, 3, 69, 0)
-    assert found["seconds"] == pytest.approx(sum(row["seconds"] for row in found["rows"]) / 2, abs=1)
+    assert rows["sceptic"]["reference"]
+    assert (found["cells"], found["done"], found["to_do"], found["failed"]) == (80, 3, 77, 0)
+    known = [row["seconds"] for row in found["rows"] if row["seconds"] is not None]
+    assert found["seconds"] == pytest.approx(sum(known) / 2, abs=1)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_dry_run_counts_failed_cells_among_those_to_do(tmp_path: Path) -> None:
     write_failure(tmp_path, "mlp-m", 1)
-    shown = command("suite", "run", "leaderboard", "--model", "mlp-m", "--dry-run", "--out", str(tmp_path)).stdout
+    path = suite_file(tmp_path, {"seeds": 5})
+    shown = command("suite", "run", path, "--dry-run", "--out", str(tmp_path)).stdout
     (line,) = [line.split() for line in shown.splitlines() if " mlp-m " in line]
     assert line[:6] == ["vision@2", "mlp-m", "0-4", "0", "1", "5"]
-    assert f"20 cells: 0 done already in {tmp_path}, 20 to run, 1 of them failed before; about " in shown
+    assert f"25 cells: 0 done already in {tmp_path}, 25 to run, 1 of them failed before; about " in shown
 
 
 def test_a_time_that_no_record_tells_is_unknown(tmp_path: Path) -> None:
     path = suite_file(tmp_path, {"set": {"recipe.lr": 0.017}})
     found = dry(path, out=tmp_path / "none")
-    assert (found["seconds"], found["unknown"]) == (None, 4)
+    assert (found["seconds"], found["unknown"]) == (None, 5)
     assert {(row["seconds"], row["basis"]) for row in found["rows"]} == {(None, UNKNOWN)}
     shown = command("suite", "run", path, "--dry-run", "--out", str(tmp_path / "none")).stdout
-    assert "4 to run; time unknown: no record is of these tasks" in shown
+    assert "5 to run; time unknown: no record is of these tasks" in shown
     assert not (tmp_path / "none").exists()
 
 
@@ -147,7 +150,7 @@ def test_models_of_ones_own_take_the_place_of_a_suites_where_they_fit(tmp_path: 
     assert [line.split(": none")[0] for line in one.stderr.splitlines()] == [
         "left out: suite 'leaderboard', grid 'text'",
     ]
-    none = command("suite", "run", "null-control", "--model", "hf:a/b", "--model", "nothing", "--dry-run")
+    none = command("suite", "run", "controls", "--model", "hf:a/b", "--model", "nothing", "--dry-run")
     assert (none.returncode, "unknown model 'nothing'" in none.stderr) == (2, True)
 
 
@@ -157,13 +160,13 @@ def test_a_suite_takes_up_what_run_has_done(tmp_path: Path) -> None:
     assert by_run.returncode == 0, by_run.stderr
     done = command("suite", "run", "smoke", "--smoke", "--json", *where)
     assert done.returncode == 0, done.stderr
-    assert "16 cells: 8 done already, 8 to run; " in done.stderr
+    assert "20 cells: 10 done already, 10 to run; " in done.stderr
     rows = json.loads(done.stdout)
     assert {(row["task"], row["model"], row["n_seeds"]) for row in rows} == {
         (task, model, 2) for task, own in (("vision", "mlp-xs"), ("text", "neox-xs")) for model in (own, *REFERENCES)
     }
     found = dry("smoke", "--smoke", out=tmp_path)
-    assert (found["done"], found["to_do"], found["seconds"]) == (16, 0, 0.0)
+    assert (found["done"], found["to_do"], found["seconds"]) == (20, 0, 0.0)
     assert {row["basis"] for row in found["rows"]} == {None}
     longer = {row["model"]: row for row in dry("smoke", "--smoke", "--seeds", "3", out=tmp_path)["rows"]}
     assert longer["neox-xs"]["basis"] == MEASURED, "records that a run wrote have wall times"
