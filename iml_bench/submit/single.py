@@ -49,6 +49,9 @@ def _texts(record: Record) -> Iterator[tuple[str, str]]:
     for library, version in made.libraries.items():
         yield "provenance.libraries", library
         yield f"provenance.libraries.{library}", version
+    for setting, value in (made.arithmetic or {}).items():
+        yield "provenance.arithmetic", setting
+        yield f"provenance.arithmetic.{setting}", value
     yield "cell.task.description", " ".join(record.cell.task.description.split())
     for name, why in record.scores.reasons.items() if record.scores else ():
         yield f"scores.reasons.{name}", why
@@ -264,6 +267,11 @@ def _pieces_problems(record: Record, stage: StageOutcome) -> Iterator[str]:
     fixed = record.cell.task.recipe.micro_batch
     if fixed is not None and stage.micro_batch != min(fixed, local):
         yield f"stages: {stage.name} took {stage.micro_batch} examples together, and recipe.micro_batch is {fixed}"
+    if stage.first_micro_batch is not None and not stage.micro_batch <= stage.first_micro_batch <= local:
+        yield (
+            f"stages: {stage.name} took {stage.micro_batch} examples together in the end and {stage.first_micro_batch} "
+            f"in the beginning, and the recipe's batch gives each process {local}"
+        )
     if stage.micro_batch > local or stage.accumulation != math.ceil(local / stage.micro_batch):
         yield (
             f"stages: {stage.name} took {stage.accumulation} times {stage.micro_batch} examples a step, and the "
