@@ -264,18 +264,18 @@ def _pieces_problems(record: Record, stage: StageOutcome) -> Iterator[str]:
         return
     local = math.ceil(record.cell.task.recipe.batch_size / record.provenance.processes)
     assert stage.micro_batch is not None
-    fixed = record.cell.task.recipe.micro_batch
+    fixed, first = record.cell.task.recipe.micro_batch, stage.first_micro_batch or stage.micro_batch
     if fixed is not None and stage.micro_batch != min(fixed, local):
         yield f"stages: {stage.name} took {stage.micro_batch} examples together, and recipe.micro_batch is {fixed}"
-    if stage.first_micro_batch is not None and not stage.micro_batch <= stage.first_micro_batch <= local:
-        yield (
-            f"stages: {stage.name} took {stage.micro_batch} examples together in the end and {stage.first_micro_batch} "
-            f"in the beginning, and the recipe's batch gives each process {local}"
-        )
-    if stage.micro_batch > local or stage.accumulation != math.ceil(local / stage.micro_batch):
+    elif stage.micro_batch > local or stage.accumulation != math.ceil(local / stage.micro_batch):
         yield (
             f"stages: {stage.name} took {stage.accumulation} times {stage.micro_batch} examples a step, and the "
             f"recipe's batch gives each process {local}"
+        )
+    elif not stage.micro_batch <= first <= local:
+        yield (
+            f"stages: {stage.name} took {first} examples together in the beginning and {stage.micro_batch} in the end, "
+            f"and the recipe's batch gives each process {local}"
         )
 
 
