@@ -277,5 +277,5 @@ def _tested(test: Inflation, measure: str) -> str:
     return (
         f"submitted minus run here {signed(test.mean, 3)}, standard error {test.error:.3f}, p {test.p:.2g}: {verdict}; "
         f"{measure} raised by {test.least:.3f} in every cell would be found in {test.power:.0%} of such checks, and "
-        f"{test.level:.0%} of honest submissions are"
+        f"an honest one is taken for raised in {test.level:.0%}"
     )
