@@ -133,6 +133,9 @@ class Runtime:
     """Points of the learning curve in each phase of training; 0: none."""
     checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: slower, in less memory."""
+    nudge: int = 0
+    """Other than 0: the initial weights are moved by a unit in the last place, at random by this number, to see what
+    rounding makes of a cell. No option asks for it: the record says nothing of it, and is thrown away."""
     probes: tuple[tuple[str, str], ...] = ()
     """Names of probes, each with the moment at which it looks; they change no outcome."""
     keep: bool = False

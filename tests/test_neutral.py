@@ -18,6 +18,7 @@ from iml_bench.errors import CellError, UsageError
 from iml_bench.generators import kept, seeded
 from iml_bench.learners.cut import BATCH_NORM, COUPLED, DROPOUT, STATE, causes_of, cut_problem
 from iml_bench.learners.network import NetworkLearner
+from iml_bench.learners.rounding import nudge
 from iml_bench.models.meta import META, scalars_are_zero
 from iml_bench.records import Store, read_items
 from iml_bench.run.cell import prepare, run_cell
@@ -252,8 +253,33 @@ def test_the_generators_are_put_back(seed: int, draws: int) -> None:
     assert state() == before
 
 
+@given(weights=st.lists(st.floats(-1e30, 1e30, width=32), min_size=1, max_size=30), number=st.integers(1, 2**31))
+def test_a_nudge_is_a_unit_in_the_last_place(weights: list[float], number: int) -> None:
+    model = torch.nn.ParameterDict({"trained": torch.tensor(weights), "frozen": torch.tensor(weights)})
+    model["frozen"].requires_grad_(requires_grad=False)
+    before, state = torch.tensor(weights), torch.get_rng_state()
+    nudge(model, number)
+    now = model["trained"].detach()
+    neighbours = [torch.nextafter(before, torch.tensor(far)) for far in (torch.inf, -torch.inf)]
+    assert ((now == neighbours[0]) | (now == neighbours[1])).all() and not (now == before).any()
+    assert torch.equal(model["frozen"], before) and torch.equal(torch.get_rng_state(), state)
+    again = torch.nn.ParameterDict({"trained": torch.tensor(weights)})
+    nudge(again, number)
+    assert torch.equal(again["trained"], now)
+
+
+@pytest.mark.parametrize(("model", "task"), [("mlp-xs", "vision"), ("neox-xs", "text")])
+def test_a_nudge_changes_an_answer_by_rounding_only(model: str, task: str) -> None:
+    """In the few steps of a smoke test; data, order and draws are the same."""
+    cell = small_cell(model, task=task)
+    plain, moved, other = (run_cell(cell, replace(CPU, nudge=number)) for number in (0, 1, 2))
+    gaps = [np.abs(log_likelihoods(plain.items) - log_likelihoods(one.items)).max() for one in (moved, other)]
+    assert all(0 < gap < 1e-3 for gap in gaps) and gaps[0] != gaps[1]
+    assert plain.data_digest == moved.data_digest
+
+
 def test_every_field_of_the_runtime_is_tried() -> None:
     """Here, or where processes, probes, kept weights and trackers are tested."""
-    tried = {"micro_batch", "curve", "report"}
+    tried = {"micro_batch", "curve", "report", "nudge"}
     elsewhere = {"device", "data_dir", "data", "checkpointing", "probes", "keep", "track", "track_dir"}
     assert {*Runtime.__dataclass_fields__} == tried | elsewhere

@@ -117,7 +117,9 @@ def test_from_an_entry_to_a_row_that_was_run_again(tmp_path: Path) -> None:
     assert "new" in said and "0 → 2" in said and "2 records written" in said
 
     said = in_checkout(tmp_path, "submit", "--check", "leaderboard/results/mine", "--rerun", "1")
-    assert "run again: mine on vision@2" in said and "bit for bit" in said
+    assert "1 of 2 cells of mine on vision@2" in said and "every outcome the same, bit for bit" in said
+    assert "against the same cells: not tested, since every outcome is the same" in said
+    assert "in every cell would be found in 80% of such checks" in said
     before = tree(tmp_path / "leaderboard")
     assert "0 records written" in in_checkout(tmp_path, "submit", "mine")
     assert tree(tmp_path / "leaderboard") == before

@@ -91,6 +91,9 @@ def test_a_reference_learner_takes_no_steps(tmp_path: Path) -> None:
         ({"micro_batch": None}, "stage2 has a loss and a micro-batch where a network is trained"),
         ({"name": "stage3"}, "stages: it says stage1, stage2, stage3, and vision@2 has stage1, stage2, stage2"),
         ({"micro_batch": 5, "accumulation": 4}, None),
+        ({"first_micro_batch": 15}, "stage2 took 15 examples together in the beginning and 16 in the end"),
+        ({"first_micro_batch": 17}, "stage2 took 17 examples together in the beginning and 16 in the end"),
+        ({"first_micro_batch": None}, None),
     ],
 )
 def test_the_pieces_of_a_batch_make_up_the_batch(tmp_path: Path, fields: dict[str, Any], reason: str | None) -> None:

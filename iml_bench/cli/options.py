@@ -54,7 +54,11 @@ Probe = Annotated[
 Keep = Annotated[bool, typer.Option("--keep", help="Write the weights after every training step beside the records.")]
 MicroBatch = Annotated[
     int | None,
-    typer.Option("--micro-batch", min=1, help="Examples per forward pass; refused where it changes the answer."),
+    typer.Option(
+        "--micro-batch",
+        min=1,
+        help="Examples per forward pass; the answer is the same within rounding, and the record says it.",
+    ),
 ]
 Data = Annotated[Path | None, typer.Option("--data", help="The file that a task's entities are read from.")]
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from iml_bench.board.words import signed
+from iml_bench.cli.dryrun import duration
 from iml_bench.cli.options import Data, DataDir, Device, Json, print_json
 from iml_bench.cli.tables import out_console
 from iml_bench.errors import UsageError
@@ -22,7 +23,7 @@ from iml_bench.records import Store, Stored
 
 if TYPE_CHECKING:
     from iml_bench.runtime import Runtime
-    from iml_bench.submit import Change, Check, Collected, Rerun
+    from iml_bench.submit import CellRerun, Change, Check, Collected, Inflation, RowPlan, RowRerun
 
 SHOWN = 20
 """Failures of a check that are printed; --json has all."""
@@ -40,7 +41,8 @@ def submit(
         Path | None, typer.Option("--to", help="The leaderboard's results. Default: those of this checkout.")
     ] = None,
     rerun: Annotated[
-        int, typer.Option("--rerun", min=0, help="With --check: run this many random cells again and compare.")
+        int,
+        typer.Option("--rerun", min=0, help="With --check: run N cells of each row again, and fresh seeds."),
     ] = 0,
     rerun_seed: Annotated[
         int | None, typer.Option("--rerun-seed", min=0, help="Which cells are chosen; drawn where it is not given.")
@@ -56,7 +58,7 @@ def submit(
     Examples:
       iml-bench submit my-model
       iml-bench submit --check leaderboard/results/my-model
-      iml-bench submit --check leaderboard --rerun 2
+      iml-bench submit --check leaderboard/results/my-model --rerun 5
     """
     if (name is None) == (check is None):
         raise UsageError("name a model to submit, or give --check PATH")
@@ -119,13 +121,13 @@ def _check(path: Path, to: Path | None, runtime: Runtime, again: tuple[int, int 
     mine = {stored.path.resolve() for stored in submission.stored}
     before = [stored for stored in board if stored.path.resolve() not in mine]
     changes = board_difference(before, [*before, *submission.stored]) if passed and before else []
-    runs: list[Rerun] = []
+    rows: list[RowRerun] = []
     if not as_json:
         _print_checks(checks)
         _print_difference(changes)
     if again[0] and passed:
-        runs = _again(submission.stored, again, runtime)
-        passed = all(run.passed for run in runs)
+        rows = _again(submission.stored, again, runtime)
+        passed = all(row.passed for row in rows)
     elif again[0]:
         sys.stderr.write("nothing was run again, since a check failed\n")
     if as_json:
@@ -135,24 +137,43 @@ def _check(path: Path, to: Path | None, runtime: Runtime, again: tuple[int, int 
             "entries": len(submission.entries),
             "checks": [_plain_check(check) for check in checks],
             "difference": [change.model_dump(mode="json") for change in changes],
-            "rerun": [run.model_dump(mode="json") for run in runs],
+            "rerun": [row.model_dump(mode="json") for row in rows],
         }
         print_json([plain])
         return 0 if passed else 1
-    for run in runs:
-        _print_run(run)
+    for row in rows:
+        _print_row(row)
     read = len(submission.stored) + len(submission.unread)
     out_console().print(f"{read} records and {len(submission.entries)} entries checked", markup=False)
     return 0 if passed else 1
 
 
-def _again(stored: Sequence[Stored], again: tuple[int, int | None], runtime: Runtime) -> list[Rerun]:
-    from iml_bench.submit import rerun
+def _again(stored: Sequence[Stored], again: tuple[int, int | None], runtime: Runtime) -> list[RowRerun]:
+    from iml_bench.run.executors.base import default_workers
+    from iml_bench.submit import plan_rerun, rerun
 
     number, seed = again
     seed = secrets.randbelow(2**32) if seed is None else seed
-    sys.stderr.write(f"running {number} again, chosen with --rerun-seed {seed}\n")
-    return rerun(stored, number, seed, runtime, lambda event: None)
+    plans = plan_rerun(stored, number, seed, runtime)
+    for plan in plans:
+        sys.stderr.write(f"{_planned(plan, default_workers(runtime))}\n")
+    sys.stderr.write(f"the cells are chosen by --rerun-seed {seed}, and the fresh seeds by what was submitted\n")
+    return rerun(plans, runtime)
+
+
+def _planned(plan: RowPlan, workers: int) -> str:
+    """What is about to be run, and how long it will take."""
+
+    def lasting(runs: int) -> str:
+        return duration(runs * plan.seconds / workers) if plan.seconds is not None else "an unknown time"
+
+    surely, perhaps = plan.runs
+    fresh = ", ".join(map(str, plan.fresh))
+    return (
+        f"running {len(plan.chosen)} of {len(plan.row)} cells of {plan.label} again, and the fresh seeds {fresh}: "
+        f"about {lasting(surely)}, as long as the records say; where they were made elsewhere, {perhaps} runs more, "
+        f"{lasting(perhaps)}, to measure what rounding does"
+    )
 
 
 def _read(folders: Iterable[Path], name: str) -> list[Stored]:
@@ -219,14 +240,42 @@ def _arrow(before: str, after: str) -> str:
     return before if before == after else f"{before} → {after}"
 
 
-def _print_run(run: Rerun) -> None:
-    mark = "[green]pass[/green]" if run.passed else "[red]FAIL[/red]"
-    said = "every outcome the same, bit for bit" if run.identical else "other outcomes"
-    if not run.identical and run.largest_gap is not None:
+def _print_row(row: RowRerun) -> None:
+    console = out_console()
+    mark = "[green]pass[/green]" if row.passed else "[red]FAIL[/red]"
+    head = f"{len(row.cells)} of {len(row.seeds)} cells of {row.model} on {row.task} run again"
+    console.print(f"{mark}  {escape(head)}", soft_wrap=True)
+    for cell in row.cells:
+        console.print(f"        seed {cell.seed} ({escape(_said(cell, row.measure))}", soft_wrap=True)
+    if row.rounding is not None:
+        moved = f"rounding alone moves {row.measure} by {row.rounding:.3f} (standard deviation, measured here"
+        console.print(f"        {escape(moved)} with {row.rounding_df} degrees of freedom)", soft_wrap=True)
+    fresh = f"fresh seeds {', '.join(map(str, row.fresh_seeds))}"
+    for name, what, test in (
+        ("same_cells", "the same cells", row.same_cells),
+        ("other_seeds", fresh, row.other_seeds),
+    ):
+        said = _tested(test, row.measure) if test is not None else f"not tested, since {row.reasons[name]}"
+        console.print(f"        against {escape(f'{what}: {said}')}", soft_wrap=True)
+
+
+def _said(cell: CellRerun, measure: str) -> str:
+    where = f"other {', '.join(cell.elsewhere)}" if cell.elsewhere else "same code and machine"
+    said = "every outcome the same, bit for bit"
+    if cell.largest_gap is None or (cell.problem is not None and cell.elsewhere):
+        return f"{where}): {cell.problem}"
+    if not cell.identical:
         said = (
-            f"exact match the same for {run.equal_matches:.1%}, log-likelihoods within {run.largest_gap:.2g} nats, "
-            f"{run.measure} {signed(run.score_before, 3)} before and {signed(run.score_after, 3)} now"
+            f"exact match the same for {cell.equal_matches:.1%}, log-likelihoods within {cell.largest_gap:.2g} nats, "
+            f"{measure} {signed(cell.score_before, 3)} before and {signed(cell.score_after, 3)} now"
         )
-    where = "same code and machine" if run.same_machine else "other code or machine"
-    text = f"run again: {run.model} on {run.task}, seed {run.seed} ({where}): {run.problem or said}"
-    out_console().print(f"{mark}  {escape(text)}", soft_wrap=True)
+    return f"{where}): {said}" + (f"; {cell.problem}" if cell.problem else "")
+
+
+def _tested(test: Inflation, measure: str) -> str:
+    verdict = "too high" if test.found else "not too high"
+    return (
+        f"submitted minus run here {signed(test.mean, 3)}, standard error {test.error:.3f}, p {test.p:.2g}: {verdict}; "
+        f"{measure} raised by {test.least:.3f} in every cell would be found in {test.power:.0%} of such checks, and "
+        f"an honest one is taken for raised in {test.level:.0%}"
+    )

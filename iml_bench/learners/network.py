@@ -22,6 +22,7 @@ from iml_bench.learners.base import Watch
 from iml_bench.learners.blocks import block_outputs
 from iml_bench.learners.cut import causes_of, copied, cut_problem, largest_piece
 from iml_bench.learners.order import Part, global_batches, shares
+from iml_bench.learners.rounding import nudge
 from iml_bench.learners.setup import enable_checkpointing, make_optimizer
 from iml_bench.modalities.base import Batch, Feed, Indices, draw_noise, to_device
 from iml_bench.modalities.text.tokens import Codec
@@ -68,6 +69,7 @@ class NetworkLearner:
         # they do something only for scaled gradients and sharded models.
         self.wrapped = accelerator.scaler is not None or accelerator.distributed_type not in PLAIN
         self.micro_batch = largest_piece(recipe, runtime.micro_batch, accelerator.num_processes)
+        self.first_micro_batch = self.micro_batch
         self.causes: tuple[str, ...] | None = None
         """Why the cut of a batch matters; None where nobody has asked yet."""
 
@@ -124,6 +126,7 @@ class NetworkLearner:
             final_loss=math.fsum(last) / len(last),
             micro_batch=self.micro_batch,
             accumulation=math.ceil(local / self.micro_batch),
+            first_micro_batch=self.first_micro_batch,
         )
 
     def logits(self, feed: Feed, rows: Indices, noise: Tensor) -> Tensor:
@@ -338,4 +341,6 @@ def build_network(cell: CellSpec, setting: Setting, accelerator: Accelerator, ru
     recipe, shape = cell.task.recipe, setting.shape()
     seed = setting.streams.integer("init")
     model = load_model(cell.model, shape, seed, optimizer=recipe.optimizer, device=accelerator.device)
+    if runtime.nudge:
+        nudge(model, runtime.nudge)
     return NetworkLearner(model, recipe, setting.streams, accelerator, runtime)

@@ -35,7 +35,7 @@ HARDWARE: Final = (
     "workers",
     "executor",
 )
-"""Options that change no answer: a command that is repeated is given them again, with ``out``."""
+"""Options that change no answer by more than rounding: a command that is repeated is given them again, with ``out``."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -71,7 +71,8 @@ class RunOptions(TypedDict, total=False):
     device: str
     """``auto``, ``cpu``, ``cuda`` or ``mps``."""
     micro_batch: int | None
-    """Examples per forward pass; refused where that would change the answer (dropout, batch normalisation)."""
+    """Examples per forward pass: the answer stays the same within rounding, of which training makes much, and the
+    record says which was used. Refused where it would change more (dropout, batch normalisation)."""
     gradient_checkpointing: bool
     """Less memory, more time; does not change the answer."""
     data_dir: AnyPath | None

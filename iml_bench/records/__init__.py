@@ -3,7 +3,7 @@
 from iml_bench.records.attachments import Attachment, Attachments
 from iml_bench.records.files import WriteError
 from iml_bench.records.names import record_path
-from iml_bench.records.provenance import Provenance, this_provenance
+from iml_bench.records.provenance import CHECKPOINTING, Provenance, this_provenance
 from iml_bench.records.reading import (
     LARGEST_ITEMS,
     LARGEST_RECORD,
@@ -30,6 +30,7 @@ from iml_bench.records.record import (
 from iml_bench.records.store import Store, in_order, iterate_done, latest_by_key
 
 __all__ = [
+    "CHECKPOINTING",
     "LARGEST_ITEMS",
     "LARGEST_RECORD",
     "LONGEST_ANSWER",

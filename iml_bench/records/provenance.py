@@ -33,6 +33,8 @@ LIBRARIES = (
     "polars",
     "pydantic",
 )
+CHECKPOINTING = "gradient checkpointing"
+"""In ``Provenance.arithmetic`` where activations were computed again in the backward pass."""
 
 
 class Provenance(Spec):
@@ -55,9 +57,12 @@ class Provenance(Spec):
     """Accelerate processes that shared the global batch."""
     threads: int = Field(ge=1)
     """Threads of each process; rounding can depend on it."""
+    arithmetic: dict[Line, Line] | None = Field(default=None, max_length=100)
+    """What else rounding can depend on: the vector instructions that torch uses, which a virtual machine may hide from
+    it, the precision of its matrix products, variables of the environment. Null in older records."""
 
 
-def this_provenance(device: str, processes: int, threads: int) -> Provenance:
+def this_provenance(device: str, processes: int, threads: int, arithmetic: dict[str, str] | None = None) -> Provenance:
     """Everything about the code and the machine, with what only the run knows."""
     commit, dirty = _revision()
     return Provenance(
@@ -72,6 +77,7 @@ def this_provenance(device: str, processes: int, threads: int) -> Provenance:
         device=device,
         processes=processes,
         threads=threads,
+        arithmetic=arithmetic,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,17 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import streams_of
-from iml_bench.records import Draft, Failure, Store, Timing, WriteError, read_record, this_provenance
+from iml_bench.records import CHECKPOINTING, Draft, Failure, Store, Timing, WriteError, read_record, this_provenance
 from iml_bench.run.tracking import tracked
 from iml_bench.runtime import Runtime, is_first, launched
 from iml_bench.sources import digest_files
 from iml_bench.spec import CellSpec, cell_key
 
 if TYPE_CHECKING:
+    from iml_bench.records import Provenance
     from iml_bench.run.cell import CellOutcome
 
 THREADS = 1
 """Threads of a cell on a CPU. One always, since the number of threads changes how sums are rounded."""
+
+VARIABLES = (
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("OPENBLAS_CORETYPE", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
+)
+"""Of the environment: with another value libraries round otherwise."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,8 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
             outcome = run_cell(job.cell, replace(runtime, report=tracker.loss), attachments)
             tracker.scores(outcome.items)
         if outcome.is_main:
-            job.store.write(_draft(job, started, outcome), outcome.items, attachments.waiting)
+            made = this_provenance(outcome.device, outcome.processes, THREADS, _arithmetic(runtime))
+            job.store.write(_draft(job, started, outcome, made), outcome.items, attachments.waiting)
     except WriteError as error:
         return f"it left no record: {error}"
     except Exception as error:
@@ -156,7 +165,20 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _draft(job: Job, started: datetime, outcome: CellOutcome) -> Draft:
+def _arithmetic(runtime: Runtime) -> dict[str, str]:
+    """See ``Provenance.arithmetic``."""
+    import torch
+
+    found = {name: shown(os.environ[name]) for name in VARIABLES if name in os.environ}
+    if runtime.checkpointing:
+        found[CHECKPOINTING] = "on"
+    return found | {
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "matrix products": torch.get_float32_matmul_precision(),
+    }
+
+
+def _draft(job: Job, started: datetime, outcome: CellOutcome, made: Provenance) -> Draft:
     return Draft(
         key=cell_key(job.cell),
         cell=job.cell,
@@ -170,7 +192,7 @@ def _draft(job: Job, started: datetime, outcome: CellOutcome) -> Draft:
         curve=tuple(outcome.curve),
         attachments=tuple(outcome.attachments),
         audit=outcome.audit,
-        provenance=this_provenance(outcome.device, outcome.processes, THREADS),
+        provenance=made,
         timing=_timing(started, outcome.seconds),
     )
 

@@ -29,7 +29,7 @@ OUTSIDE_KEY = {
 }
 """The fields of a cell that are not part of its identity, each with the reason. Device, worker
 processes, folders, trackers and log levels are no fields of a cell at all, and neither is the micro-batch of a model
-that has the same answer whatever it is: they say where and how fast, never what."""
+that has the same answer, but for rounding, whatever it is: they say where and how fast, never what."""
 
 ADDED: dict[str, Any] = {
     "task.protocol": "two-stage",

@@ -23,6 +23,9 @@ class StageOutcome(Spec):
     """Examples per process and forward pass at the end; smaller than asked for where memory ran out."""
     accumulation: Positive | None
     """Forward passes per process and optimiser step at the end."""
+    first_micro_batch: Positive | None = None
+    """``micro_batch`` when the cell began: where it is another, memory ran out on the way, nobody knows when. Null
+    in older records."""
 
 
 class CurvePoint(Spec):

@@ -49,6 +49,9 @@ def _texts(record: Record) -> Iterator[tuple[str, str]]:
     for library, version in made.libraries.items():
         yield "provenance.libraries", library
         yield f"provenance.libraries.{library}", version
+    for setting, value in (made.arithmetic or {}).items():
+        yield "provenance.arithmetic", setting
+        yield f"provenance.arithmetic.{setting}", value
     yield "cell.task.description", " ".join(record.cell.task.description.split())
     for name, why in record.scores.reasons.items() if record.scores else ():
         yield f"scores.reasons.{name}", why
@@ -261,13 +264,18 @@ def _pieces_problems(record: Record, stage: StageOutcome) -> Iterator[str]:
         return
     local = math.ceil(record.cell.task.recipe.batch_size / record.provenance.processes)
     assert stage.micro_batch is not None
-    fixed = record.cell.task.recipe.micro_batch
+    fixed, first = record.cell.task.recipe.micro_batch, stage.first_micro_batch or stage.micro_batch
     if fixed is not None and stage.micro_batch != min(fixed, local):
         yield f"stages: {stage.name} took {stage.micro_batch} examples together, and recipe.micro_batch is {fixed}"
-    if stage.micro_batch > local or stage.accumulation != math.ceil(local / stage.micro_batch):
+    elif stage.micro_batch > local or stage.accumulation != math.ceil(local / stage.micro_batch):
         yield (
             f"stages: {stage.name} took {stage.accumulation} times {stage.micro_batch} examples a step, and the "
             f"recipe's batch gives each process {local}"
+        )
+    elif not stage.micro_batch <= first <= local:
+        yield (
+            f"stages: {stage.name} took {first} examples together in the beginning and {stage.micro_batch} in the end, "
+            f"and the recipe's batch gives each process {local}"
         )
 
 
