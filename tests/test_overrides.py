@@ -83,7 +83,7 @@ def test_what_says_which_task_it_is_cannot_be_set(path: str, vision_task: TaskSp
         ("heldout", 1.5, "heldout: 1.5 is neither a whole number of questions nor a share below 1"),
         ("heldout", 0, "heldout: input should be greater than 0 (given: 0)"),
         ("heldout", "few", "heldout: 'few' is neither a whole number of questions nor a share below 1"),
-        ("heldout", True, "heldout: True is neither a whole number of questions nor a share below 1"),
+        ("heldout", True, "heldout: true is neither a whole number of questions nor a share below 1"),
         ("recipe.stage1.steps", None, "recipe.stage1: a stage has either steps or epochs"),
     ],
 )
