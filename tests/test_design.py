@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
-from hypothesis import given, reject
+from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from making import small_task
 from pydantic import ValidationError
+from sklearn.model_selection import train_test_split
 
 from iml_bench.errors import UsageError
 from iml_bench.protocols.base import NONE, Ask, Keep, Restore, Train
@@ -24,6 +26,7 @@ from iml_bench.protocols.two_stage.design import (
     branches_of,
     build_design,
     derangement,
+    stratified,
 )
 from iml_bench.protocols.two_stage.spec import n_false
 from iml_bench.spec import TaskSpec
@@ -217,6 +220,46 @@ def test_seeds_differ_in_groups_claims_and_heldout_questions(text_task: TaskSpec
     designs = [build(text_task, seed)[2] for seed in range(5)]
     for field in ("group", "claim", "heldout"):
         assert len({getattr(design, field).tobytes() for design in designs}) == 5
+
+
+def reference(questions: list[int], share: float) -> list[int]:
+    """Questions held out of each entity by the paper's split."""
+    entities = np.repeat(np.arange(len(questions)), questions)
+    _, test = train_test_split(entities, test_size=share, stratify=entities, random_state=0)
+    return np.bincount(test, minlength=len(questions)).tolist()
+
+
+@given(st.lists(st.integers(4, 7), min_size=4, max_size=60), st.sampled_from([0.25, 0.3, 0.5]), st.integers(0, 99))
+def test_a_share_is_held_out_as_by_the_papers_split(questions: list[int], share: float, seed: int) -> None:
+    total = math.ceil(share * sum(questions))
+    remainders = {number * total % sum(questions) for number in questions}
+    assume(len(remainders) == len({*questions}))  # entities with other numbers of questions do not draw lots
+    ours = stratified(np.array(questions), share, np.random.default_rng(seed)).tolist()
+    theirs = reference(questions, share)
+    assert sum(ours) == sum(theirs)
+    assert sorted(zip(questions, ours, strict=True)) == sorted(zip(questions, theirs, strict=True))
+
+
+def test_one_of_six_is_what_the_papers_split_holds_out_of_every_person() -> None:
+    for people in (7, 2800):
+        assert reference([6] * people, 0.1666666) == [1] * people
+        assert stratified(np.full(people, 6), 0.1666666, np.random.default_rng(0)).tolist() == [1] * people
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.floats(0.001, 0.999))
+def test_a_share_leaves_a_question_to_ask_and_one_to_train(questions: list[int], share: float) -> None:
+    held = stratified(np.array(questions), share, np.random.default_rng(0))
+    for n, of_one in zip(questions, held.tolist(), strict=True):
+        assert of_one == 0 if n < 2 else 1 <= of_one <= n - 1
+        assert n < 2 or of_one in (1, n - 1) or abs(of_one - n * share) < 1 + n / max(1, sum(questions))
+
+
+def test_a_share_of_the_questions_is_held_out(text_task: TaskSpec) -> None:
+    task, _, design = build(text_task.model_copy(update={"heldout": 0.5}), 1)
+    old = design.members(*STAGE1_GROUPS)
+    assert (design.heldout[old].sum(axis=1) == 2).all()
+    assert len(design.asked(1)) == len(design.trained("stage1-questions")) == 2 * len(old)
+    assert design.heldout[design.members(*NEW_GROUPS)].all()
 
 
 def test_alpha_and_heldout_change_neither_the_groups_nor_the_world(text_task: TaskSpec) -> None:

@@ -80,6 +80,10 @@ def test_what_says_which_task_it_is_cannot_be_set(path: str, vision_task: TaskSp
         ("alpha", float("nan"), "alpha: input should be a finite number"),
         ("recipe", 5, "recipe: input should be a valid dictionary"),
         ("heldout", 4, "heldout: 4 of 4 questions leaves none to train on"),
+        ("heldout", 1.5, "heldout: 1.5 is neither a whole number of questions nor a share below 1"),
+        ("heldout", 0, "heldout: input should be greater than 0 (given: 0)"),
+        ("heldout", "few", "heldout: 'few' is neither a whole number of questions nor a share below 1"),
+        ("heldout", True, "heldout: true is neither a whole number of questions nor a share below 1"),
         ("recipe.stage1.steps", None, "recipe.stage1: a stage has either steps or epochs"),
     ],
 )

@@ -157,11 +157,18 @@ def test_a_suite_needs_a_grid_and_a_grid_models_and_seeds() -> None:
         (StageRecipe(steps=7), 100, 10, 7),
         (StageRecipe(epochs=1), 100, 10, 10),
         (StageRecipe(epochs=1), 101, 10, 11),
+        (StageRecipe(epochs=2), 101, 10, 22),
+        (StageRecipe(epochs=2), 7, 10, 2),
         (StageRecipe(epochs=2.5), 100, 10, 25),
+        (StageRecipe(epochs=2.5), 101, 10, 28),
+        (StageRecipe(epochs=0.1), 300, 10, 3),
+        (StageRecipe(epochs=1.1), 100, 10, 11),
         (StageRecipe(epochs=0.001), 100, 10, 1),
     ],
 )
-def test_epochs_are_rounded_up_to_whole_steps(stage: StageRecipe, n: int, batch: int, steps: int) -> None:
+def test_epochs_are_whole_steps_each_as_the_papers_trainer_counts_them(
+    stage: StageRecipe, n: int, batch: int, steps: int
+) -> None:
     assert stage.total_steps(n, batch) == steps
 
 

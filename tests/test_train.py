@@ -12,6 +12,7 @@ from making import CPU, log_likelihoods, small_cell
 
 from iml_bench.errors import CellError, UsageError
 from iml_bench.learners.network import NetworkLearner
+from iml_bench.modalities.base import Feed
 from iml_bench.protocols.two_stage.design import TwoStageDesign
 from iml_bench.run.cell import prepare, run_cell
 from iml_bench.runtime import StageProgress
@@ -129,6 +130,56 @@ def test_every_optimizer_and_schedule_trains(optimizer: str, schedule: str) -> N
     learner.fit(setting.train_feed("stage1"), stage, "stage1")
     assert np.mean([entry.loss for entry in losses[-8:]]) < np.mean([entry.loss for entry in losses[:8]])
     assert (losses[-1].step, losses[-1].total) == (80, 80)
+
+
+def rates(**overrides: object) -> list[float]:
+    """The learning rate of every step of stage 2."""
+    setting, learner, _ = prepare(small_cell("mlp-xs", recipe__lr=1.0, **overrides), CPU)
+    seen: list[float] = []
+    step = learner._step
+
+    def spy(feed: Feed, batch: object, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        seen.append(optimizer.param_groups[0]["lr"])
+        step(feed, batch, loss, optimizer)
+
+    learner._step = spy
+    with pytest.MonkeyPatch.context() as patched:  # the rates are looked at, not what so large ones do
+        patched.setattr(torch.optim.AdamW, "step", lambda self, closure=None: None)
+        learner.fit(setting.train_feed("stage2"), setting.task.recipe.stage2, "stage2")
+    return seen
+
+
+def test_a_stage_can_have_a_warm_up_of_its_own() -> None:
+    assert rates(recipe__stage2__steps=4) == [1.0] * 4
+    assert rates(recipe__stage2__steps=4, recipe__warmup_steps=4) == [0.0, 0.25, 0.5, 0.75]
+    assert rates(recipe__stage2__steps=4, recipe__warmup_steps=4, recipe__stage2__warmup_steps=2) == [0, 0.5, 1, 1]
+    assert rates(recipe__stage2__steps=3, recipe__warmup_steps=4, recipe__stage2__warmup_steps=0) == [1.0] * 3
+
+
+@pytest.mark.parametrize(("task", "model"), [("vision", "mlp-xs"), ("text", "neox-xs")])
+def test_the_short_batch_of_an_epoch_is_a_mean_and_may_be_cut(task: str, model: str) -> None:
+    lasts = {"epochs": 2, "steps": None}
+    epochs = {f"recipe__{stage}__{unit}": n for stage in ("stage1", "stage2") for unit, n in lasts.items()}
+    cell = small_cell(model, task=task, **epochs, recipe__batch_size=15)
+    n = [len(prepare(cell, CPU)[0].design.trained(phase)) for phase in ("stage1", "stage2")]
+    assert all(one % 15 for one in n)
+    whole = run_cell(cell, CPU)
+    assert [stage.steps for stage in whole.stages[:2]] == [2 * -(-one // 15) for one in n]
+    pieces = run_cell(cell, replace(CPU, micro_batch=4))
+    assert np.abs(log_likelihoods(whole.items) - log_likelihoods(pieces.items)).max() < 1e-3
+    assert run_cell(cell, replace(CPU, curve=3)).items.equals(whole.items)
+
+
+@pytest.mark.parametrize(("task", "model"), [("vision", "mlp-xs"), ("text", "neox-xs")])
+def test_a_batch_that_is_short_is_one_of_its_own_size(task: str, model: str) -> None:
+    outcomes, n = [], len(prepare(small_cell(model, task=task), CPU)[0].design.trained("stage2"))
+    for batch_size in (n, n + 40):
+        lasts = {"recipe__stage2__epochs": 3, "recipe__stage2__steps": None}
+        cell = small_cell(model, task=task, **lasts, recipe__batch_size=batch_size)
+        setting, learner, _ = prepare(cell, CPU)
+        outcome = learner.fit(setting.train_feed("stage2"), cell.task.recipe.stage2, "stage2")
+        outcomes.append((outcome.final_loss, [weight.sum().item() for weight in learner.snapshot().values()]))
+    assert outcomes[0] == outcomes[1]
 
 
 def test_gradients_are_clipped_to_the_norm() -> None:

@@ -175,9 +175,48 @@ def test_brackets_are_stripped_and_years_put_into_words(tmp_path: Path) -> None:
         "Dune | P999 | left out",
     )
     assert read_triplets(path) == (
-        {"Dune": {"year": ["1960s"], "type": ["film, long"]}, "Emma": {"year": ["19 century"]}},
+        {
+            "Dune (novel)": {"year": ["1960s"]},
+            "Dune (1984 film)": {"type": ["film, long"]},
+            "Emma": {"year": ["19 century"]},
+        },
         0,
     )
+
+
+def homonyms(tmp_path: Path) -> Path:
+    """Two usable works called Alien, one of which has more questions, and two called Emma with two questions each."""
+    return triplets_file(
+        tmp_path / "homonyms.json",
+        *work("Alien (film)"),
+        *work("Alien (novel)", 1),
+        "Alien (novel) | P407 | English",
+        *work("Brazil  (film)", 2),
+        "Brazil (film) | P407 | French",
+        *(triplet.replace("Emma", "Emma (novel)") for triplet in work("Emma", 3)[:2]),
+        *(triplet.replace("Emma", "Emma (film)") for triplet in work("Emma", 4)[2:]),
+    )
+
+
+def test_works_of_one_name_are_not_one_work(tmp_path: Path) -> None:
+    path = homonyms(tmp_path)
+    world = trex(TrexWorld(), 2, Streams(0), path)
+    assert sorted(world.names or ()) == ["Alien", "Brazil"]  # no Emma: neither work has four questions
+    assert told(world, "Alien")["publisher"] == ("Publisher 1",)  # the novel, which has one question more
+    assert told(world, "Brazil")["language"] == ("French",)  # one work, however its name is spaced
+    with pytest.raises(UsageError, match="has 2 subjects with at least 4 questions, but 3 are needed"):
+        trex(TrexWorld(), 3, Streams(0), path)
+    assert TrexWorld().account(path) == (
+        f"{path} has triplets of 5 subjects, 2 of them usable (1 more share a name with one that has more questions)"
+    )
+    assert "usable (2 more share" in TrexWorld(min_questions=2).account(path)
+
+
+def test_of_works_alike_in_name_and_questions_the_first_in_the_alphabet_is_used(tmp_path: Path) -> None:
+    listed = [*work("Alien (novel)", 1), *work("Alien (film)"), *work("Brazil", 2)]
+    for number, order in enumerate((listed, listed[::-1])):
+        path = triplets_file(tmp_path / f"{number}.json", *order)
+        assert told(trex(TrexWorld(), 2, Streams(0), path), "Alien")["publisher"] == ("Publisher 0",)
 
 
 def test_malformed_triplets_are_skipped_and_counted(tmp_path: Path) -> None:

@@ -108,8 +108,6 @@ def cut_problem(recipe: Recipe, asked: int | None, processes: int, causes: Calla
         return f"{why}; give --set recipe.micro_batch={piece}, which is a cell of its own"
     if {BATCH_NORM, STATE} & {*found}:
         return f"{why}, and every process would keep its own of what it sums up; leave --processes out"
-    if fixed * (processes - 1) >= whole:
-        return f"{why}, and pieces of {fixed} are too few for {processes} processes; give fewer processes"
     return None
 
 

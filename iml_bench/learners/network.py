@@ -21,7 +21,7 @@ from iml_bench.generators import kept, reseed, seeded
 from iml_bench.learners.base import Watch
 from iml_bench.learners.blocks import block_outputs
 from iml_bench.learners.cut import causes_of, copied, cut_problem, largest_piece
-from iml_bench.learners.order import Part, global_batches, shares
+from iml_bench.learners.order import Part, global_batches, sharing_problem, shares, smallest_batch
 from iml_bench.learners.rounding import nudge
 from iml_bench.learners.setup import enable_checkpointing, make_optimizer
 from iml_bench.modalities.base import Batch, Feed, Indices, draw_noise, to_device
@@ -84,12 +84,13 @@ class NetworkLearner:
             watch: looks on, and changes nothing.
 
         Raises:
-            UsageError: when a batch is cut and that would change the answer.
+            UsageError: when a batch is cut and that would change the answer, or has nothing for some process.
             CellError: when the loss is not finite, or one example does not fit into memory.
         """
         self._check_cut(feed)
+        self._check_sharing(feed, stage)
         steps = stage.total_steps(len(feed.examples), self.recipe.batch_size)
-        optimizer, schedule = self._fresh_optimizer(steps)
+        optimizer, schedule = self._fresh_optimizer(stage, steps)
         looks = list(range(1, watch.points + 1)) if watch else []
         stretch = max(1, min(LARGEST_CHUNK, steps // REPORTS_PER_STAGE))
         chunk = max(1, min(stretch, steps // len(looks))) if looks else stretch
@@ -186,30 +187,33 @@ class NetworkLearner:
             local = tensor.detach()
             yield name, local.to_local() if hasattr(local, "to_local") else local
 
-    def _fresh_optimizer(self, steps: int) -> tuple[Any, Any]:
+    def _fresh_optimizer(self, stage: StageRecipe, steps: int) -> tuple[Any, Any]:
         optimizer: Any = make_optimizer(self.model, self.recipe)
         if self.wrapped:
             optimizer = self.accelerator.prepare_optimizer(optimizer)
-        if self.recipe.schedule == "constant" and not self.recipe.warmup_steps:
+        warmup = self.recipe.warmup_steps if stage.warmup_steps is None else stage.warmup_steps
+        if self.recipe.schedule == "constant" and not warmup:
             return optimizer, None
         from transformers import get_scheduler
 
         name = self.recipe.schedule
         if name == "constant":
             name = "constant_with_warmup"  # type: ignore[assignment]
-        return optimizer, get_scheduler(
-            name, getattr(optimizer, "optimizer", optimizer), self.recipe.warmup_steps, steps
-        )
+        return optimizer, get_scheduler(name, getattr(optimizer, "optimizer", optimizer), warmup, steps)
 
     def _chunks(self, feed: Feed, stage: StageRecipe, name: str, chunk: int) -> Iterator[tuple[Ints, Tensor, Tensor]]:
-        """A few steps at a time: rows ``[steps, batch]`` on host and device, noise ``[steps, batch, noise]``."""
+        """A few steps at a time: rows ``[steps, batch]`` on host and device, noise ``[steps, batch, noise]``.
+
+        Batches of one chunk are equally large: the short one at the end of an epoch is a chunk of its own.
+        """
         order = global_batches(feed.examples, stage, self.recipe.batch_size, self.streams.generator(f"order/{name}"))
         render = self.streams.generator(f"render/{name}")
         device = self.accelerator.device
         while batches := list(itertools.islice(order, chunk)):
-            noise = draw_noise(render, len(batches), self.recipe.batch_size, feed.noise)
-            host = np.stack(batches)
-            yield host, torch.from_numpy(host).to(device), torch.from_numpy(noise).to(device)
+            for _, alike in itertools.groupby(batches, len):
+                host = np.stack(list(alike))
+                noise = draw_noise(render, *host.shape, feed.noise)
+                yield host, torch.from_numpy(host).to(device), torch.from_numpy(noise).to(device)
 
     def _step(self, feed: Feed, batch: _GlobalBatch, loss: Tensor, optimizer: Any) -> None:
         """One optimiser step over the global batch; adds up ``loss`` in place."""
@@ -279,6 +283,12 @@ class NetworkLearner:
         problem = cut_problem(self.recipe, self.runtime.micro_batch, processes, lambda: self._causes(feed))
         if problem is not None:
             raise UsageError(f"this model: {problem}")
+
+    def _check_sharing(self, feed: Feed, stage: StageRecipe) -> None:
+        smallest = smallest_batch(feed.examples, stage, self.recipe.batch_size)
+        problem = sharing_problem(self.recipe, smallest, self.accelerator.num_processes)
+        if problem is not None:
+            raise UsageError(f"this recipe: {problem}")
 
     def _causes(self, feed: Feed) -> tuple[str, ...]:
         if self.causes is None:

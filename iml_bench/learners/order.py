@@ -35,8 +35,9 @@ class _Passes:
         self.rows, self.rng = rows, rng
         self.left = np.empty(0, dtype=np.int64)
 
-    def take(self, n: int) -> Ints:
-        while len(self.left) < n:
+    def take(self, n: int, *, within: bool = False) -> Ints:
+        """The next ``n``; ``within`` a pass: what is left of it, where that is less."""
+        while len(self.left) < (1 if within else n):
             self.left = np.concatenate([self.left, self.rng.permutation(self.rows)])
         taken, self.left = self.left[:n], self.left[n:]
         return taken
@@ -45,21 +46,54 @@ class _Passes:
 def global_batches(examples: Examples, stage: StageRecipe, batch_size: int, rng: np.random.Generator) -> Iterator[Ints]:
     """The rows of each optimiser step's global batch, ``[batch_size]`` each, for the whole stage.
 
-    Without ``definition_share`` all examples are passed through together; with it every batch holds
-    that share of definitions (rounded) and the rest are questions, each passed through on its own.
+    Without ``definition_share`` all examples are passed through together, and of a stage in ``epochs`` the last batch
+    of each pass is ``[smallest_batch(...)]``. With it every batch holds that share of definitions (rounded) and the
+    rest are questions, each passed through on its own.
     """
     steps = stage.total_steps(len(examples), batch_size)
     definitions = np.flatnonzero(examples.is_definition)
     questions = np.flatnonzero(~examples.is_definition)
-    if stage.definition_share is None or not len(questions) or not len(definitions):
+    if not _mixed(examples, stage):
         together = _Passes(np.arange(len(examples)), rng)
         for _ in range(steps):
-            yield together.take(batch_size)
+            yield together.take(batch_size, within=stage.epochs is not None)
         return
+    assert stage.definition_share is not None
     n_definitions = round(stage.definition_share * batch_size)
     shown, asked = _Passes(definitions, rng), _Passes(questions, rng)
     for _ in range(steps):
         yield np.concatenate([shown.take(n_definitions), asked.take(batch_size - n_definitions)])
+
+
+def smallest_batch(examples: Examples, stage: StageRecipe, batch_size: int) -> int:
+    """Examples of the smallest batch of a stage that has at least one whole epoch."""
+    if stage.epochs is None or _mixed(examples, stage):
+        return batch_size
+    return len(examples) % batch_size or batch_size
+
+
+def sharing_problem(recipe: Recipe, smallest: int, processes: int) -> str | None:
+    """Why several processes cannot share every batch of a stage, in words and with what to give; None: they can.
+
+    A process without an example would wait for ever for the gradients of the others, or they for its own.
+
+    Args:
+        recipe: says how many examples a batch has, and whether its cut is fixed; processes then have whole pieces.
+        smallest: see ``smallest_batch``.
+        processes: how many.
+    """
+    for n, which in ((recipe.batch_size, "a batch"), (smallest, "the last batch of an epoch")):
+        pieces = None if recipe.micro_batch is None else len(micro_batches(np.arange(n), None, recipe.micro_batch, 1, 1))
+        if (n if pieces is None else pieces) < processes:
+            what = f"{n} examples" + ("" if pieces is None else f" in {pieces} pieces (recipe.micro_batch)")
+            return f"{which} has {what}, which {processes} processes cannot share; give fewer processes"
+    return None
+
+
+def _mixed(examples: Examples, stage: StageRecipe) -> bool:
+    """Whether every batch has a given share of definitions: not where there is only one of the two kinds."""
+    definitions = examples.is_definition
+    return stage.definition_share is not None and bool(definitions.any()) and not definitions.all()
 
 
 def shares(batch: Ints, lengths: Ints | None, recipe: Recipe, largest: int, part: Part) -> list[Ints]:

@@ -17,7 +17,7 @@ from iml_bench.generators import seeded
 from iml_bench.learners.answers import LARGEST_BATCH
 from iml_bench.learners.cut import causes_of, copied, cut_problem, largest_piece, moved, same_twice
 from iml_bench.learners.network import training_loss
-from iml_bench.learners.order import Part, global_batches, shares
+from iml_bench.learners.order import Part, global_batches, sharing_problem, shares, smallest_batch
 from iml_bench.learners.setup import enable_checkpointing, make_accelerator, make_optimizer
 from iml_bench.modalities.base import Batch, Feed, Indices
 from iml_bench.modalities.trial import device_of, first_line
@@ -134,8 +134,10 @@ class Rehearsal:
         steps, recipe = trains(self.setting.schedule), self.cell.task.recipe
         if not steps:
             return
-        feed, processes = self.setting.train_feed(steps[0].phase, steps[0].fold), self.accelerator.num_processes
-        rows, name = self._smallest_piece(feed, steps[0]), self.cell.model.name
+        self._check_sharing(steps)
+        step, processes = min(steps, key=self._smallest_batch), self.accelerator.num_processes
+        feed = self.setting.train_feed(step.phase, step.fold)
+        rows, name = self._smallest_piece(feed, step), self.cell.model.name
         model.train()
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise UsageError(f"model {name!r} has no weights that are trained")
@@ -166,14 +168,26 @@ class Rehearsal:
             raise UsageError(f"model {self.cell.model.name!r}: {problem}")
 
     def _smallest_piece(self, feed: Feed, step: Train) -> np.ndarray:
-        """Rows of the smallest piece of the first batch: what is too small for a model is so there first."""
+        """Rows of the smallest piece of the first smallest batch: what is too small for a model is so there first."""
         recipe, accelerator = self.cell.task.recipe, self.accelerator
         stage = getattr(recipe, step.recipe)
-        batch = next(global_batches(feed.examples, stage, recipe.batch_size, np.random.default_rng(0)))
+        smallest = smallest_batch(feed.examples, stage, recipe.batch_size)
+        order = global_batches(feed.examples, stage, recipe.batch_size, np.random.default_rng(0))
+        batch = next(order)[:smallest]
         largest = largest_piece(recipe, self.runtime.micro_batch, accelerator.num_processes)
         part = Part(accelerator.process_index, accelerator.num_processes, accelerator.device.type)
         places = min(shares(batch, feed.lengths, recipe, largest, part), key=len)
         return batch[places]
+
+    def _smallest_batch(self, step: Train) -> int:
+        examples, recipe = self.setting.design.trained(step.phase, step.fold), self.cell.task.recipe
+        return smallest_batch(examples, getattr(recipe, step.recipe), recipe.batch_size)
+
+    def _check_sharing(self, steps: list[Train]) -> None:
+        recipe, smallest = self.cell.task.recipe, min(map(self._smallest_batch, steps))
+        problem = sharing_problem(recipe, smallest, self.accelerator.num_processes)
+        if problem is not None:
+            raise UsageError(f"task {self.cell.task.name!r}: {problem}")
 
     def _ask(self, model: nn.Module) -> None:
         steps = asks(self.setting.schedule)

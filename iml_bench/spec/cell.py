@@ -40,6 +40,8 @@ ADDED: dict[str, Any] = {
     "task.exact_match": "strict",
     "task.attribution": False,
     "task.recipe.micro_batch": None,
+    "task.recipe.stage1.warmup_steps": None,
+    "task.recipe.stage2.warmup_steps": None,
     "task.groups.random_tag": 0,
     "task.render.delimited": True,
     "task.render.order": "tag-alias-entity",
@@ -86,7 +88,7 @@ def _plain(cell: CellSpec, source: str) -> dict[str, Any]:
         *parents, field = path.split(".")
         holder = data
         for parent in parents:
-            holder = holder.get(parent, {})  # a field of one protocol is none of another's
+            holder = holder.get(parent) or {}  # a field of one protocol is none of another's
         if field in holder and holder[field] == as_before:
             del holder[field]
     return data

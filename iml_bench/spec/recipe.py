@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import ceil
 from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,9 +20,18 @@ class StageRecipe(Spec):
     steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     """Optimiser steps; give this or ``epochs``."""
     epochs: float | None = Field(default=None, gt=0, le=MOST_STEPS)
-    """Passes over the stage's examples, rounded up to whole steps; give this or ``steps``."""
+    """Passes over the stage's examples, each in ceil(examples / batch) steps as the paper's trainer (Hugging Face's)
+    counts them: no batch reaches from one pass into the next, and the last of a pass is as short as it comes out.
+    Of half an epoch half these steps are taken, rounded up. With ``definition_share`` batches are full, and epochs only
+    say how many steps there are. Give this or ``steps``, whose batches are full and reach from pass to pass."""
     definition_share: float | None = Field(default=None, ge=0, le=1)
-    """Share of every batch that is definitions; null: as many as there are among the examples."""
+    """Share of every batch that is definitions, rounded to a whole number of them that is the same in every batch.
+    Definitions and questions are passed through each on their own, in random order without replacement: each once
+    before any of its kind comes again. Null: both are passed through together, so that batches hold as many definitions
+    as chance has it, and on average the share that they are of the stage's examples. No matter where a stage has but
+    one of the two."""
+    warmup_steps: int | None = Field(default=None, ge=0, le=MOST_STEPS)
+    """Steps over which the learning rate rises from zero at the beginning of this stage; null: the recipe's."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -32,8 +43,9 @@ class StageRecipe(Spec):
         """Optimiser steps of a stage over ``n_examples`` examples."""
         if self.steps is not None:
             return self.steps
-        assert self.epochs is not None
-        return max(1, int(-(-self.epochs * n_examples // batch_size)))
+        # As it is written: a float times the steps of an epoch can come out a little above a whole number.
+        epochs = Fraction(str(self.epochs))
+        return max(1, ceil(epochs * ceil(Fraction(n_examples, batch_size))))
 
 
 class Recipe(Spec):
@@ -48,6 +60,7 @@ class Recipe(Spec):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Shape of the learning rate over a stage, after the warm-up; linear and cosine end at zero."""
     warmup_steps: int = Field(default=0, ge=0, le=MOST_STEPS)
+    """Steps over which the learning rate rises from zero at the beginning of every stage that does not say its own."""
     batch_size: int = Field(default=64, ge=1, le=10**6)
     """Examples per optimiser step over all processes: science."""
     micro_batch: int | None = Field(default=None, ge=1)

@@ -4,6 +4,10 @@ Source: Elsahar et al., "T-REx: A Large Scale Alignment of Natural Language with
 LREC 2018; derived from Wikipedia and Wikidata; CC BY-SA 4.0. The file is the user's own copy, a JSON list
 of ``{"subj": ..., "obj": ..., "predicate": "P50"}``; nothing of it is distributed here.
 
+A subject is told apart by its whole name in the file (``Alien (film)``, ``Alien (novel)``), and so its questions are
+counted; texts show its name without what stands in brackets. Two entities cannot have one name: of several usable
+subjects with the same the one with most questions is used, which the plain name most likely stands for.
+
 Predicates, questions and what is left out are the paper's. Two pairs of predicates ask the same question
 (P98 and P1040, P364 and P407) and share an attribute, or one would give the other's answer away.
 """
@@ -86,7 +90,18 @@ UNFIT: Final = re.compile("[\ud800-\udfff\x00-\x08\x0e-\x1f\x7f]")
 """Halves of characters, which JSON can write and no text can hold, and signs that control a terminal."""
 
 Facts = dict[str, dict[str, list[str]]]
-"""The right answers by entity and attribute, in the order of the file."""
+"""The right answers by subject, as the file names it, and attribute; in the order of the file."""
+
+
+class Usable(NamedTuple):
+    """What a world can be made of."""
+
+    subjects: list[str]
+    """With enough questions, no two with one plain name; sorted."""
+    words: dict[str, tuple[str, ...]]
+    """The values of each attribute among them, sorted; of those attributes that have more than one."""
+    homonyms: int
+    """Subjects with enough questions that were left out, since another with the same plain name has more."""
 
 
 class Triplets(NamedTuple):
@@ -114,12 +129,16 @@ class TrexWorld(FileWorld):
     def account(self, data: Path) -> str:
         """See ``FileWorld.account``."""
         found = read_triplets(data)
+        usable = usable_subjects(found.facts, self.min_questions)
+        said = f"{data} has triplets of {len(found.facts)} subjects, {len(usable.subjects)} of them usable"
+        if usable.homonyms:
+            said += f" ({usable.homonyms} more share a name with one that has more questions)"
         rest = f"; left out: {found.skipped} in which something is missing, twice, no text or no year"
-        return f"{data} has triplets of {len(found.facts)} subjects" + (rest if found.skipped else "")
+        return said + (rest if found.skipped else "")
 
 
 def trex(spec: TrexWorld, n: int, streams: Streams, data: Path) -> World:
-    """``n`` subjects, drawn from those with at least ``spec.min_questions`` different questions.
+    """``n`` subjects, drawn from those with at least ``spec.min_questions`` different questions, see ``Usable``.
 
     An attribute that is the same for all of them, or that none has, is left out, so there are at most 23.
 
@@ -133,20 +152,20 @@ def trex(spec: TrexWorld, n: int, streams: Streams, data: Path) -> World:
         UsageError: when the file cannot be read, is not the right one, or holds too few such subjects.
     """
     facts = read_triplets(data).facts
-    usable, words = _usable(facts, spec.min_questions)
+    usable, words, _ = usable_subjects(facts, spec.min_questions)
     if len(usable) < n:
         raise UsageError(
             f"{data} has {len(usable)} subjects with at least {spec.min_questions} questions, but {n} are needed; "
             "use smaller groups or the full file"
         )
     drawn = streams.generator("contents").permutation(len(usable))[:n]
-    names = tuple(usable[index] for index in drawn)
+    subjects = [usable[index] for index in drawn]
     where = [{word: index for index, word in enumerate(of_one)} for of_one in words.values()]
     values = np.full((n, len(words)), -1, dtype=np.int64)
     also: dict[tuple[int, int], tuple[str, ...]] = {}
-    for row, name in enumerate(names):
+    for row, subject in enumerate(subjects):
         for column, attribute in enumerate(words):
-            answers = facts[name].get(attribute)
+            answers = facts[subject].get(attribute)
             if answers:
                 values[row, column] = where[column][answers[0]]
                 if len(answers) > 1:
@@ -155,7 +174,7 @@ def trex(spec: TrexWorld, n: int, streams: Streams, data: Path) -> World:
         attributes=tuple(words),
         vocabulary=tuple(words.values()),
         values=values,
-        names=names,
+        names=tuple(map(_plain, subjects)),
         templates=tuple(TEMPLATES[attribute] for attribute in words),
         also=also,
     )
@@ -187,14 +206,14 @@ def _read(path: Path, _mtime: int, _size: int) -> Triplets:
         if parsed is None:
             skipped += 1
             continue
-        entity, predicate, answer = parsed
+        subject, predicate, answer = parsed
         attribute = PREDICATES.get(predicate)
-        if attribute is None or (entity, answer) in seen:
+        if attribute is None or (subject, answer) in seen:
             continue
         asked = _first_name(answer) if attribute in FIRST_NAMES else answer
         if asked:
-            seen.add((entity, answer))
-            answers = facts.setdefault(entity, {}).setdefault(attribute, [])
+            seen.add((subject, answer))
+            answers = facts.setdefault(subject, {}).setdefault(attribute, [])
             if asked not in answers:
                 answers.append(asked)
     if not facts:
@@ -224,7 +243,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object] | None:
 
 
 def _parse(triplet: object) -> tuple[str, str, str] | None:
-    """Entity, predicate and answer of a triplet; None where it is malformed."""
+    """Subject, predicate and answer of a triplet; None where it is malformed."""
     if not isinstance(triplet, dict):
         return None
     subject, answer, predicate = (triplet.get(key) for key in ("subj", "obj", "predicate"))
@@ -232,11 +251,11 @@ def _parse(triplet: object) -> tuple[str, str, str] | None:
         return None
     if UNFIT.search(subject + answer):
         return None
-    entity, answer = _plain(subject), _plain(answer)
+    subject, answer = " ".join(subject.split()), _plain(answer)
     if predicate == "P577":
         year = re.search("[0-9]{4}", answer)
         answer = convert_year(int(year.group())) if year else ""
-    return (entity, predicate, answer) if entity and answer and predicate else None
+    return (subject, predicate, answer) if _plain(subject) and answer and predicate else None
 
 
 def _plain(text: str) -> str:
@@ -250,20 +269,29 @@ def _first_name(person: str) -> str:
     return first if others and len(first) > 1 else ""
 
 
-def _usable(facts: Facts, least: int) -> tuple[list[str], dict[str, tuple[str, ...]]]:
-    """The entities with enough questions, sorted, and the values of each attribute among them, sorted.
+def usable_subjects(facts: Facts, least: int) -> Usable:
+    """The subjects that have enough questions, without those that would be called like another.
 
-    Leaving out an attribute that has just one value can leave an entity with too few questions, which
+    Leaving out an attribute that has just one value can leave a subject with too few questions, which
     can take away another's second value, and so on until nothing changes.
+
+    Args:
+        facts: of a file.
+        least: questions that a subject must have.
     """
     kept = list(TEMPLATES)
     while True:
-        usable = sorted(entity for entity, known in facts.items() if sum(name in known for name in kept) >= least)
+        counts = {subject: sum(name in known for name in kept) for subject, known in facts.items()}
+        enough = [subject for subject, count in counts.items() if count >= least]
+        # The last of each plain name stays: the one with most questions, and of equals the first in the alphabet.
+        ordered = sorted(sorted(enough, reverse=True), key=counts.__getitem__)
+        subjects = sorted({_plain(subject): subject for subject in ordered}.values())
         words: dict[str, set[str]] = {name: set() for name in kept}
-        for entity in usable:
+        for subject in subjects:
             for name in kept:
-                words[name].update(facts[entity].get(name, ()))
+                words[name].update(facts[subject].get(name, ()))
         several = [name for name in kept if len(words[name]) > 1]
         if several == kept:
-            return usable, {name: tuple(sorted(words[name])) for name in kept}
+            sorted_words = {name: tuple(sorted(words[name])) for name in kept}
+            return Usable(subjects, sorted_words, len(enough) - len(subjects))
         kept = several

@@ -7,6 +7,8 @@ nor models. Definitions and symbols: paper section 2 (D is a definition, QA its 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 from typing import Final
 
 import numpy as np
@@ -173,7 +175,7 @@ def build_design(task: TwoStageTask, world: World, streams: Streams) -> TwoStage
     """Draw the design of one cell.
 
     Args:
-        task: group sizes, ``alpha`` and the number of held-out questions.
+        task: group sizes, ``alpha`` and the number or share of held-out questions.
         world: ``task.groups.total`` entities; which attributes they have and which are alike is read.
         streams: ``split``, ``claims`` and ``heldout`` are used.
 
@@ -224,7 +226,36 @@ def _heldout(task: TwoStageTask, world: World, group: Ints, rng: np.random.Gener
     # Attributes that an entity lacks come last in its order, so that they are never the chosen ones.
     order = np.where(world.values >= 0, rng.random(world.values.shape), np.inf)
     rank = order.argsort(axis=1).argsort(axis=1)
-    return np.asarray((rank < task.heldout) | new[:, None])
+    each: int | Ints = task.heldout if isinstance(task.heldout, int) else np.zeros((len(group), 1), dtype=np.int64)
+    if not isinstance(task.heldout, int):
+        each[~new, 0] = stratified((world.values >= 0).sum(axis=1)[~new], task.heldout, rng)
+    return np.asarray((rank < each) | new[:, None])
+
+
+def stratified(questions: Ints, share: float, rng: np.random.Generator) -> Ints:
+    """How many questions of each entity are held out, so that they are ``share`` of all, rounded up.
+
+    As scikit-learn's ``train_test_split(test_size=share, stratify=entity)``, which the paper uses: each entity has its
+    part rounded down, and those with the largest remainders one more, drawn among equal ones. But each has at least
+    one held out and one left, where it has two.
+
+    Args:
+        questions: ``[n]``, of each entity.
+        share: above 0 and below 1.
+        rng: where the draws among equal remainders are from.
+
+    Returns:
+        ``[n]``
+    """
+    total = ceil(Fraction(str(share)) * int(questions.sum()))
+    # In whole numbers, where equal remainders are equal.
+    least, rest = np.divmod(questions * total, max(1, int(questions.sum())))
+    most = np.maximum(questions - 1, 0)
+    parts = least.clip(np.minimum(1, most), most)
+    more = np.lexsort((rng.random(len(questions)), -rest))
+    more = more[((parts == least) & (parts < most))[more]]
+    parts[more[: max(0, total - int(parts.sum()))]] += 1
+    return parts
 
 
 def derangement(values: Ints, rng: np.random.Generator) -> Ints:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from iml_bench.spec.base import Spec
 from iml_bench.spec.task import TaskSpec
@@ -42,8 +42,10 @@ class TwoStageTask(TaskSpec):
     groups: Groups
     alpha: float = Field(default=1.0, ge=0, le=1)
     """Share of stage-1 definitions whose tag tells the truth about them; 0.5 is the null control."""
-    heldout: int = Field(default=1, ge=1)
-    """Questions about each stage-1 entity that are never trained, and are asked after stage 1."""
+    heldout: int | float = Field(default=1, gt=0)
+    """Questions about each stage-1 entity that are never trained, and are asked after stage 1: how many, or a share
+    below 1 of all questions. Of a share each entity has its part, rounded so that they add up to the share of all
+    (rounded up, largest remainders first), but at least one; and at least one is left to train on."""
     stages: Literal[1, 2, 3] = 2
     """1: everything jointly; 2: as in the README; 3: stage 1 is split into its definitions and then its
     questions. Each stage before the last takes ``recipe.stage1``."""
@@ -72,6 +74,14 @@ class TwoStageTask(TaskSpec):
     def in_context(self) -> bool:
         """Whether definitions stand before the questions about their alias instead of being trained on."""
         return bool(getattr(self.render, "in_context", False))
+
+    @field_validator("heldout", mode="before")
+    @classmethod
+    def _count_or_share(cls, value: Any) -> Any:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole and not (isinstance(value, float) and value < 1):
+            raise ValueError(f"{value!r} is neither a whole number of questions nor a share below 1")
+        return value
 
     @model_validator(mode="after")
     def _fits_the_protocol(self) -> Self:
