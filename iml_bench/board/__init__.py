@@ -3,10 +3,10 @@
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
 from iml_bench.board.ranks import ranked
-from iml_bench.board.required import LeaderboardTask, leaderboard_tasks
+from iml_bench.board.required import LeaderboardTask, fits, leaderboard_tasks
 from iml_bench.board.rows import Row, build_rows, first_labels, row_label, task_label
 from iml_bench.board.rulesets import view
-from iml_bench.board.summary import Absent, Board, Slope, build_board, fits
+from iml_bench.board.summary import Absent, Board, Slope, build_board
 from iml_bench.board.verdicts import Verdict, verdicts_of
 
 __all__ = [

@@ -39,7 +39,8 @@ class Versus(Spec):
     """The same with Holm's correction over everything that was compared together."""
     separated: bool | None = None
     """What the board says of the two, without a question that was chosen beforehand: whether their ranks differ, after
-    correction for all pairs of its models; null where one of them is not ranked by this measure."""
+    correction for all pairs of its models; null where one of them is not ranked by this measure, or neither of them is
+    registered, so that the two are not tested."""
 
     @property
     def label(self) -> str:
@@ -76,8 +77,15 @@ def versus(first: Row, second: Row, measure: str | None = None) -> Versus | None
         mean_second=means[1],
         difference=found.difference,
         p=found.p,
-        separated=second.model_key in first.apart[name] if name in first.apart and name in second.apart else None,
+        separated=_separated(first, second, name),
     )
+
+
+def _separated(first: Row, second: Row, name: str) -> bool | None:
+    tested = first.registered or second.registered
+    if not tested or name not in first.apart or name not in second.apart:
+        return None
+    return second.model_key in first.apart[name]
 
 
 def with_holm(rows: Sequence[Versus]) -> list[Versus]:

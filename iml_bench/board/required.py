@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from iml_bench.board.rows import Row
 from iml_bench.registry import SUITES, TASKS, changes_of
 from iml_bench.run.plan import resized
 from iml_bench.run.suites import suite_requests
@@ -26,6 +27,13 @@ class LeaderboardTask(NamedTuple):
     """One of ``RULESETS``: a tuned row is complete with its sweep, without which there is none."""
     models: tuple[ModelEntry, ...] = ()
     """The registered ones, whose ranks hold together."""
+
+
+def fits(row: Row, task: LeaderboardTask) -> bool:
+    """Whether a row is of a task that the board asks for, as it asks for it."""
+    if task.task_key is not None and row.task_key != task.task_key:
+        return False
+    return (row.task, row.task_version, row.changes) == (task.task, task.version, task.changes)
 
 
 def leaderboard_tasks() -> list[LeaderboardTask]:

@@ -61,6 +61,8 @@ class Row(Spec):
     seeds: tuple[int, ...]
     failed_seeds: tuple[int, ...]
     smoke: bool
+    registered: bool = False
+    """Whether it is of a model that the board names for this task, or of a task that no board asks for."""
     ranks: dict[str, RankSet] = {}
     """By measure, the ranks that it may have; without those by which it is not ranked, see ``ranks.ranked``."""
     apart: dict[str, tuple[str, ...]] = {}
@@ -71,7 +73,8 @@ class Row(Spec):
     """Whether the mean uptake under the taught tags is above ``LEAST_UPTAKE``, one-sided at 2.5 %; null for one seed.
     Where it is not, the headline is near zero for a dull reason."""
     heaps: Heaps | None = None
-    """Where the seeds' headlines fall into two heaps, see ``two_heaps``."""
+    """Where the seeds' headlines fall into two heaps, see ``two_heaps``; of a trained model that took something in, since
+    scores that take only a few values near zero are no heaps."""
     scores: dict[str, Interval]
     """Every measure of the protocol by name, over the seeds in which it was measured; absent where in none."""
     exact_match: dict[str, Interval]
@@ -206,6 +209,8 @@ def _row(sample: Record, cells: list[_Cell], failed: list[int]) -> Row:
     measures = measures_of(cell.task)
     scores, reasons = _scores(cells, measures)
     seeds, records = list(_by_seed(cells, headline.name).values()), [own.record for own in cells]
+    took_up = _took_up(cells)
+    heaped = not cell.model.is_reference and took_up is not False and two_heaps(seeds)
     return Row(
         task=cell.task.name,
         task_version=cell.task.version,
@@ -224,20 +229,23 @@ def _row(sample: Record, cells: list[_Cell], failed: list[int]) -> Row:
         seeds=tuple(own.seed for own in cells),
         failed_seeds=tuple(sorted(failed)),
         smoke=sample.smoke,
-        internalised=_took_up(cells),
-        heaps=_heaps(seeds) if two_heaps(seeds) else None,
+        internalised=took_up,
+        heaps=_heaps(seeds) if heaped else None,
         scores=scores,
         exact_match=_exact_match(cells),
         chance=records[0].chance if records else None,
         per_seed=tuple({"seed": own.seed} | {one.name: own.scores.get(one.name) for one in measures} for own in cells),
-        reasons=_reasons(sample, cells, headline) | reasons,
+        reasons=_reasons(sample, cells, measures) | reasons,
     )
 
 
-def _reasons(sample: Record, cells: Sequence[_Cell], headline: Measure) -> dict[str, str]:
+def _reasons(sample: Record, cells: Sequence[_Cell], measures: Sequence[Measure]) -> dict[str, str]:
+    headline = headline_of(sample.cell.task)
     if not cells:
         return {headline.name: f"all cells failed: {sample.error.message if sample.error else ''}"}
-    reasons = {name: why for cell in cells for name, why in cell.scores.reasons.items()}
+    # A null of our own measures that needs no reason has one in older records; a quotient has the row's, see ``_scores``.
+    needless = {one.name for one in measures if (one.protocol is None and not one.missing) or (one.ratio and cells[1:])}
+    reasons = {name: why for cell in cells for name, why in cell.scores.reasons.items() if name not in needless}
     if len(cells) == 1:
         reasons |= {f"{headline.name}_{end}": "one seed has no interval" for end in ("low", "high")}
     return reasons

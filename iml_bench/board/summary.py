@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from iml_bench.board.ranks import ranked
-from iml_bench.board.required import LeaderboardTask
+from iml_bench.board.required import LeaderboardTask, fits
 from iml_bench.board.rows import Row, build_rows, first_labels, task_label
 from iml_bench.board.rulesets import View, view
 from iml_bench.board.twins import Twins, find_twins
@@ -88,13 +88,6 @@ def build_board(
         absent=tuple(_absent(trained, models, entries, required, seen)),
         twins=tuple(_twins(trained, stored)),
     )
-
-
-def fits(row: Row, task: LeaderboardTask) -> bool:
-    """Whether a row is of a task that the board asks for, as it asks for it."""
-    if task.task_key is not None and row.task_key != task.task_key:
-        return False
-    return (row.task, row.task_version, row.changes) == (task.task, task.version, task.changes)
 
 
 def _label(task: LeaderboardTask) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from iml_bench.board.rows import Row
 from iml_bench.protocols import Measure
@@ -63,7 +63,7 @@ BEST = "may be the best"
 
 def apart(separated: bool | None) -> str:
     """What the board says of two rows."""
-    return {True: "apart", False: "not apart", None: "not ranked"}[separated]
+    return {True: "apart", False: "not apart", None: "not tested"}[separated]
 
 
 def ranks(row: Row, measure: Measure | None = None) -> str:
@@ -81,6 +81,23 @@ def heaps(row: Row) -> str:
         return ""
     low, high = signed(row.heaps.low), signed(row.heaps.high)
     return f"its seeds fall into two heaps: median {signed(row.heaps.median)}, {low} to {high}"
+
+
+def remarks(rows: Iterable[Row]) -> list[str]:
+    """A sentence for every row in two heaps, and for every reason why rows are not ranked."""
+    rows = list(rows)
+    unranked: dict[str, list[str]] = {}
+    for row in rows:
+        if row.unranked:
+            unranked.setdefault(f"{row.label}: not ranked, {row.unranked}", []).append(row.model)
+    found = [f"{row.label}: {row.model}: {said}" for row in rows if (said := heaps(row))]
+    return found + [f"{reason}: {some(names)}" for reason, names in unranked.items()]
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """``a, b and 3 more``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def why_no_score(row: Row) -> str | None:

@@ -27,7 +27,7 @@ def compare(
     Examples:
       iml-bench compare mlp-m convnet-s
       iml-bench compare neox-s neox-m neox-l --task text
-      iml-bench compare mlp-m convnet-s --measure lift_reliable
+      iml-bench compare mlp-m convnet-s --measure discernment
       iml-bench compare mlp-m convnet-s --records iml-results --json
     """
     rows = library.compare(*models, task=task, measure=measure, records=load_records(records)[0], ruleset=ruleset)

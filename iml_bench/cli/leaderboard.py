@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from iml_bench.board import Absent, Board, Row, Slope, to_csv
-from iml_bench.board.words import BEST, heaps
+from iml_bench.board.words import BEST, remarks, some
 from iml_bench.cli.options import Json, Records, Ruleset, load_records, print_json
 from iml_bench.cli.tables import out_console, print_families, print_groups, print_rows
 from iml_bench.errors import UsageError, unknown
@@ -125,26 +125,17 @@ def _explanations(board: Board) -> list[str]:
                 models.setdefault(f"{row.label}: no {score}: {why}", []).append(row.model)
     for absent in board.absent:
         models.setdefault(f"{absent.task}: {absent.reason}", []).append(absent.model)
-    lines = [f"{reason}: {_some(names)}" for reason, names in models.items()]
+    lines = [f"{reason}: {some(names)}" for reason, names in models.items()]
     lines += map(str, board.twins)
     if any(row.ruleset == "tuned" for row in board.rows):
         lines.append(
             "tuned: each model at the learning rate that its sweep of stage 1 chose; --ruleset shared has rows at the "
             "task's own"
         )
-    lines += [f"{row.label}: {row.model}: {said}" for row in board.rows if (said := heaps(row))]
-    unranked: dict[str, list[str]] = {}
-    for row in board.rows:
-        if row.unranked:
-            unranked.setdefault(f"{row.label}: not ranked, {row.unranked}", []).append(row.model)
-    lines += [f"{reason}: {_some(names)}" for reason, names in unranked.items()]
-    lines.append(
-        "rank: those that a model may have, all together with 95 % confidence (moderated paired tests, Holm's "
-        f"correction); *: {BEST}"
-    )
+    lines += remarks(board.rows)
+    if any(row.ranks for row in board.rows):
+        lines.append(
+            "rank: those that a model may have, all together with 95 % confidence (moderated paired tests, Holm's "
+            f"correction); *: {BEST}"
+        )
     return lines
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

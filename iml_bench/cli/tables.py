@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -29,8 +29,8 @@ from iml_bench.board.words import (
 )
 from iml_bench.protocols import Measure
 
-WIDE = 120
-"""Characters of a line from which every measure has a column."""
+WIDE = 150
+"""Characters of a line from which everything has a column."""
 
 
 def out_console() -> Console:
@@ -48,38 +48,43 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
 
 
 def _table(title: str, rows: list[Row], *, wide: bool) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), header_style="bold")
-    table.add_column("rank", justify="right")
-    table.add_column("model", overflow="fold")
-    tuned = any(row.ruleset == "tuned" for row in rows)
-    for name in ("param.", *(["learning rate"] if tuned else []), "seeds"):
-        table.add_column(name, justify="right")
-    table.add_column(f"{escape(headline(rows))} [95 %]", no_wrap=True)
     measures = columns(rows)
     if not wide:  # what reads best beside the headline: the others with an interval, and one more
-        measures = [*[one for one in measures if one.shown == "headline"], *measures[:1]]
-    for measure in dict.fromkeys(measures):
-        table.add_column(escape(measure.heading), justify="right", no_wrap=measure.shown == "headline")
-    table.add_column("chance", justify="right")
+        intervals = [one for one in measures if one.shown == "headline"]
+        measures = list(dict.fromkeys([*intervals, *measures[:1]]))
+    shown = _columns(rows, wide=wide)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold")
+    table.padding, table.pad_edge = (0, 2 if wide else 1, 0, 0), False
+    for name in shown:
+        table.add_column(name, justify="left" if name == "model" else "right", overflow="fold", no_wrap=name != "model")
+    table.add_column(f"{escape(headline(rows))} [95 %]", min_width=20, overflow="fold")
+    for measure in measures:
+        table.add_column(escape(measure.heading), justify="right", no_wrap=True)
     for index, row in enumerate(rows):
         if row.reference and (index == 0 or not rows[index - 1].reference):
             table.add_section()
-            table.add_row("", "[dim]reference rows[/dim]")
-        table.add_row(*_cells(row, measures), style="dim" if row.reference else None)
+            table.add_row(*("[dim]reference rows[/dim]" if name == "model" else "" for name in shown))
+        cells = [*(shown[name](row) for name in shown), escape(score(row)), *(_value(row, one) for one in measures)]
+        table.add_row(*cells, style="dim" if row.reference else None)
     return table
 
 
-def _cells(row: Row, measures: Sequence[Measure]) -> list[str]:
-    return [
-        ranks(row) if row.ranks else "",
-        escape(row.model),
-        "" if row.reference else count(row.parameters),
-        *([", ".join(f"{value:g}" for value in row.tuned.values())] if row.ruleset == "tuned" else []),
-        seeds(row),
-        escape(score(row)),
-        *(_value(row, measure) for measure in measures),
-        share(row.chance),
-    ]
+def _columns(rows: Sequence[Row], *, wide: bool) -> dict[str, Callable[[Row], str]]:
+    """What stands before the scores: in a narrow terminal without what is the same in all rows, or in their titles."""
+    found: dict[str, Callable[[Row], str]] = {
+        "rank": lambda row: ranks(row) if row.ranks else "",
+        "model": lambda row: escape(row.model),
+        "param.": lambda row: "" if row.reference else count(row.parameters),
+    }
+    if wide and any(row.ruleset == "tuned" for row in rows):
+        found["lr"] = lambda row: ", ".join(f"{value:g}" for value in row.tuned.values())
+    if wide or len({seeds(row) for row in rows}) > 1:
+        found["seeds"] = seeds
+    if wide:
+        found["chance"] = lambda row: share(row.chance)
+    if not any(row.ranks for row in rows):
+        del found["rank"]
+    return found
 
 
 def _value(row: Row, measure: Measure) -> str:
@@ -126,7 +131,7 @@ def interval_plot(mean: float, low: float | None, high: float | None, reach: flo
 
 def print_versus(rows: Sequence[Versus], console: Console) -> None:
     """A table of paired comparisons for each task, with a plot of the differences on one scale."""
-    differences = [row.difference for row in rows]
+    differences, wide = [row.difference for row in rows], console.width >= WIDE
     reach = max(abs(end) for d in differences for end in (d.mean, d.low, d.high) if end is not None)
     for (label, measure), group in groupby(rows, key=lambda row: (row.label, row.measure_label)):
         table = Table(
@@ -134,31 +139,31 @@ def print_versus(rows: Sequence[Versus], console: Console) -> None:
         )
         for name in ("A", "B"):
             table.add_column(name, overflow="fold")
-        for name in ("seeds", "mean of A", "of B"):
+        for name in ("seeds", "mean of A", "of B") if wide else ():
             table.add_column(name, justify="right")
         table.add_column("A - B [95 %]", no_wrap=True)
-        table.add_column(f"{f'{-reach:.2f}':<{PLOT // 2}}0{f'{reach:+.2f}':>{PLOT // 2}}", no_wrap=True)
+        if wide:
+            table.add_column(f"{f'{-reach:.2f}':<{PLOT // 2}}0{f'{reach:+.2f}':>{PLOT // 2}}", no_wrap=True)
         for name in ("p", "p (Holm)", "on the board"):
             table.add_column(name, justify="right")
         for row in group:
             table.add_row(
                 escape(row.first),
                 escape(row.second),
-                str(row.n_seeds),
-                signed(row.mean_first),
-                signed(row.mean_second),
+                *((str(row.n_seeds), signed(row.mean_first), signed(row.mean_second)) if wide else ()),
                 with_interval(row.difference),
-                interval_plot(row.difference.mean, row.difference.low, row.difference.high, reach),
+                *((interval_plot(row.difference.mean, row.difference.low, row.difference.high, reach),) if wide else ()),
                 p_value(row.p),
                 p_value(row.p_holm),
                 apart(row.separated),
             )
         console.print(table)
         console.print()
+    over = f"; p (Holm) is corrected over the {len(rows)} comparisons above" if len(rows) > 1 else ""
     console.print(
-        f"This answers a question about these models that was chosen beforehand; p (Holm) is corrected over the "
-        f"{len(rows)} comparisons above. Whoever looks at the board first and then asks has its answer in the last "
-        "column: whether the two ranks differ, corrected for all pairs of its models.",
+        f"This answers a question about these models that was chosen beforehand{over}. Whoever looks at the board first "
+        "and then asks has its answer in the last column: whether a test corrected for all pairs of its models tells "
+        "the two apart.",
         markup=False,
     )
 

@@ -185,6 +185,7 @@ class _Pages:
             headline=words.headline(trained),
             ranking=_ranking(trained),
             measures=words.columns(trained),
+            remarks=words.remarks(trained),
             absent=[(reason, list(rows)) for reason, rows in groupby(by_reason, key=lambda row: row.reason)],
             left_out=left_out,
         )

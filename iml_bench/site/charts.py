@@ -135,22 +135,22 @@ def lifts(rows: Sequence[Row], label: str) -> Spec:
     base = alt.Chart(alt.NamedData("lifts")).encode(
         y=y,
         yOffset=alt.YOffset("lift:N", scale=alt.Scale(domain=list(LIFTS), paddingOuter=0.6)),
-        color=alt.Color("lift:N", title="lift under the tag", scale=alt.Scale(domain=list(LIFTS))),
+        color=alt.Color("lift:N", title="uptake under the tag", scale=alt.Scale(domain=list(LIFTS))),
     )
     layers = [
         alt.Chart(alt.NamedData("zero")).mark_rule(strokeDash=[4, 3], aria=False).encode(x="value:Q"),
         base.mark_rule(strokeWidth=1.5, aria=False).encode(x="low:Q", x2="high:Q"),
         base.mark_point(filled=True, size=45, opacity=1).encode(
-            x=alt.X("value:Q", title="lift"),
-            shape=alt.Shape("lift:N", title="lift under the tag", scale=scale),
-            tooltip=[alt.Tooltip("label:N", title="model"), "lift:N", alt.Tooltip("score:N", title="lift")],
+            x=alt.X("value:Q", title="uptake"),
+            shape=alt.Shape("lift:N", title="uptake under the tag", scale=scale),
+            tooltip=[alt.Tooltip("label:N", title="model"), "lift:N", alt.Tooltip("score:N", title="uptake")],
         ),
     ]
     chart = alt.layer(*layers).properties(
         width=460,
         height=36 * len(models) + 24,
         title=label,
-        description=f"Lift under the reliable, unreliable and fresh tag by model, {label}; see the table",
+        description=f"Uptake under the reliable, unreliable and fresh tag by model, {label}; see the table",
     )
     found = zip(labels, models, strict=True)
     points = [point for place, (name, row) in enumerate(found) for point in _lifts(row, name, place)]

@@ -69,9 +69,8 @@ def rank(row: Row, measure: Measure) -> Number:
     column = f"{measure.name}_rank"
     if found is None:
         return Number(column, words.NOT_MEASURED, None, order="")
-    best = f" {words.BEST}" if found.may_be_best else ""
-    text = words.ranks(row, measure).rstrip("*")
-    return Number(column, text, [found.low, found.high], best, order=_order(found.low + found.high / 1000))
+    order = _order(found.low + found.high / 1000)
+    return Number(column, words.ranks(row, measure), [found.low, found.high], order=order)
 
 
 def seeds(row: Row, wanted: int | None = None) -> Number:
