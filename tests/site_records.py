@@ -23,13 +23,15 @@ HOSTILE = (
 
 VERSION = TASKS.get("vision").version
 REQUIRED = (
-    LeaderboardTask("vision", VERSION, "vision", {}, None, (0, 1, 2), models=(MODELS.get("mlp-s"), MODELS.get("mlp-l"))),
+    LeaderboardTask(
+        "vision", VERSION, "vision", {}, None, (0, 1, 2), models=(MODELS.get("mlp-s"), MODELS.get("mlp-l"))
+    ),
     LeaderboardTask("vision", VERSION, "vision", {"alpha": 0.5}, None, (0, 1)),
 )
 
 
 def write_records(root: Path) -> None:
-    """Ranked models, one of them not registered, a family of three sizes, a null control, a failure, hostile names, a file that is no record."""
+    """Ranked models, one of them not registered, a family of three sizes, a null control, a failure, hostile names."""
     for model, scores, size in (
         ("mlp-s", (0.1, 0.2, 0.1, 0.2, 0.1, 0.1, 0.2, 0.1), 1000),
         ("mlp-m", (0.3, 0.4, 0.3, 0.3, 0.4, 0.4, 0.3, 0.4), 10_000),
