@@ -18,12 +18,13 @@ from iml_bench.spec import ModelEntry
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models over three seeds, and a third that carries the name of the first."""
+    """Two ranked models, and a third over three seeds that carries the name of the first."""
     root = tmp_path_factory.mktemp("records")
     twin = ModelEntry(name="mlp-m", source="ref:mlp?hidden=9", modality="vision", family="mlp", architecture="other")
-    for seed in range(3):
+    for seed in range(8):
         write_result(root, "mlp-m", seed, 0.3)
-        write_result(root, "convnet-s", seed, 0.1 * seed)
+        write_result(root, "convnet-s", seed, 0.1 * (seed % 3))
+    for seed in range(3):
         write_result(root, seed=seed, iml=0.2, entry=twin)
     return root
 
@@ -47,9 +48,12 @@ def test_every_form_holds_the_board(exported: Path, records: Path) -> None:
     expected = board(records)
     assert json.loads((exported / "board.json").read_text()) == expected
     for table in (pl.read_parquet(exported / "board.parquet"), pl.read_csv(exported / "board.csv")):
-        for column in ("model", "model_key", "unranked"):
+        for column in ("model", "model_key", "registered"):
             assert table[column].to_list() == [row[column] for row in expected["rows"]], column
-        for name, end in (("iml", "mean"), ("iml", "low"), ("uptake", "mean")):
+        for end in ("low", "high"):
+            places = [row["ranks"].get("iml", {}).get(end) for row in expected["rows"]]
+            assert table[f"iml_rank_{end}"].to_list() == places and set(places) > {None}
+        for name, end in (("iml", "mean"), ("iml", "low"), ("discernment", "high"), ("trust", "mean")):
             scores = [row["scores"].get(name, {}).get(end) for row in expected["rows"]]
             assert table[name if end == "mean" else f"{name}_{end}"].to_list() == scores, name
 

@@ -9,25 +9,32 @@ from pathlib import Path
 
 import pytest
 from making import command, entry, write_failure, write_result
+from rich.console import Console
 
-from iml_bench.board import build_board, leaderboard_tasks
-from iml_bench.cli.tables import PLOT, interval_plot
+from iml_bench.board import build_board, leaderboard_tasks, words
+from iml_bench.cli.tables import PLOT, interval_plot, print_rows
 from iml_bench.records import Store
 from iml_bench.registry import MODELS
+from iml_bench.stats import RankSet
 
 
 def test_leaderboard_and_compare_print_the_same_numbers_as_their_json(tmp_path: Path) -> None:
-    for seed in range(3):
+    for seed in range(8):
         write_result(tmp_path, "mlp-m", seed, 0.3)
-        write_result(tmp_path, "mlp-s", seed, 0.1 * seed)
+        write_result(tmp_path, "mlp-s", seed, 0.2 * (seed % 2))
     folder = ["--records", str(tmp_path)]
     rows = json.loads(command("leaderboard", *folder, "--json").stdout)["rows"]
     assert [(row["model"], round(row["scores"]["iml"]["mean"], 6)) for row in rows] == [("mlp-m", 0.3), ("mlp-s", 0.1)]
     shown = command("leaderboard", *folder).stdout
-    assert "+0.30 [+0.30, +0.30]" in shown and "rank" in shown and "ranks need 8 seeds" in shown
+    assert "+0.30 [+0.30, +0.30]" in shown
+    lines = [line.split()[:2] for line in shown.splitlines()]
+    assert ["1*", "mlp-m"] in lines and ["2", "mlp-s"] in lines
+    assert words.BEST in shown
     (versus,) = json.loads(command("compare", "mlp-m", "mlp-s", *folder, "--json").stdout)
     assert versus["difference"]["mean"] == pytest.approx(0.2)
-    assert f"{versus['p']:.3g}" in command("compare", "mlp-m", "mlp-s", *folder).stdout
+    compared = command("compare", "mlp-m", "mlp-s", *folder).stdout
+    assert f"{versus['p']:.3g}" in compared and "chosen beforehand. " in compared
+    assert versus["separated"] and " apart" in compared
     unknown = command("compare", "mlp-m", "mlp-x", *folder)
     assert (unknown.returncode, "did you mean" in unknown.stderr) == (2, True)
 
@@ -110,6 +117,28 @@ def test_the_csv_has_the_rows_in_order(three: Path) -> None:
     assert [line["model"] for line in csv.DictReader(io.StringIO(printed))] == rows_of(three, "--sort", "model")
 
 
+def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str], three: Path) -> None:
+    rows = build_board(Store(three).scan()[0], [], []).rows
+    long = rows[0].model_copy(update={"model": "test-efficientnet-ln"})
+    ranks = {"iml": RankSet(low=1, high=14, of=14)}
+    print_rows([row.model_copy(update={"ranks": ranks}) for row in (long, *rows[1:])], Console(width=80))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (shown,) = (line for line in lines if " mlp-s " in line)
+    assert shown.split()[:2] == ["1-14*", "mlp-s"] and shown.count("[") == 2
+    assert not any("…" in line for line in lines)
+
+
+def test_two_that_are_not_the_boards_are_not_tested(tmp_path: Path) -> None:
+    for seed in range(8):
+        write_result(tmp_path, "mlp-m", seed, 0.3 + 0.1 * (seed % 2))
+        write_result(tmp_path, seed=seed, iml=0.1 * (seed % 3), entry=entry("one", "ref:mlp?hidden=9"))
+        write_result(tmp_path, seed=seed, iml=0.4 + 0.1 * (seed % 3), entry=entry("other", "ref:mlp?hidden=7"))
+    done = command("compare", "mlp-m", "one", "other", "--records", str(tmp_path), "--json")
+    told = {(row["first"], row["second"]): row["separated"] for row in json.loads(done.stdout)}
+    assert told == {("mlp-m", "one"): True, ("mlp-m", "other"): True, ("one", "other"): None}
+
+
 def test_several_models_are_compared_two_by_two(three: Path) -> None:
     done = command("compare", "mlp-m", "mlp-s", "convnet-s", "--records", str(three))
     assert done.stdout.count("●") == 3
@@ -120,7 +149,7 @@ def test_several_models_are_compared_two_by_two(three: Path) -> None:
         ("mlp-m", "convnet-s"),
         ("mlp-s", "convnet-s"),
     }
-    unknown = command("compare", "mlp-m", "mlp-s", "--measure", "discernmnt", "--records", str(three))
+    unknown = command("compare", "mlp-m", "mlp-s", "--measure", "discernmnet", "--records", str(three))
     assert (unknown.returncode, unknown.stdout) == (2, "") and "did you mean 'discernment'?" in unknown.stderr
     alone = command("compare", "mlp-m", "--records", str(three))
     assert alone.returncode == 2 and "name two models" in alone.stderr

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 from making import command, entry, write_result
-from reading_pages import Page, data_of
+from reading_pages import Element, Page, data_of
 from site_records import HOSTILE, REQUIRED, entries, read, write_records
 
 from iml_bench.board import Board, compare_models, words
@@ -90,14 +90,15 @@ def test_every_number_is_the_boards(pages: Mapping[str, Page], board: Board) -> 
             if "data-model-key" not in where:
                 continue
             row = rows[where["data-task-key"], where["data-model-key"]]
+            if column.endswith("_rank"):
+                _check_rank(cell, row["ranks"].get(column.removesuffix("_rank")))
+                seen.add((name, where["data-task-key"], where["data-model-key"], None, column))
+                continue
             if "data-seed" in where:
                 row = next(seed for seed in row["per_seed"] if seed["seed"] == int(where["data-seed"]))
             group = column.removeprefix("exact_match.")
             interval = row["exact_match"][group] if group != column else row.get("scores", {}).get(column)
             expected = interval["mean"] if interval else row.get(column)
-            if column.endswith("_rank"):
-                ranks = row["ranks"].get(column.removesuffix("_rank"))
-                expected = [ranks["low"], ranks["high"]] if ranks else None
             assert json.loads(cell.attributes["data-value"]) == expected, (name, column)
             bounds = interval or {"low": None}
             if "data-low" in cell.attributes:
@@ -109,8 +110,6 @@ def test_every_number_is_the_boards(pages: Mapping[str, Page], board: Board) -> 
             if isinstance(expected, float):
                 digits = 3 if column == "iml_se_items" else 2
                 assert f"{abs(expected):.{digits}f}" in cell.said
-            elif isinstance(expected, list):
-                assert cell.said.startswith("-".join(map(str, dict.fromkeys(expected))))
             elif expected is None:
                 assert not any(letter.isdigit() for letter in cell.said)
             else:
@@ -128,46 +127,48 @@ def test_every_number_is_the_boards(pages: Mapping[str, Page], board: Board) -> 
         assert {(*key, None, column) for column in shown[key]} <= on_models
 
 
-def test_overall_and_slopes_are_the_boards(pages: Mapping[str, Page], board: Board) -> None:
+def _check_rank(cell: Element, ranks: dict[str, int] | None) -> None:
+    if ranks is None:
+        assert (cell.attributes["data-value"], cell.said) == ("null", words.NOT_MEASURED)
+        return
+    low, high = ranks["low"], ranks["high"]
+    assert json.loads(cell.attributes["data-value"]) == [low, high]
+    assert cell.said.rstrip("*") == (str(low) if low == high else f"{low}-{high}")
+    assert cell.said.endswith("*") is (low == 1)
+
+
+def test_slopes_are_the_boards(pages: Mapping[str, Page], board: Board) -> None:
     page = pages["index.html"]
-    overall = {
-        (cell.context["data-overall"], cell.context["data-model-key"]): json.loads(cell.attributes["data-value"])
-        for cell in page.find("td", "data-column")
-        if "data-overall" in cell.context and cell.attributes["data-column"] == "normalised"
-    }
-    assert overall == {
-        (row.modality, row.model_key): row.normalised.mean if row.normalised else None for row in board.overall
-    }
-    assert None in overall.values() and any(overall.values())
     slopes = [c.attributes for c in page.find("td", "data-column") if c.attributes["data-column"] == "slope"]
     assert [json.loads(cell["data-value"]) for cell in slopes] == [row.slope.mean for row in board.families] != []
     assert [json.loads(cell["data-low"]) for cell in slopes] == [row.slope.low for row in board.families]
 
 
 def test_paired_differences_are_those_of_compare(files: Mapping[str, bytes], board: Board) -> None:
-    ((kind, key, found),) = data_of(files["assets/pairs-vision-1.js"])
-    assert (kind, key) == ("pairs", "vision-1")
+    ((kind, key, found),) = data_of(files["assets/pairs-vision-2.js"])
+    assert (kind, key) == ("pairs", "vision-2")
     rows = [row for row in board.rows if row.label == "vision@2"]
     by_slug = dict(zip(found["models"], _in_page_order(files, rows), strict=True))
     shown = {}
     for first, second, *numbers in found["pairs"]:
         pair = frozenset(by_slug[found["models"][position]].model for position in (first, second))
         shown[pair] = (by_slug[found["models"][first]].model, numbers)
-    ranked = [row for row in rows if row.tier is not None]
-    expected = compare_models(ranked, [row.model for row in ranked])
-    assert len(expected) == len(ranked) * (len(ranked) - 1) // 2 > 10
+    trained = [row for row in rows if not row.reference and row.score is not None]
+    expected = compare_models(trained, [row.model for row in trained])
+    assert len(expected) == len(trained) * (len(trained) - 1) // 2 > 10
+    assert {row.separated for row in expected} == {True, None}
     for row in expected:
-        first, (n, difference, low, high, p, holm, text, p_text, _) = shown[frozenset((row.first, row.second))]
+        first, (n, difference, low, high, p, apart, text, p_text, apart_text) = shown[
+            frozenset((row.first, row.second))
+        ]
         sign = 1 if first == row.first else -1
         wanted = row.difference
-        assert (n, difference, p, holm) == (row.n_seeds, pytest.approx(sign * wanted.mean), row.p, row.p_holm)
+        assert (n, difference, p) == (row.n_seeds, pytest.approx(sign * wanted.mean), row.p)
+        assert (apart, apart_text) == (row.separated, words.apart(row.separated))
         assert wanted.low is not None and wanted.high is not None
         assert [low, high] == pytest.approx(sorted((sign * wanted.low, sign * wanted.high)))
         assert text == words.with_interval(Interval(mean=difference, low=low, high=high, n=n))
         assert p_text == words.p_value(p)
-    unranked = next(row for row in rows if row.model == "vit-plain")
-    _, numbers = shown[frozenset(("vit-plain", "mlp-m"))]
-    assert unranked.tier is None and numbers[4] is not None and numbers[5] is None
 
 
 def _in_page_order(files: Mapping[str, bytes], rows: list[Any]) -> list[Any]:
@@ -218,27 +219,28 @@ def test_what_is_not_there_is_said(pages: Mapping[str, Page], board: Board) -> N
     assert sorted(absent) == sorted(row.model for row in board.absent) and "convnet-s" in absent
     assert "failed on seed 2" in " ".join(element.said for element in page.find("summary"))
     (left_out,) = [element for element in page.find("details", "id") if element.attributes["id"] == "left-out"]
+    assert "vision@2: not ranked, ranks need 8 seeds" in page.find("main", "id")[0].said
     assert "<img src=x onerror=alert(1)>.json is not a record of iml-bench: it is not JSON" in left_out.said
     failed = Page.find(pages["models/convnet-s.html"], "tr", "data-seed")
     assert "the loss was nan at step 7" in failed[2].said
 
 
 def test_nothing_internalised_is_not_ranked_and_comes_last(pages: Mapping[str, Page]) -> None:
-    rows = [row for row in pages["index.html"].find("tr", "data-model") if row.context["data-task"] == "vision-1"]
+    rows = [row for row in pages["index.html"].find("tr", "data-model") if row.context["data-task"] == "vision-2"]
     said = [row.said for row in rows]
     place = next(index for index, text in enumerate(said) if "vit-plain" in text)
     assert "nothing internalised (+0.00)" in said[place]
     assert all("nothing" in text or "failed" in text for text in said[place:]) and place > 5
     cells = [c for c in pages["index.html"].find("td", "data-order") if c.context["data-model"] == "vit-plain"]
     order = {cell.attributes["data-column"]: cell.attributes["data-order"] for cell in cells}
-    assert order["iml"] == order["tier"] == "" and order["lift_reliable"] == "0.0"
+    assert order["iml"] == order["iml_rank"] == order["discernment"] == "" and order["uptake"] == "0.0"
 
 
 def test_missing_seeds_are_said(pages: Mapping[str, Page]) -> None:
     page = pages["index.html"]
     cells = [c for c in page.find("td", "data-column") if c.attributes["data-column"] == "n_seeds"]
-    said = {cell.context.get("data-model"): cell.said for cell in cells if cell.context.get("data-task") == "vision-1"}
-    assert (said["convnet-s"], said["mlp-m"]) == ("2 of 3 (1 failed)", "3")
+    said = {cell.context.get("data-model"): cell.said for cell in cells if cell.context.get("data-task") == "vision-2"}
+    assert (said["convnet-s"], said["mlp-m"]) == ("2 of 3 (1 failed)", "8")
 
 
 def test_the_records_of_a_page_are_records(files: Mapping[str, bytes], tmp_path: Path, board: Board) -> None:
@@ -260,7 +262,7 @@ def test_items_that_are_not_the_recorded_ones_are_not_shipped(root: Path, tmp_pa
     linked.symlink_to(target)
     files = _build(tmp_path)
     shipped = {Path(name).name for name in files if name.startswith("records/") and name.endswith(".parquet")}
-    assert shipped.isdisjoint({changed.name, linked.name}) and len(shipped) == 3
+    assert shipped.isdisjoint({changed.name, linked.name}) and len(shipped) == 8
 
 
 def test_slugs_are_safe_and_unique() -> None:

@@ -200,7 +200,7 @@ def test_served_until_interrupted(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from iml_bench.cli.pages import serve; import signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever began the tests may have it ignored
-        "serve([Path(sys.argv[1])], 0)"
+        "serve([Path(sys.argv[1])], port=0)"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:

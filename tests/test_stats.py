@@ -134,6 +134,8 @@ def boards(repeats: int, means: list[float], seed: int) -> list[list[dict[int, f
 def test_a_wrong_verdict_on_a_board_is_as_rare_as_it_is_said() -> None:
     wrong = [min(rank(board, [True] * 10).p.values()) < 0.05 for board in boards(300, [0.3] * 10, 5)]
     assert np.mean(wrong) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+    few = [min(rank(board, [True] * 3).p.values()) < 0.05 for board in boards(3000, [0.3] * 3, 8)]
+    assert np.mean(few) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 3000)
 
 
 def test_moderation_finds_more_than_plain_tests() -> None:
@@ -152,6 +154,19 @@ def test_a_stranger_moves_no_other_models_ranks() -> None:
         together = rank(board, [True] * 4 + [False] * 2).sets
         assert together[:4] == own
         assert all(one.of == 5 for one in together[4:])
+
+
+def test_a_model_that_shares_no_seed_is_told_from_none_and_leaves_the_others_as_they_are() -> None:
+    near = [dict(enumerate(row)) for row in ([0.1, 0.12, 0.11], [0.5, 0.51, 0.5])]
+    elsewhere = {seed + 10: value for seed, value in near[1].items()}
+    found = rank([*near, elsewhere], [True, True, False]).sets
+    assert [(one.low, one.high) for one in found] == [(2, 2), (1, 1), (1, 3)]
+
+
+def test_the_better_is_who_is_better_on_shared_seeds() -> None:
+    first = {0: 0.50, 1: 0.51, 2: 0.52, 3: 0.50, 9: -9.0}
+    second = {0: 0.30, 1: 0.32, 2: 0.31, 3: 0.30}
+    assert [one.low for one in rank([first, second], [True, True]).sets] == [1, 2]
 
 
 def test_equal_seeds_are_no_difference_and_constant_ones_a_sure_one() -> None:

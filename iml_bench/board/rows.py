@@ -73,8 +73,8 @@ class Row(Spec):
     """Whether the mean uptake under the taught tags is above ``LEAST_UPTAKE``, one-sided at 2.5 %; null for one seed.
     Where it is not, the headline is near zero for a dull reason."""
     heaps: Heaps | None = None
-    """Where the seeds' headlines fall into two heaps, see ``two_heaps``; of a trained model that took something in, since
-    scores that take only a few values near zero are no heaps."""
+    """Where the seeds' headlines fall into two heaps, see ``two_heaps``; of a trained model that took something
+    in, since scores that take only a few values near zero are no heaps."""
     scores: dict[str, Interval]
     """Every measure of the protocol by name, over the seeds in which it was measured; absent where in none."""
     exact_match: dict[str, Interval]
@@ -243,7 +243,7 @@ def _reasons(sample: Record, cells: Sequence[_Cell], measures: Sequence[Measure]
     headline = headline_of(sample.cell.task)
     if not cells:
         return {headline.name: f"all cells failed: {sample.error.message if sample.error else ''}"}
-    # A null of our own measures that needs no reason has one in older records; a quotient has the row's, see ``_scores``.
+    # Older records give a reason where our own measures need none; a quotient has the row's, see ``_scores``.
     needless = {one.name for one in measures if (one.protocol is None and not one.missing) or (one.ratio and cells[1:])}
     reasons = {name: why for cell in cells for name, why in cell.scores.reasons.items() if name not in needless}
     if len(cells) == 1:

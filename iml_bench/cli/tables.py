@@ -147,12 +147,13 @@ def print_versus(rows: Sequence[Versus], console: Console) -> None:
         for name in ("p", "p (Holm)", "on the board"):
             table.add_column(name, justify="right")
         for row in group:
+            d = row.difference
             table.add_row(
                 escape(row.first),
                 escape(row.second),
                 *((str(row.n_seeds), signed(row.mean_first), signed(row.mean_second)) if wide else ()),
-                with_interval(row.difference),
-                *((interval_plot(row.difference.mean, row.difference.low, row.difference.high, reach),) if wide else ()),
+                with_interval(d),
+                *((interval_plot(d.mean, d.low, d.high, reach),) if wide else ()),
                 p_value(row.p),
                 p_value(row.p_holm),
                 apart(row.separated),
@@ -161,9 +162,9 @@ def print_versus(rows: Sequence[Versus], console: Console) -> None:
         console.print()
     over = f"; p (Holm) is corrected over the {len(rows)} comparisons above" if len(rows) > 1 else ""
     console.print(
-        f"This answers a question about these models that was chosen beforehand{over}. Whoever looks at the board first "
-        "and then asks has its answer in the last column: whether a test corrected for all pairs of its models tells "
-        "the two apart.",
+        f"This answers a question about these models that was chosen beforehand{over}. Whoever looks at the board "
+        "first and then asks has its answer in the last column: whether a test corrected for all pairs of its models "
+        "tells the two apart.",
         markup=False,
     )
 

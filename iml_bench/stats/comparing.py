@@ -86,8 +86,9 @@ def rank(models: Sequence[BySeed], registered: Sequence[bool]) -> Ranking:
 
     For each pair of models the differences over their shared seeds have a variance, which few seeds tell badly. As in
     limma (Smyth 2004) the variances of all pairs are taken to be draws from one distribution, to which each is shrunk;
-    the pairs of k models on n seeds tell no more about it than their (k - 1)(n - 1) degrees of freedom. Holm's correction over all pairs of registered models makes the chance of a single wrong "significantly better"
-    among them at most 5 %.
+    the pairs of k models on n seeds tell no more about it than their (k - 1)(n - 1) degrees of freedom. Holm's
+    correction over all pairs of registered models makes the chance of a single wrong "significantly better" among them
+    at most 5 %.
 
     A model that is not registered is set against the registered ones, with Holm's correction over its own pairs:
     whoever brings a model moves no other's set.
