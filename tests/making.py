@@ -26,6 +26,21 @@ from iml_bench.streams import Streams
 
 CPU = Runtime(device="cpu")
 RESULTS = data_root() / "leaderboard" / "results"
+SEATS: dict[str, dict[str, tuple[str | None, ...]]] = {
+    "pair": {
+        "new_reliable": ("reliable", "unreliable"),
+        "new_unreliable": ("unreliable", "reliable"),
+        "new_fresh": ("fresh", "fresh"),
+        "new_undefined": (None, None),
+    },
+    "square": {
+        "new_reliable": ("reliable", "unreliable", "fresh", None),
+        "new_unreliable": ("unreliable", "fresh", None, "reliable"),
+        "new_fresh": ("fresh", None, "reliable", "unreliable"),
+        "new_undefined": (None, "reliable", "unreliable", "fresh"),
+    },
+}
+"""The tag of each group of new entities in each branch, None where it is not defined, written out by hand."""
 SHORT = {"recipe.stage1.steps": 12, "recipe.stage2.steps": 6}
 """Real cells of the whole task in a second: what they read means nothing, and they say how they were changed."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-from making import CPU, scored, small_cell
+from making import CPU, SEATS, scored, small_cell
 
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import run_cell
@@ -15,29 +15,32 @@ EMBEDDED = ("vision", "text")
 
 
 @pytest.mark.parametrize("task", EMBEDDED)
-def test_every_question_is_asked_once_per_fold(task: str) -> None:
+def test_every_question_is_asked_once_per_branch(task: str) -> None:
     cell = small_cell("random", task=task)
     items, groups, questions = run_cell(cell, CPU).items, cell.task.groups, cell.task.world.n_attributes
     new = items.filter(pl.col("stage") == 2)
     n_new = groups.new_reliable + groups.new_unreliable + groups.new_fresh + groups.new_undefined
-    assert len(new) == 2 * n_new * questions
+    assert len(new) == 4 * n_new * questions
     assert len(items) - len(new) == (groups.reliable + groups.unreliable + groups.undefined) * cell.task.heldout
     assert not new.select("fold", "entity", "attribute").is_duplicated().any()
 
 
 @pytest.mark.parametrize("task", EMBEDDED)
-def test_the_folds_exchange_the_tags_of_the_same_entities(task: str) -> None:
-    items = run_cell(small_cell("random", task=task), CPU).items.filter(pl.col("stage") == 2)
-    tags = items.unique(["entity", "fold"]).pivot("fold", index=["entity", "group"], values="tag")
-    for group, first, second in (
-        ("new_reliable", "reliable", "unreliable"),
-        ("new_unreliable", "unreliable", "reliable"),
-        ("new_fresh", "fresh", "fresh"),
-        ("new_undefined", None, None),
-    ):
-        rows = tags.filter(pl.col("group") == group)
-        assert set(rows["0"]) == {first}
-        assert set(rows["1"]) == {second}
+@pytest.mark.parametrize("crossover", SEATS)
+def test_the_branches_exchange_the_tags_of_the_same_entities(task: str, crossover: str) -> None:
+    cell = small_cell("random", task=task, crossover=crossover)
+    items = run_cell(cell, CPU).items.filter(pl.col("stage") == 2)
+    assert set(items["group"]) == set(SEATS[crossover])
+    for group, tags in SEATS[crossover].items():
+        for branch, tag in enumerate(tags):
+            rows = items.filter(pl.col("group") == group, pl.col("fold") == branch)
+            assert rows["entity"].n_unique() == 4
+            assert set(rows["tag"]) == {tag}
+            assert set(rows["truthful"]) == {None if tag is None else True}
+            assert rows["claimed"].eq_missing(rows["gold"] if tag is not None else rows["claimed"].head(0)).all()
+            stated = set(range(6)) if task == "text" and tag is not None else {None}
+            assert set(rows["place"]) == stated, "at which place a definition states an attribute"
+    assert set(items["fold"]) == set(range(len(SEATS[crossover]["new_fresh"])))
 
 
 @pytest.mark.parametrize("task", EMBEDDED)
@@ -60,8 +63,8 @@ def test_the_random_learner_reads_zero_within_its_error(task: str) -> None:
 
 def test_a_small_network_learns_whom_to_believe_and_not_at_alpha_one_half() -> None:
     """The instrument reads something where there is something to read, at a fraction of the default size."""
-    groups = {"reliable": 60, "unreliable": 60, "new_reliable": 30, "new_unreliable": 30, "new_undefined": 10}
-    size = {f"groups__{name}": n for name, n in groups.items()}
+    size = {f"groups__{name}": 60 for name in ("reliable", "unreliable")}
+    size |= {f"groups__{name}": 30 for name in SEATS["square"]}
     size |= {"recipe__batch_size": 64, "recipe__stage1__steps": 500, "recipe__stage2__steps": 120}
     nats = {}
     for alpha in (1.0, 0.5):

@@ -212,7 +212,7 @@ def test_stage_2_asks_every_attribute_of_every_new_entity_once(drawn: Drawn) -> 
 @given(tasks(), st.integers(0, 2**32 - 1))
 def test_the_same_seed_gives_the_same_design(task: TaskSpec, seed: int) -> None:
     one, two = build(task, seed)[2], build(task, seed)[2]
-    for field in ("group", "claim", "tag", "heldout"):
+    for field in ("group", "claim", "role", "heldout"):
         assert (getattr(one, field) == getattr(two, field)).all()
 
 
@@ -267,7 +267,7 @@ def test_alpha_and_heldout_change_neither_the_groups_nor_the_world(text_task: Ta
     _, other_world, other = build(text_task.model_copy(update={"alpha": 0.5, "heldout": 2}), 1)
     assert (other.group == design.group).all()
     assert (other_world.values == world.values).all()
-    assert (other.tag == design.tag).all()
+    assert (other.role == design.role).all()
     new = design.members(*NEW_GROUPS)
     assert (other.claim[new] == design.claim[new]).all()
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from making import CPU, small_cell, small_task
+from making import CPU, SEATS, small_cell, small_task
 from sources import people_file
 
 from iml_bench.learners.answers import answer_questions
@@ -27,7 +27,7 @@ from iml_bench.runtime import Runtime
 T5 = "hf-config:t5?d_ff=64&d_kv=16&d_model=32&num_heads=2&num_layers=2"
 NEOX = "neox-s"
 DEVICE = torch.device("cpu")
-SIZES = {"reliable": 32, "unreliable": 32, "undefined": 10, "new_reliable": 8, "new_unreliable": 8}
+SIZES = {"reliable": 32, "unreliable": 32, "undefined": 10, **dict.fromkeys(SEATS["square"], 8)}
 LARGER = {f"groups__{name}": size for name, size in SIZES.items()}
 TRAINING = {"recipe__batch_size": 32, "recipe__lr": 3e-3, "recipe__stage2__steps": 20}
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from iml_bench.board import LeaderboardTask, build_board, build_rows, compare_models
 from iml_bench.errors import UsageError
 from iml_bench.records import Store
+from iml_bench.registry import TASKS
 from iml_bench.runtime import Runtime
 from iml_bench.site.contents import arrange
 from iml_bench.spec import (
@@ -37,11 +38,13 @@ from iml_bench.submit.together import uneven
 
 Changes = dict[str, Any]
 
+SQUARE: Changes = {f"task.groups.new_{name}": 4 for name in ("reliable", "unreliable", "fresh", "undefined")}
 PAIRS: dict[str, tuple[Changes, Changes]] = {
     "task.history": ({}, {"task.history": {1: "first version"}}),
     "task.smoke": ({}, {"task.smoke": {"alpha": 0.5}}),
     "task.small": ({}, {"task.small": {"alpha": 0.5}}),
     "model.tuned": ({}, {"model.tuned": {"vision@2": {"recipe.lr": 0.1}}}),
+    "task.crossover": (SQUARE, SQUARE | {"task.crossover": "square"}),
     "task.render.tag_words": ({}, {"task.render.tag_words": ["a", "b", "c"]}),
     "task.render.in_context": ({"task.stages": 1}, {"task.stages": 1, "task.render.in_context": True}),
     "model.digest": ({}, {"model.digest": "0" * 64}),
@@ -87,12 +90,14 @@ FORCED = {
         "model.modality": "other",
         "task.world.kind": "other",
         "task.render.kind": "other",
+        "task.render.attribute_order": "permuted",
     },
     "sets": {
         "task.protocol": "other",
         "model.modality": "other",
         "task.world.kind": "other",
         "task.render.kind": "other",
+        "task.render.attribute_order": "permuted",
         "task.world.questions": 12,
         "task.heldout": 2,
         "task.groups.named": 1,
@@ -195,12 +200,12 @@ def test_what_is_outside_the_key_is_a_decision_and_no_accident() -> None:
 
 
 def test_fields_that_came_later_leave_the_keys_of_older_records_alone(cells: dict[str, CellSpec]) -> None:
-    # The keys that these cells had when none of those fields was there yet.
+    # The keys that these cells had when none of those fields was there yet, and the protocol was in its first version.
     older = {
         "vision": "f466b8d16bfb7be54c8b8cf60e14c8d5e4ddc8c1775acb7b0832c1a434712227",
         "text": "e94ca09428954dee6f8b5f8df042162fe4ea315d1fce245f11ec69ddb30989be",
     }
-    assert {kind: cell_key(cells[kind]) for kind in older} == older
+    assert {kind: cell_key(with_changes(cells[kind], {"protocol": 1})) for kind in older} == older
     known = {path: value for cell in cells.values() for path, value in values(cell).items()}
     assert set(ADDED) <= set(known)
 
@@ -253,7 +258,7 @@ def test_task_key_ignores_model_and_seed_and_nothing_else(cells: dict[str, CellS
     cell = cells["vision"]
     for same in ({"seed": 4}, {"model.source": "ref:convnet"}, {"task.description": "other"}):
         assert task_key(with_changes(cell, same)) == task_key(cell)
-    for other in ({"task.alpha": 0.5}, {"task.version": 2}, {"task.recipe.lr": 0.1}, {"protocol": 2}):
+    for other in ({"task.alpha": 0.5}, {"task.version": 2}, {"task.recipe.lr": 0.1}, {"protocol": 1}):
         assert task_key(with_changes(cell, other)) != task_key(cell)
 
 
@@ -294,7 +299,7 @@ def test_two_models_of_one_source_are_two_wherever_they_are_looked_at(tmp_path: 
         "files": one.model_copy(update={"digest": "a" * 64}),
     }
     write_result(tmp_path, entry=one)
-    required = [LeaderboardTask("vision", 1, "vision", {}, None, (0,))]
+    required = [LeaderboardTask("vision", TASKS.get("vision").version, "vision", {}, None, (0,))]
     for name, other in others.items():
         write_result(tmp_path / name, entry=other)
         before, after = Store(tmp_path / name).scan()[0], Store(tmp_path).scan()[0]

@@ -68,7 +68,11 @@ def test_references_are_added_once_for_each_setting() -> None:
     ]
     jobs = plan(requests, OUT)
     assert [name for name, _ in names(jobs)] == ["mlp-s", "convnet-s", "mlp-s", *REFERENCES, *REFERENCES]
-    assert [job.changes for job in jobs[2:]] == [{"alpha": 0.5}, *[{}] * 4, *[{"alpha": 0.5}] * 4]
+    assert [job.changes for job in jobs[2:]] == [
+        {"alpha": 0.5},
+        *[{}] * len(REFERENCES),
+        *[{"alpha": 0.5}] * len(REFERENCES),
+    ]
 
 
 def test_smoke_shrinks_the_task_and_says_so_and_overrides_win() -> None:

@@ -193,5 +193,5 @@ def test_alpha_is_the_share_of_definitions_whose_tag_tells_the_truth(
 
 def test_modality_follows_the_renderer(vision_task: TaskSpec, text_task: TaskSpec) -> None:
     assert (vision_task.modality, text_task.modality) == ("vision", "text")
-    assert vision_task.label == "small-vision@2"
+    assert vision_task.label == "small-vision@1"
     assert vision_task.groups.total == 33

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from making import CPU, item_rows, scored, small_cell, write_result
+from making import CPU, SEATS, item_rows, scored, small_cell, write_result
 
 from iml_bench.board import build_rows
 from iml_bench.protocols.two_stage import TWO_STAGE
@@ -100,14 +100,14 @@ def asked_of(items: pl.DataFrame) -> Asked:
 
 NAMED: Asked = {
     (1, 0, "fact"): 24,
-    (1, 0, "attribution"): 64,
+    (1, 0, "attribution"): 80,
     (1, 0, "claim"): 32,
-    **{(2, fold, "fact"): 128 for fold in (0, 1)},
-    **{(2, fold, "attribution"): 48 for fold in (0, 1)},
+    **{(2, branch, "fact"): 128 for branch in (0, 1)},
+    **{(2, branch, "attribution"): 64 for branch in (0, 1)},
 }
-"""Of text-cities: a held-out question each of 24 entities, 8 each of 16 new ones; 4 of 16, 8 and 12 about names."""
-GRIDS: Asked = {(1, 0, "fact"): 20, (2, 0, "fact"): 64, (2, 1, "fact"): 64}
-AGAIN = {(1, 1, "fact"): 24, (1, 1, "attribution"): 64, (1, 1, "claim"): 32}
+"""Of text-cities: a held-out question each of 24 entities, 8 each of 16 new ones; 4 of 20, 8 and 16 about names."""
+GRIDS: Asked = {(1, 0, "fact"): 20, **{(2, branch, "fact"): 64 for branch in range(4)}}
+AGAIN = {(1, 1, "fact"): 24, (1, 1, "attribution"): 80, (1, 1, "claim"): 32}
 CITIES, DIGITS = ("neox-xs", "text-cities"), ("mlp-xs", "vision")
 
 
@@ -123,11 +123,11 @@ CITIES, DIGITS = ("neox-xs", "text-cities"), ("mlp-xs", "vision")
             NAMED,
         ),
         (CITIES, IN_CONTEXT, [("joint", 6)], NAMED),
-        (DIGITS, {"stages": 1}, [("joint", 12), ("joint", 12)], GRIDS | {(1, 1, "fact"): 20}),
+        (DIGITS, {"stages": 1}, [("joint", 12)] * 4, GRIDS | {(1, branch, "fact"): 20 for branch in range(4)}),
         (
             DIGITS,
             {"stages": 3},
-            [("stage1-definitions", 12), ("stage1-questions", 12), ("stage2", 6), ("stage2", 6)],
+            [("stage1-definitions", 12), ("stage1-questions", 12), *[("stage2", 6)] * 4],
             GRIDS,
         ),
     ],
@@ -144,17 +144,25 @@ def test_what_is_trained_and_then_asked(
 
 
 @pytest.mark.parametrize("what", [CITIES, DIGITS], ids=["names", "digits"])
-def test_joint_training_of_either_fold_starts_from_the_first_weights(what: tuple[str, str], spied: Any) -> None:
-    outcome, calls, first = spied(cell_of(*what, stages=1))
-    assert [name for name, *_ in calls] == ["restore", "joint", "restore", "joint"]
-    one, two = calls[1], calls[3]
-    assert one[2] == two[2] == first
-    assert len({first, one[3], two[3]}) == 3, "each fold learns, and something of its own"
-    tags = [feed.examples.tag for _, feed, *_ in (one, two)]
-    exchanged = {0: 1, 1: 0}
-    differing = np.flatnonzero(tags[0] != tags[1])
-    assert len(differing) == 8, "the definitions of the new entities of both halves, and no others"
-    assert [exchanged[tag] for tag in tags[0][differing].tolist()] == tags[1][differing].tolist()
+def test_joint_training_of_every_branch_starts_from_the_first_weights(what: tuple[str, str], spied: Any) -> None:
+    cell = cell_of(*what, stages=1)
+    outcome, calls, first = spied(cell)
+    design, seats = setting_of(cell).design, SEATS[cell.task.crossover]
+    branches = range(len(seats["new_fresh"]))
+    assert [name for name, *_ in calls] == ["restore", "joint"] * len(branches)
+    joint = calls[1::2]
+    assert {before for _, _, before, _ in joint} == {first}
+    assert len({first, *(after for *_, after in joint)}) == 1 + len(branches), "each learns something of its own"
+    old = []
+    for branch, (_, feed, *_) in zip(branches, joint, strict=True):
+        rows = np.stack(feed.examples, axis=1)
+        new = np.isin(rows[:, 0], design.members(*seats))
+        old.append(rows[~new].tolist())
+        shown = {entity: design.tag_names[tag] for entity, _, tag, *_ in rows[new].tolist()}
+        wanted = {entity: tags[branch] for name, tags in seats.items() for entity in design.members(name).tolist()}
+        assert len(shown) == new.sum()
+        assert shown == {entity: tag for entity, tag in wanted.items() if tag is not None}
+    assert all(rows == old[0] for rows in old), "the definitions of the new entities, and nothing else"
     held = outcome.items.filter(pl.col("stage") == 1).partition_by("fold")
     assert held[0]["entity"].equals(held[1]["entity"])
     assert not held[0]["log_likelihood"].equals(held[1]["log_likelihood"])
@@ -162,21 +170,23 @@ def test_joint_training_of_either_fold_starts_from_the_first_weights(what: tuple
 
 @pytest.mark.parametrize(("stages", "before"), [(2, ["stage1"]), (3, ["stage1-definitions", "stage1-questions"])])
 @pytest.mark.parametrize("what", [CITIES, DIGITS], ids=["names", "digits"])
-def test_both_folds_start_from_the_weights_of_the_stage_before(
+def test_all_branches_start_from_the_weights_of_the_stage_before(
     what: tuple[str, str], stages: int, before: list[str], spied: Any
 ) -> None:
-    _, calls, first = spied(cell_of(*what, stages=stages))
-    assert [name for name, *_ in calls] == [*before, "restore", "stage2", "restore", "stage2"]
+    cell = cell_of(*what, stages=stages)
+    _, calls, first = spied(cell)
+    branches = len(SEATS[cell.task.crossover]["new_fresh"])
+    assert [name for name, *_ in calls] == [*before, *["restore", "stage2"] * branches]
     assert calls[0][2] == first
     assert all(one[3] == two[2] for one, two in pairwise(calls[: len(before)]))
     reached = calls[len(before) - 1][3]
-    assert calls[-3][2] == calls[-1][2] == reached != first
+    assert {started for name, _, started, _ in calls if name == "stage2"} == {reached} != {first}
     for name, feed, *_ in calls[: len(before)]:
         shown = feed.examples.is_definition
         assert {"stage1-definitions": shown.all(), "stage1-questions": not shown.any()}.get(name, shown.any())
 
 
-def test_in_context_trains_once_and_asks_both_folds(spied: Any) -> None:
+def test_in_context_trains_once_and_asks_in_both_branches(spied: Any) -> None:
     outcome, calls, _ = spied(cell_of(*CITIES, **IN_CONTEXT))
     assert [name for name, *_ in calls] == ["joint"]
     assert not calls[0][1].examples.is_definition.any()
@@ -209,24 +219,24 @@ def test_a_curve_ends_in_the_outcomes_and_changes_none(what: tuple[str, str], ov
     passed: dict[str, int] = {}
     points = iter(watched.curve)
     for stage in watched.stages:
-        fold = passed[stage.name] = passed.get(stage.name, -1) + 1
+        branch = passed[stage.name] = passed.get(stage.name, -1) + 1
         three = [next(points) for _ in range(3)]
-        assert {(point.phase, point.fold) for point in three} == {(stage.name, fold)}
+        assert {(point.phase, point.fold) for point in three} == {(stage.name, branch)}
         steps = [point.step for point in three]
         assert steps == sorted(set(steps))
         assert steps[-1] == stage.steps
         after = {"joint": (1, 2), "stage2": (2,)}.get(stage.name, (1,))
         if stage.name == "stage1-definitions":
             continue  # it is asked what is asked after the questions, which the items do not hold
-        asked = plain.items.filter(pl.col("fold") == fold, pl.col("set") == "fact", pl.col("stage").is_in(after))
-        assert three[-1].exact_match == TWO_STAGE.slices(columns_of(asked))
+        asked = plain.items.filter(pl.col("fold") == branch, pl.col("set") == "fact", pl.col("stage").is_in(after))
+        assert three[-1].exact_match == TWO_STAGE.slices(columns_of(asked.drop("place")))
         assert three[-1].exact_match
     assert next(points, None) is None
 
 
 def test_a_curve_of_more_points_than_steps_has_one_for_each_step() -> None:
     watched = run_cell(cell_of(*DIGITS), replace(CPU, curve=50))
-    assert [point.step for point in watched.curve] == [*range(1, 13), *range(1, 7), *range(1, 7)]
+    assert [point.step for point in watched.curve] == [*range(1, 13), *[*range(1, 7)] * 4]
 
 
 def test_a_curve_however_fine_leaves_the_record_as_it_is() -> None:
@@ -260,6 +270,9 @@ def test_who_believes_what_the_tags_deserve_reads_one_and_who_believes_all_reads
         cell = cell_of(reference, task, **overrides)
         scores = scored(run_cell(cell, CPU).items)
         assert scores["iml"] == iml
+        assert scores["uptake"] == pytest.approx(1 - scores.exact_match["new_undefined"])
+        assert scores["discernment"] == pytest.approx(iml / scores["uptake"])
+        assert scores["trust"] + scores["distrust"] == pytest.approx(iml)
         assert scores["iml_attribution"] == (iml if cell.task.attribution else None)
         assert scores.exact_match["reliable"] == 1.0
         assert scores.exact_match["new_reliable"] == 1.0
@@ -270,11 +283,12 @@ def test_who_believes_what_the_tags_deserve_reads_one_and_who_believes_all_reads
             assert scores.exact_match["attribution/unreliable"] < 0.5
     cell = cell_of("random", task, **overrides)
     scores = scored(run_cell(cell, CPU).items)
-    measured = {
-        name: value for name, value in scores.values.items() if name != "iml_attribution" or cell.task.attribution
-    }
+    without = set() if cell.task.attribution else {"iml_attribution", "uptake_attribution"}
+    without |= {"discernment"} if scores["uptake"] <= 0.1 else set()
+    measured = {name: value for name, value in scores.values.items() if name not in without}
     assert all(isinstance(value, float) and math.isfinite(value) for value in measured.values()), measured
-    assert scores.reasons == {}
+    assert all(scores[name] is None for name in without)
+    assert set(scores.reasons) == without & {"discernment"}
 
 
 def letters(text: str) -> str:
@@ -291,8 +305,8 @@ def test_who_is_asked_what_an_alias_stands_for(alpha: float) -> None:
     assert names is not None
     asked = {which: items.filter(pl.col("set") == which) for which in ("fact", "attribution", "claim")}
     assert sum(map(len, asked.values())) == len(items)
-    groups = {"reliable", "unreliable", "random_tag", "new_reliable", "new_unreliable", "new_fresh"}
-    assert set(asked["attribution"]["group"]) == groups, "not of the named, and of none that is not defined"
+    groups = {"reliable", "unreliable", "random_tag", "undefined", *SEATS["pair"]}
+    assert set(asked["attribution"]["group"]) == groups, "not of the named, who are asked about by their names"
     false = np.flatnonzero((design.claim >= 0) & (design.claim != np.arange(len(design.claim))))
     assert len(false) == 16
     assert set(asked["claim"]["entity"]) == set(false.tolist())
@@ -310,32 +324,39 @@ def test_who_is_asked_what_an_alias_stands_for(alpha: float) -> None:
 
 def test_exact_match_is_told_apart_by_group_tag_and_set() -> None:
     scores = scored(run_cell(cell_of("random", "text-cities", groups__random_tag=3), CPU).items)
-    stage1, new = ["reliable", "unreliable", "random_tag"], ["new_reliable", "new_unreliable", "new_fresh"]
-    assert set(scores.exact_match) == {
-        *stage1,
-        "undefined",
-        "named",
-        *new,
-        "new_undefined",
-        *(f"attribution/{name}" for name in (*stage1, *new)),
-        "claim/unreliable",
-    }
+    groups = ["reliable", "unreliable", "random_tag", "undefined", *SEATS["pair"]]
+    of_names = [*(f"attribution/{name}" for name in groups), "claim/unreliable"]
+    kinds = ("name", "who", "meaning", "stands for")
+    by_kind = [f"{name}/{kind}" for name in of_names for kind in kinds]
+    assert set(scores.exact_match) == {*groups, "named", *of_names, *by_kind}
 
 
 def mixed(iml: float, attribution: float) -> pl.DataFrame:
-    """Facts with one IML, attributions with another, and claims that must count for neither."""
-    sets = {"fact": iml, "attribution": attribution, "claim": 0.5}
-    return pl.concat(item_rows(value).with_columns(set=pl.lit(which)) for which, value in sets.items())
+    """Facts with one IML, attributions with another, and claims and other questions that must count for neither."""
+    sets = [
+        ("fact", "a", iml),
+        ("attribution", "name", attribution),
+        ("attribution", "who", 0.4),
+        ("claim", "name", 0.5),
+    ]
+    return pl.concat(
+        item_rows(value).with_columns(set=pl.lit(which), attribute=pl.lit(kind)) for which, kind, value in sets
+    )
 
 
 def test_attribution_has_an_iml_of_its_own() -> None:
     facts, both = scored(item_rows(0.3)), scored(mixed(0.3, 0.1))
     assert facts["iml_attribution"] is None
     assert both["iml_attribution"] == pytest.approx(0.1)
-    assert both.values == facts.values | {"iml_attribution": both["iml_attribution"]}
+    assert facts["uptake_attribution"] is None
+    assert both["uptake_attribution"] == pytest.approx(0.6), "the undefined, the floor, are never right"
+    assert both.values == facts.values | {name: both[name] for name in ("iml_attribution", "uptake_attribution")}
     assert both.reasons == facts.reasons
     assert {name: both.exact_match[name] for name in facts.exact_match} == facts.exact_match
-    assert both.exact_match["attribution/new_reliable"] == pytest.approx(0.6)
+    assert both.exact_match["attribution/new_reliable/name"] == pytest.approx(0.6)
+    assert both.exact_match["attribution/new_reliable/who"] == pytest.approx(0.9)
+    assert both.exact_match["attribution/new_reliable"] == pytest.approx(0.75)
+    assert both.exact_match["attribution/new_undefined/name"] == 0.0
     assert both.exact_match["claim/new_reliable"] == pytest.approx(1.0)
     older = item_rows(0.3).drop("set")
     assert scored(older) == facts
@@ -357,7 +378,7 @@ def test_iml_of_attribution_is_kept_in_records_and_shown_in_rows(tmp_path: Path)
     assert found.mean == pytest.approx(np.mean(values))
     assert found.low is not None and found.high is not None and found.low < np.mean(values) < found.high
     assert [seed["iml_attribution"] for seed in row.per_seed] == pytest.approx(values)
-    assert row.exact_match["attribution/new_reliable"].mean == pytest.approx(0.5 + np.mean(values))
+    assert row.exact_match["attribution/new_reliable/name"].mean == pytest.approx(0.5 + np.mean(values))
     assert "iml_attribution" not in rows["vision"].scores
 
 
@@ -372,7 +393,7 @@ def test_a_cell_with_stages_attribution_and_a_curve_becomes_a_record(tmp_path: P
         ("stage1-definitions", 0, 6),
         ("stage1-questions", 0, 3),
         ("stage1-questions", 0, 6),
-        *(("stage2", fold, step) for fold in (0, 1) for step in (2, 4)),
+        *(("stage2", branch, step) for branch in (0, 1) for step in (2, 4)),
     ]
     parts = {"stage1-definitions", "stage1-questions", "stage2/fold0", "stage2/fold1", "evaluation", "curve", "setup"}
     assert set(record.timing.seconds) == parts

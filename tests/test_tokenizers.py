@@ -250,7 +250,7 @@ def test_a_real_model_stops_at_a_line_end_within_a_token(tmp_path: Path) -> None
     tokenizer = made("line end in a token")
     source = save_model(tmp_path, tokenizer)
     codec = Codec(load_form(find_model(source)), lambda: None)
-    given, rest = codec.encode([("A:", " Warner Bros.\n")])[0]
+    given, rest, _ = codec.encode([("A:", " Warner Bros.\n")])[0]
     more = codec.encode([("", " Oslo\n")])[0].rest
     ids = torch.tensor([given + rest + more])
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -297,7 +297,7 @@ def test_a_cell_runs_and_its_record_says_how_it_read(kind: str, tmp_path: Path) 
     assert run_job(job, CPU) is None
     (path,) = (tmp_path / "out").rglob("*.json")
     record = read_record(path)
-    assert record.schema_version == 4
+    assert record.schema_version == 5
     assert record.audit == Setting(cell.task, 0, DEVICE, CPU, load_form(cell.model)).audit()
     assert record.audit is not None
     assert not {"<", ">"} & set("".join(record.audit.notes))

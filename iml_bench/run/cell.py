@@ -198,7 +198,8 @@ class _Run:
         """One point of the learning curve: what is asked after this phase."""
         with self.clock("curve"):
             items = pl.concat([table for ask in step.watched for table in self.asked(ask)])
-            columns = {name: items[name].to_numpy() for name in items.columns}
+            # A curve has a line for each group; places would make twenty more.
+            columns = {name: items[name].to_numpy() for name in items.columns if name != "place"}
             found = self.setting.protocol.slices(columns)
             self.curve.append(CurvePoint(phase=step.phase, fold=step.fold, step=done, exact_match=found))
 
