@@ -27,6 +27,7 @@ from iml_bench.spec import (
     TaskSpec,
     apply_overrides,
     cell_key,
+    parse,
     parse_seeds,
     show_seeds,
     task_key,
@@ -48,7 +49,7 @@ def asked_for(name: str, data: Path, **how: Any) -> tuple[TaskSpec, dict[str, An
 
 @pytest.mark.parametrize("name", sorted(TASKS.origins))
 def test_what_a_task_is_called_is_told_from_the_task_alone(name: str, tmp_path: Path) -> None:
-    few = {"recipe.lr": 0.5, "groups.new_undefined": 7}
+    few = {"recipe.lr": 0.5, "groups.undefined": 7}
     for overrides, expected in (({}, {}), (few, few)):
         task, said = asked_for(name, tmp_path / "data.csv", overrides=overrides)
         assert said == changes_of(task) == expected
@@ -108,14 +109,6 @@ def test_a_variant_has_a_plain_name() -> None:
     data = TASKS.get("vision-mnist").model_dump() | {"variants": {"Joint training": {"stages": 1}}}
     with pytest.raises(UsageError, match=r"^a\.yaml: variants: 'Joint training' is no name; give small letters"):
         parse(TaskSpec, data, "a.yaml")
-
-
-def test_a_row_of_a_variant_is_run_again_as_such() -> None:
-    base = TASKS.get("vision-mnist")
-    task = apply_overrides(apply_overrides(base, base.small), base.variants["joint"])
-    assert changes_of(task) == {"setting": "small", "variant": "joint"}
-    request = Request("vision-mnist", ("mlp-xs",), (0,), small=True, variant="joint")
-    assert command_of(request) == "iml-bench run --task vision-mnist --small --variant joint --model mlp-xs --seeds 1"
 
 
 def test_what_is_no_part_of_the_identity_is_no_change() -> None:
