@@ -166,9 +166,10 @@ SUITES = Registry("suite", SuiteSpec, "benchmarks", "iml-bench suite list")
 def changes_of(task: TaskSpec, registered: TaskSpec | None = None) -> dict[str, Any]:
     """How a task differs from the registered one, as ``Record.changes`` and every table say it.
 
-    ``{"setting": "small", ...}`` with what differs from the small setting, where that is less than what
-    differs from the task itself; so that the same task is always called the same, however it was asked for.
-    Where the data come from (``world.source``) and what is no part of the identity is no change.
+    ``{"setting": "small", "variant": "joint", ...}`` with what differs from the small setting, or from a variant of
+    either size, where that is less than what differs from the task itself; so that the same task is always called the
+    same, however it was asked for. Where the data come from (``world.source``) and what is no part of the identity is
+    no change.
 
     Args:
         task: as it is run, or as a record has it.
@@ -178,12 +179,15 @@ def changes_of(task: TaskSpec, registered: TaskSpec | None = None) -> dict[str, 
         UsageError: when no task is registered under that name.
     """
     registered = registered or TASKS.get(task.name)
-    full = _difference(task, registered)
+    sizes: list[tuple[dict[str, Any], TaskSpec]] = [({}, registered)]
     if registered.small:
-        from_small = _difference(task, apply_overrides(registered, registered.small))
-        if len(from_small) < len(full):
-            return {"setting": "small", **from_small}
-    return full
+        sizes.append(({"setting": "small"}, apply_overrides(registered, registered.small)))
+    forms = [*sizes]
+    for name, overrides in registered.variants.items():
+        forms += [({**called, "variant": name}, apply_overrides(sized, overrides)) for called, sized in sizes]
+    found = [(called, _difference(task, form)) for called, form in forms]
+    called, rest = min(found, key=lambda one: (len(one[1]), len(one[0])))
+    return {**called, **rest}
 
 
 def _difference(task: TaskSpec, other: TaskSpec) -> dict[str, Any]:

@@ -187,6 +187,7 @@ BAD_INPUT = {
     "tracker": (["--track", "notebook"], "--track 'notebook': Accelerate knows"),
     "no processes": (["--processes", "0"], "--processes 0: give 1"),
     "no small setting": (["--small"], "task 'vision' has no small setting"),
+    "no variants": (["--variant", "joint"], "task 'vision' has no variants; leave out the variant 'joint'"),
     "a file for nothing": (["--data", __file__], "task 'vision' reads no file; leave --data out"),
     "no file": (["--task", "text-cvdb"], "reads its entities from a file; give --data FILE"),
     "missing file": (["--task", "text-cvdb", "--data", "/nowhere.csv"], "--data '/nowhere.csv' is not a file"),

@@ -132,7 +132,8 @@ def test_a_wrong_file_of_works_is_one_sentence(content: str | bytes, said: str, 
 def test_triplets_that_are_left_out_are_said(tmp_path: Path) -> None:
     path = triplets_file(tmp_path / "works.json", *WORKS, {"subj": 3})
     assert TrexWorld().account(path) == (
-        f"{path} has triplets of 4 subjects, 4 of them usable; left out: 1 in which something is missing, twice, no text or no year"
+        f"{path} has triplets of 4 subjects, 4 of them usable; left out: 1 in which something is missing, twice, "
+        "no text or no year"
     )
     text = path.read_text().replace('{"subj": 3}', '{"subj": "A", "obj": "x", "obj": "y", "predicate": "P31"}')
     assert read_triplets(written(path, text.encode())).skipped == 1

@@ -255,7 +255,7 @@ def test_a_share_leaves_a_question_to_ask_and_one_to_train(questions: list[int],
 
 
 def test_a_share_of_the_questions_is_held_out(text_task: TaskSpec) -> None:
-    task, _, design = build(text_task.model_copy(update={"heldout": 0.5}), 1)
+    _, _, design = build(text_task.model_copy(update={"heldout": 0.5}), 1)
     old = design.members(*STAGE1_GROUPS)
     assert (design.heldout[old].sum(axis=1) == 2).all()
     assert len(design.asked(1)) == len(design.trained("stage1-questions")) == 2 * len(old)

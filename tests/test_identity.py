@@ -42,6 +42,7 @@ SQUARE: Changes = {f"task.groups.new_{name}": 4 for name in ("reliable", "unreli
 PAIRS: dict[str, tuple[Changes, Changes]] = {
     "task.history": ({}, {"task.history": {1: "first version"}}),
     "task.smoke": ({}, {"task.smoke": {"alpha": 0.5}}),
+    "task.variants": ({}, {"task.variants": {"half": {"alpha": 0.5}}}),
     "task.small": ({}, {"task.small": {"alpha": 0.5}}),
     "model.tuned": ({}, {"model.tuned": {"vision@2": {"recipe.lr": 0.1}}}),
     "task.crossover": (SQUARE, SQUARE | {"task.crossover": "square"}),
@@ -194,7 +195,7 @@ def test_every_field_of_a_cell_changes_its_key_unless_listed_as_outside(kind: st
 def test_what_is_outside_the_key_is_a_decision_and_no_accident() -> None:
     names = ("name", "modality", "family", "architecture", "size", "licence", "notes", "tuned")
     labels = {f"model.{field}" for field in names}
-    told = {f"task.{field}" for field in ("history", "description", "model", "small", "smoke")}
+    told = {f"task.{field}" for field in ("history", "description", "model", "variants", "small", "smoke")}
     assert set(OUTSIDE_KEY) == told | labels
     assert all(reason.strip() for reason in OUTSIDE_KEY.values())
 

@@ -78,18 +78,20 @@ def test_what_has_no_control_is_shown_among_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("task", "options"),
     [
-        {"small": True, "set": {"render.question": 'a "b" $(c) {question}', "recipe.lr": 1e-5}},
-        {"smoke": True, "alpha": 0.5, "batch_size": 8},
-        {"set": {"recipe.stage1.epochs": 2, "exact_match": "normalised"}},
+        ("text-sets", {"small": True, "set": {"render.question": 'a "b" $(c) {question}', "recipe.lr": 1e-5}}),
+        ("text-sets", {"smoke": True, "alpha": 0.5, "batch_size": 8}),
+        ("text-sets", {"set": {"recipe.stage1.epochs": 2, "exact_match": "normalised"}}),
+        ("vision-mnist", {"small": True, "variant": "joint", "lr": 0.5}),
     ],
 )
-def test_a_command_plans_the_same_cells(options: dict[str, Any], tmp_path: Path) -> None:
+def test_a_command_plans_the_same_cells(task: str, options: dict[str, Any], tmp_path: Path) -> None:
     from iml_bench.cli.options import parse_overrides
     from iml_bench.library.options import make_request
 
-    work = planned("text-sets", ("neox-xs", "hf-config:gpt_neox?hidden_size=8"), "3,5", {"out": tmp_path, **options})
+    models = ("mlp-xs",) if task == "vision-mnist" else ("neox-xs", "hf-config:gpt_neox?hidden_size=8")
+    work = planned(task, models, "3,5", {"out": tmp_path, **options})
     assert work.request is not None
     words = shlex.split(command_of(work.request, {"out": tmp_path, "curve": 3, "gradient_checkpointing": True}))
     assert words[-5:] == ["--out", str(tmp_path), "--curve", "3", "--gradient-checkpointing"]
@@ -102,6 +104,7 @@ def test_a_command_plans_the_same_cells(options: dict[str, Any], tmp_path: Path)
             "set": parse_overrides(given.get("--set", []), {}),
             "small": "--small" in words,
             "smoke": "--smoke" in words,
+            "variant": given.get("--variant", [None])[0],
         },
     )
     assert plan([request], tmp_path) == list(work.jobs)

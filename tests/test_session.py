@@ -9,7 +9,9 @@ import pytest
 from making import CPU, small_task
 
 from iml_bench.errors import UsageError
+from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.records import Store, Stored
+from iml_bench.registry import TASKS
 from iml_bench.run.executors.base import Event, Groups, Listener
 from iml_bench.run.executors.inline import InlineExecutor
 from iml_bench.run.job import Job, record_failure
@@ -18,6 +20,8 @@ from iml_bench.run.session import NO_RECORD, Session, Standing
 from iml_bench.runtime import Runtime
 from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec
+
+REFERENCES = tuple(TWO_STAGE.attitudes(TASKS.get("vision")))
 
 
 class Asked(InlineExecutor):

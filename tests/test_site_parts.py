@@ -49,6 +49,7 @@ PICTURES = sorted((data_root() / "tasks" / "pictures").iterdir())
             seeds=(2, 3),
             overrides={"render.question": 'a "b" {attribute} $(c) {alias}'},
         ),
+        Request(task="vision-mnist", models=("mlp-xs",), small=True, variant="joint", overrides={"alpha": 0.5}),
         Request(task="vision", models=("ref:mlp?hidden=9&depth=2",), overrides={"recipe.stage1.epochs": 2}),
     ],
 )
@@ -66,6 +67,7 @@ def test_the_command_runs_the_same_cells(request_: Request, tmp_path: Path) -> N
         seeds=parse_seeds(options["--seeds"][0]),
         overrides=parse_overrides(options.get("--set", []), {}),
         small="--small" in words,
+        variant=options.get("--variant", [None])[0],
     )
     assert words[:2] == ["iml-bench", "run"]
     assert [job.cell for job in plan([again], tmp_path) if not job.cell.model.is_reference] == [

@@ -113,7 +113,7 @@ def test_from_an_entry_to_a_row_that_was_run_again(tmp_path: Path) -> None:
     in_checkout(tmp_path, *run)
     said = in_checkout(tmp_path, "submit", "mine")
     assert said.count("pass  ") == 13 and "FAIL" not in said
-    assert "mine on vision@2" in said and "seed 2, 3, 4 of 0 to 4 is missing" in said
+    assert "mine on vision@2" in said and "seed 2, 3, 4 of 0 to 7 is missing" in said
     assert "new" in said and "0 → 2" in said and "2 records written" in said
 
     said = in_checkout(tmp_path, "submit", "--check", "leaderboard/results/mine", "--rerun", "1")
@@ -343,10 +343,10 @@ def test_what_cannot_be_generated_here_is_said(tmp_path: Path) -> None:
 def test_missing_seeds_are_a_note_and_none_at_all_a_failure(tmp_path: Path) -> None:
     three = shipped("vit-plain", "vision@2-*-seed[012]")
     checks = check_submission(Submission(tuple(three), (), ()), [], CPU)
-    assert failures(checks) == [] and "seed 3, 4 of 0 to 4 is missing" in " ".join(notes(checks))
+    assert failures(checks) == [] and "seed 3, 4 of 0 to 7 is missing" in " ".join(notes(checks))
     (late,) = shipped("mlp-m", "vision@2-*-seed7")
     checks = check_submission(Submission((late,), (), ()), [], CPU)
-    assert "has none of the leaderboard's seeds 0 to 4" in " ".join(failures(checks))
+    assert "has none of the leaderboard's seeds 0 to 7" in " ".join(failures(checks))
 
 
 def test_a_row_has_one_number_of_parameters(tmp_path: Path, short_run: Path) -> None:

@@ -46,6 +46,11 @@ WRONG = {
     "modality": ([{"models": ["neox-m"]}], "suite 'mine', grid 1: model 'neox-m' reads text"),
     "seeds": ([{"seeds": "few"}], "suite 'mine', grid 1: seeds: 'few' names no seed"),
     "small": ([{"small": True}], "suite 'mine', grid 1: task 'vision' has no small setting"),
+    "no variants": ([{"variant": "joint"}], "grid 1: task 'vision' has no variants; leave out the variant 'joint'"),
+    "variant": (
+        [{"task": "vision-mnist", "variant": "jiont"}],
+        "grid 1: unknown variant 'jiont': did you mean 'joint'? (iml-bench show vision-mnist lists them)",
+    ),
     "key": ([{"axis": {}}], "suite 'mine', grid 1: axis: there is no such field"),
     "same name": ([{"name": "a"}, {"name": "a"}], "suite 'mine' has two grids named 'a'"),
     "option": ([{"axes": {"model.hiden": [3]}}], "model 'mlp-m?hiden=3' (ref:mlp?"),

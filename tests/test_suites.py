@@ -27,6 +27,7 @@ from iml_bench.spec import (
     TaskSpec,
     apply_overrides,
     cell_key,
+    parse,
     parse_seeds,
     show_seeds,
     task_key,
@@ -70,6 +71,44 @@ def test_the_small_setting_is_called_so_however_it_was_asked_for(tmp_path: Path)
     assert said == changes_of(task)
     assert "setting" not in said
     assert apply_overrides(base, said) == task
+
+
+@pytest.mark.parametrize("size", [{}, {"small": True}], ids=["full", "small"])
+def test_a_variant_is_called_by_its_name_in_either_size(size: dict[str, Any], tmp_path: Path) -> None:
+    base, called = TASKS.get("vision-mnist"), {"setting": "small"} if size else {}
+    plain, _ = asked_for("vision-mnist", tmp_path / "x", **size)
+    task, said = asked_for("vision-mnist", tmp_path / "x", variant="joint", **size)
+    assert task == apply_overrides(plain, base.variants["joint"])
+    assert task.stages == 1 and plain.stages == 2
+    assert said == changes_of(task) == {**called, "variant": "joint"}
+    by_hand = asked_for("vision-mnist", tmp_path / "x", overrides=base.variants["joint"], **size)
+    assert by_hand == (task, said)
+    more, said = asked_for("vision-mnist", tmp_path / "x", variant="joint", overrides={"alpha": 0.5}, **size)
+    assert (said, more.alpha) == ({**called, "variant": "joint", "alpha": 0.5}, 0.5)
+    taken_back, said = asked_for("vision-mnist", tmp_path / "x", variant="joint", overrides={"stages": 2}, **size)
+    assert (taken_back, said) == (plain, called)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS.origins))
+def test_every_variant_is_a_task_in_every_size(name: str) -> None:
+    base = TASKS.get(name)
+    for size in (base, apply_overrides(base, base.small), apply_overrides(base, base.smoke)):
+        for variant, overrides in base.variants.items():
+            assert apply_overrides(size, overrides) != size, variant
+
+
+def test_a_suite_runs_a_variant() -> None:
+    grid = {"task": "vision-mnist", "models": ["mlp-xs"], "small": True, "variant": "joint", "seeds": 1}
+    (request,) = suite_requests(SuiteSpec.model_validate({"name": "s", "description": "d", "grids": [grid]}))
+    (job,) = (job for job in plan([request], OUT) if not job.cell.model.is_reference)
+    assert job.changes == {"setting": "small", "variant": "joint"}
+    assert job.cell.task.stages == 1
+
+
+def test_a_variant_has_a_plain_name() -> None:
+    data = TASKS.get("vision-mnist").model_dump() | {"variants": {"Joint training": {"stages": 1}}}
+    with pytest.raises(UsageError, match=r"^a\.yaml: variants: 'Joint training' is no name; give small letters"):
+        parse(TaskSpec, data, "a.yaml")
 
 
 def test_what_is_no_part_of_the_identity_is_no_change() -> None:

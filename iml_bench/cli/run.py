@@ -51,6 +51,9 @@ def run(
         str, typer.Option("--ruleset", help="shared, or tuned: each model at the learning rate that its entry says.")
     ] = "shared",
     small: Annotated[bool, typer.Option("--small", help="The task's small setting.")] = False,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="A variant of the task, such as vision-mnist's joint.")
+    ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Shrink the task to a test; the records are no results.")
     ] = False,
@@ -89,6 +92,7 @@ def run(
         "set": parse_overrides(setting or [], {SHORTHANDS[name]: value for name, value in shorthands.items()}),
         "ruleset": ruleset,
         "small": small,
+        "variant": variant,
         "smoke": smoke,
         "trust_remote_code": trust_remote_code,
         "data": data,

@@ -69,6 +69,7 @@ def show_suite(name: Name, as_json: Json = False) -> None:
     console.print(f"[bold]{escape(suite.name)}[/bold]  {escape(suite.description)}")
     for grid in grids:
         preset = {"setting": "small"} if grid["small"] else {}
+        preset |= {"variant": grid["variant"]} if grid["variant"] else {}
         label = task_label(grid["task"], grid["task_version"], preset | grid["set"])
         title = f"grid {grid['number']}" + (f" {grid['name']}" if grid["name"] else "")
         console.print(f"\n[bold]{escape(title)}: {escape(label)}[/bold]", soft_wrap=True)

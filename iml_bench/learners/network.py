@@ -21,7 +21,7 @@ from iml_bench.generators import kept, reseed, seeded
 from iml_bench.learners.base import Watch
 from iml_bench.learners.blocks import block_outputs
 from iml_bench.learners.cut import causes_of, copied, cut_problem, largest_piece
-from iml_bench.learners.order import Part, global_batches, sharing_problem, shares, smallest_batch
+from iml_bench.learners.order import Part, global_batches, shares, sharing_problem, smallest_batch
 from iml_bench.learners.rounding import nudge
 from iml_bench.learners.setup import enable_checkpointing, make_optimizer
 from iml_bench.modalities.base import Batch, Feed, Indices, draw_noise, to_device

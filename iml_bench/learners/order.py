@@ -83,7 +83,9 @@ def sharing_problem(recipe: Recipe, smallest: int, processes: int) -> str | None
         processes: how many.
     """
     for n, which in ((recipe.batch_size, "a batch"), (smallest, "the last batch of an epoch")):
-        pieces = None if recipe.micro_batch is None else len(micro_batches(np.arange(n), None, recipe.micro_batch, 1, 1))
+        pieces = (
+            None if recipe.micro_batch is None else len(micro_batches(np.arange(n), None, recipe.micro_batch, 1, 1))
+        )
         if (n if pieces is None else pieces) < processes:
             what = f"{n} examples" + ("" if pieces is None else f" in {pieces} pieces (recipe.micro_batch)")
             return f"{which} has {what}, which {processes} processes cannot share; give fewer processes"

@@ -56,6 +56,8 @@ class RunOptions(TypedDict, total=False):
     ``iml_bench.tune`` chose and its entry says."""
     small: bool
     """The task's small setting."""
+    variant: str | None
+    """The name of one of the task's variants."""
     smoke: bool
     """Shrink the task to a test; the records are no results."""
     trust_remote_code: bool
@@ -155,6 +157,7 @@ def make_request(
         ruleset=ruleset,
         small=options.get("small", False),
         smoke=options.get("smoke", False),
+        variant=options.get("variant"),
         trust_remote_code=options.get("trust_remote_code", False),
         data=None if data is None else Path(data),
     )

@@ -122,7 +122,7 @@ def sweep_of(request: Request, where: Work) -> Sweep:
         task=request.task,
         model=jobs[0].cell.model.name,
         setting=setting_label(base.name, base.version, small=request.small),
-        own=resized(base, replace(request, overrides={})).recipe.lr,
+        own=resized(base, replace(request, overrides={}, variant=None)).recipe.lr,
         stored=not request.model_fields,
         keys=frozenset(cell_key(job.cell) for job in jobs),
         work=where._replace(jobs=tuple(job for job in jobs if cell_key(job.cell) not in diverged)),

@@ -25,6 +25,7 @@ def command_of(request: Request, options: Mapping[str, Any] | None = None, progr
     words = ["run", "--task", request.task]
     flags = {"--small": request.small, "--smoke": request.smoke, "--trust-remote-code": request.trust_remote_code}
     words += [flag for flag, given in flags.items() if given]
+    words += ["--variant", request.variant] if request.variant is not None else []
     words += ["--ruleset", request.ruleset] if request.ruleset != "shared" else []
     words += [word for path, value in request.overrides.items() for word in ("--set", f"{path}={_as_typed(value)}")]
     if request.data is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from iml_bench.errors import UsageError, shown
+from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.protocols import protocol_of
 from iml_bench.registry import TASKS, changes_of
 from iml_bench.run.job import Job
@@ -40,6 +40,8 @@ class Request:
     """What is changed in every model, see ``vary_model``."""
     small: bool = False
     smoke: bool = False
+    variant: str | None = None
+    """One of the task's variants, in any size."""
     trust_remote_code: bool = False
     ruleset: str = "shared"
     """One of ``RULESETS``: with ``tuned`` each model has the learning rate that its entry says was chosen for it."""
@@ -154,8 +156,21 @@ def resized(base: TaskSpec, request: Request) -> TaskSpec:
         raise UsageError("--small and --smoke are two sizes; give one")
     if request.small and not base.small:
         raise UsageError(f"task {base.name!r} has no small setting; leave --small out")
-    preset = base.small if request.small else base.smoke if request.smoke else {}
-    return apply_overrides(apply_overrides(base, preset), request.overrides)
+    size = base.small if request.small else base.smoke if request.smoke else {}
+    task = base
+    for overrides in (size, _variant(base, request), request.overrides):
+        task = apply_overrides(task, overrides)
+    return task
+
+
+def _variant(base: TaskSpec, request: Request) -> Mapping[str, Any]:
+    if request.variant is None:
+        return {}
+    if not base.variants:
+        raise UsageError(f"task {base.name!r} has no variants; leave out the variant {shown(repr(request.variant))}")
+    if request.variant not in base.variants:
+        raise unknown("variant", request.variant, base.variants, f"iml-bench show {base.name}")
+    return base.variants[request.variant]
 
 
 def _with_source(task: TaskSpec, data: Path | None) -> TaskSpec:

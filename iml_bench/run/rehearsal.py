@@ -17,7 +17,7 @@ from iml_bench.generators import seeded
 from iml_bench.learners.answers import LARGEST_BATCH
 from iml_bench.learners.cut import causes_of, copied, cut_problem, largest_piece, moved, same_twice
 from iml_bench.learners.network import training_loss
-from iml_bench.learners.order import Part, global_batches, sharing_problem, shares, smallest_batch
+from iml_bench.learners.order import Part, global_batches, shares, sharing_problem, smallest_batch
 from iml_bench.learners.setup import enable_checkpointing, make_accelerator, make_optimizer
 from iml_bench.modalities.base import Batch, Feed, Indices
 from iml_bench.modalities.trial import device_of, first_line

@@ -58,6 +58,7 @@ def suite_requests(
                     references=grid.control is None,  # what they read is known, whatever is controlled
                     small=grid.small and not smoke,
                     smoke=smoke,
+                    variant=grid.variant,
                     data=data if task.world.reads_file else None,
                     where=suite.where(index),
                 )

@@ -69,7 +69,7 @@ def sweep_requests(request: Request) -> list[Request]:
         UsageError: when there is no such task, or its protocol knows no such sweep.
     """
     base = TASKS.get(request.task)
-    request = replace(request, overrides={}, ruleset="shared", seeds=SEEDS, references=False)
+    request = replace(request, overrides={}, variant=None, ruleset="shared", seeds=SEEDS, references=False)
     task, ends = resized(base, request), protocol_of(base).sweep
     if not ends:
         raise UsageError(

@@ -20,7 +20,7 @@ def reproduce(row: Row, entry: ModelEntry, task: TaskSpec, *, registered: bool) 
         registered: whether the entry can be named; its source is given otherwise.
     """
     changes = dict(row.changes)
-    small = changes.pop("setting", None) == "small"
+    small, variant = changes.pop("setting", None) == "small", changes.pop("variant", None)
     return command_of(
         Request(
             task=row.task,
@@ -28,6 +28,7 @@ def reproduce(row: Row, entry: ModelEntry, task: TaskSpec, *, registered: bool) 
             seeds=tuple(sorted({*row.seeds, *row.failed_seeds})),
             overrides={**changes, **row.tuned},  # whatever the entry says by now
             small=small,
+            variant=variant,
             trust_remote_code=entry.trust_remote_code and not registered,
             data=Path("FILE") if task.world.reads_file else None,
         )

@@ -16,6 +16,7 @@ OUTSIDE_KEY = {
     "task.history": "says what changed between versions; nothing reads it",
     "task.description": "says what the task is; nothing reads it",
     "task.model": "only the default of the command line; the model that runs stands in the cell",
+    "task.variants": "overrides that are not applied; applied ones stand in the fields they change",
     "task.small": "overrides that are not applied; applied ones stand in the fields they change",
     "task.smoke": "overrides that are not applied; applied ones stand in the fields they change",
     "model.name": "a label; the source says what is loaded",

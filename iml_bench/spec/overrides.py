@@ -12,7 +12,7 @@ from iml_bench.spec.base import parse
 from iml_bench.spec.task import TaskSpec
 from iml_bench.spec.written import read_value, why
 
-FIXED = ("name", "version", "protocol", "small", "smoke")
+FIXED = ("name", "version", "protocol", "variants", "small", "smoke")
 """Fields that say which task it is; another task is another file."""
 
 

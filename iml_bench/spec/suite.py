@@ -39,6 +39,8 @@ class Grid(Spec):
     """``tuned``: each model at the learning rate that was chosen for it, see ``ModelEntry.tuned``."""
     small: bool = False
     """Whether it is the task's small setting that the fields are changed in."""
+    variant: str | None = None
+    """The variant of the task that the fields are changed in."""
     set: dict[str, Any] = {}
     """Fields that are the same in the whole grid."""
     axes: dict[str, tuple[Any, ...]] = {}

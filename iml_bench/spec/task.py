@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal, Self
 
@@ -42,6 +43,8 @@ class TaskSpec(OpenSpec):
     """``strict``: every token of the answer is the most likely one; ``normalised``: the generated answer
     is one of the right ones but for case, articles and punctuation."""
     recipe: Recipe
+    variants: dict[str, dict[str, Any]] = {}
+    """Overrides by name, of other forms of the task; ``--variant NAME`` applies one, after those of its size."""
     small: dict[str, Any] = {}
     """Overrides that make the task small enough for one GPU or a patient CPU; ``--small`` applies them."""
     smoke: dict[str, Any] = {}
@@ -77,6 +80,9 @@ class TaskSpec(OpenSpec):
     def _coherent(self) -> Self:
         if any(version > self.version for version in self.history):
             raise ValueError(f"history: it names a version after {self.version}, the task's own")
+        for variant in self.variants:
+            if not re.match(NAME_PATTERN, variant):
+                raise ValueError(f"variants: {variant!r} is no name; give small letters, digits, . _ -")
         self.render.check(self)
         self.world.check(self)
         return self

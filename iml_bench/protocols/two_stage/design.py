@@ -226,9 +226,12 @@ def _heldout(task: TwoStageTask, world: World, group: Ints, rng: np.random.Gener
     # Attributes that an entity lacks come last in its order, so that they are never the chosen ones.
     order = np.where(world.values >= 0, rng.random(world.values.shape), np.inf)
     rank = order.argsort(axis=1).argsort(axis=1)
-    each: int | Ints = task.heldout if isinstance(task.heldout, int) else np.zeros((len(group), 1), dtype=np.int64)
-    if not isinstance(task.heldout, int):
-        each[~new, 0] = stratified((world.values >= 0).sum(axis=1)[~new], task.heldout, rng)
+    each = np.zeros((len(group), 1), dtype=np.int64)
+    each[~new, 0] = (
+        task.heldout
+        if isinstance(task.heldout, int)
+        else stratified((world.values >= 0).sum(axis=1)[~new], task.heldout, rng)
+    )
     return np.asarray((rank < each) | new[:, None])
 
 
