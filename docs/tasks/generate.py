@@ -78,6 +78,16 @@ def small(task: TwoStageTask) -> str:
     return table(("field", "value"), [(code(name), code(show_value(value))) for name, value in task.small.items()])
 
 
+def variants(task: TwoStageTask) -> str:
+    """What ``--variant`` changes."""
+    rows = [
+        (code(variant), code(name), code(show_value(value)))
+        for variant, overrides in task.variants.items()
+        for name, value in overrides.items()
+    ]
+    return table(("variant", "field", "value"), rows)
+
+
 @cache
 def setting_of(name: str, form: Form = Form()) -> Setting:
     """The data of seed 0 of a task that needs no files, as a model of some form reads it."""
@@ -120,7 +130,7 @@ def numbers(task: TwoStageTask) -> str:
             rows.append((f"{name}: a batch", f"{k} definitions and {batch - k} questions"))
             passes = f"{steps * k / shown:.1f} over definitions, {steps * (batch - k) / asked:.1f} over questions"
         else:
-            passes = f"{steps * batch / len(examples):.1f}"
+            passes = f"{stage.epochs or steps * batch / len(examples):.1f}"
         rows.append((f"{name}: passes", passes))
     rows.append(("branches", f"{len(branches_of(task))}"))
     if not varies:
@@ -268,7 +278,8 @@ def streams(_: None) -> str:
 
 
 PARTS: dict[str, Callable[[Any], str]] = {
-    "settings": settings, "small": small, "numbers": numbers, "attributes": attributes, "city words": city_words,
+    "settings": settings, "small": small, "variants": variants, "numbers": numbers, "attributes": attributes,
+    "city words": city_words,
     "missing values": missing_values, "geometry": geometry, "pictures": pictures, "tokens": tokens,
     "examples": examples, "networks": networks, "roles": roles, "measures": measures, "streams": streams,
 }  # fmt: skip
