@@ -9,7 +9,9 @@ import pytest
 from making import CPU, small_task
 
 from iml_bench.errors import UsageError
+from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.records import Store, Stored
+from iml_bench.registry import TASKS
 from iml_bench.run.executors.base import Event, Groups, Listener
 from iml_bench.run.executors.inline import InlineExecutor
 from iml_bench.run.job import Job, record_failure
@@ -103,8 +105,8 @@ def test_records_have_the_last_word_on_what_failed(tmp_path: Path) -> None:
 
 def test_requests_are_planned(tmp_path: Path) -> None:
     stored = Session(tmp_path, CPU, workers=1).run([Request("vision", ("oracle",), (3,), smoke=True)])
-    assert {one[:2] for one in cells(stored)} == {(name, 3) for name in REFERENCES}
-    assert len(Store(tmp_path).scan()[0]) == len(REFERENCES)
+    assert {one[:2] for one in cells(stored)} == {(name, 3) for name in TWO_STAGE.attitudes(TASKS.get("vision"))}
+    assert len(Store(tmp_path).scan()[0]) == len(stored)
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_anything_runs(tmp_path: Path) -> None:
