@@ -141,9 +141,13 @@ def log_likelihoods(table: pl.DataFrame) -> np.ndarray[Any, Any]:
     return table["log_likelihood"].to_numpy()
 
 
-def shipped(model: str, pattern: str = "vision@2-*") -> list[Stored]:
-    """A model's records among the shipped results."""
-    return [Stored(path, read_record(path)) for path in sorted((RESULTS / model).glob(f"{pattern}.json"))]
+def shipped(model: str, task: str = "vision", seeds: str = "*") -> list[Stored]:
+    """A model's records among the shipped results, of the newest version of a task that there is."""
+    paths = sorted((RESULTS / model).glob(f"{task}@*-seed{seeds}.json"))
+    assert paths, f"no records of {model} on {task} are shipped"
+    newest = max(int(path.name.partition("@")[2].partition("-")[0]) for path in paths)
+    found = [path for path in paths if path.name.startswith(f"{task}@{newest}-")]
+    return [Stored(path, read_record(path)) for path in found]
 
 
 def copy_records(stored: list[Stored], root: Path, model: ModelEntry | None = None) -> list[Path]:

@@ -55,18 +55,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
 def test_a_run_prints_rows_with_the_reference_rows(finished: tuple[Path, list[dict[str, Any]], str]) -> None:
     _, rows, stderr = finished
     assert rows[0]["model"] == "mlp-xs"
-    assert {row["model"] for row in rows} == {"mlp-xs", "oracle", "gullible", "random"}
+    assert {row["model"] for row in rows} == {"mlp-xs", "oracle", "sceptic", "gullible", "random"}
     assert all(set(row) >= ROW_FIELDS for row in rows)
     assert {row["model"]: row["scores"]["iml"]["mean"] for row in rows}["oracle"] == 1.0
-    assert "8 cells: 0 done already, 8 to run" in stderr
-    assert stderr.count(" done (") == 8
+    assert "10 cells: 0 done already, 10 to run" in stderr
+    assert stderr.count(" done (") == 10
 
 
 def test_the_same_command_again_skips_what_is_done(finished: tuple[Path, list[dict[str, Any]], str]) -> None:
     out, rows, _ = finished
     before = _contents(out)
     again = _smoke(out, "--seeds", "2", "--json")
-    assert "8 done already, 0 to run" in again.stderr
+    assert "10 done already, 0 to run" in again.stderr
     assert json.loads(again.stdout) == rows
     assert _contents(out) == before
 
@@ -81,7 +81,7 @@ def test_more_seeds_extend(finished: tuple[Path, list[dict[str, Any]], str], tmp
     out, _, _ = finished
     subprocess.run(["cp", "-r", f"{out}/.", str(tmp_path)], check=True)
     more = _smoke(tmp_path, "--seeds", "3", "--workers", "1", "--json")
-    assert "12 cells: 8 done already, 4 to run" in more.stderr
+    assert "15 cells: 10 done already, 5 to run" in more.stderr
     assert {row["n_seeds"] for row in json.loads(more.stdout)} == {3}
 
 
@@ -91,7 +91,7 @@ def test_the_table_says_what_a_newcomer_needs(finished: tuple[Path, list[dict[st
     for words in (
         "IML [95 %]",
         "nats",
-        "lift reliable",
+        "uptake",
         "stage-1 gap",
         "chance",
         "reference rows",
@@ -112,12 +112,12 @@ def test_a_killed_run_continues_to_the_same_records(
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.startswith("[1/8]"):
+        if line.startswith("[1/10]"):
             break
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stderr.close()
-    assert 0 < len(list(tmp_path.rglob("*.json"))) < 8
+    assert 0 < len(list(tmp_path.rglob("*.json"))) < 10
     assert _smoke(tmp_path, "--seeds", "2").returncode == 0
     assert _contents(tmp_path) == _contents(out)
 

@@ -21,7 +21,7 @@ import pytest
 from hostile import MEANING, leaves, refusals
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import command, scored, write_result
+from making import command, scored, shipped, write_result
 from rich.console import Console
 
 from iml_bench.board import build_board, leaderboard_tasks
@@ -36,7 +36,7 @@ from iml_bench.streams import Streams
 from iml_bench.submit import check_submission, find_submission
 
 RESULTS = data_root() / "leaderboard" / "results"
-GOOD = sorted((RESULTS / "mlp-m").glob("vision@2-*-seed0.json"))[0]
+GOOD = shipped("mlp-m", seeds="0")[0].path
 PLAIN: dict[str, Any] = json.loads(GOOD.read_text())
 Json = dict[str, Any]
 ENTRIES = [row.spec for row in MODELS.list() if row.spec is not None]

@@ -38,7 +38,7 @@ def test_a_script_of_ten_lines_gives_the_numbers_of_the_command_line(tmp_path: P
     script = [sys.executable, str(EXAMPLE), str(out), str(records)]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("10 cells: 0 done already, 10 to run; 2 workers") == 1
+    assert done.stderr.count("12 cells: 0 done already, 12 to run; 2 workers") == 1
     *table, board, versus, scores = done.stdout.splitlines()
     rows = json.loads(command("leaderboard", "--records", str(records), "--json").stdout)["rows"]
     assert json.loads(board) == {row["model"]: row["scores"]["iml"]["mean"] for row in rows if not row["reference"]}
@@ -48,7 +48,7 @@ def test_a_script_of_ten_lines_gives_the_numbers_of_the_command_line(tmp_path: P
     assert computed == recorded
     arguments = ["run", "--task", "vision", "--model", "mlp-xs", "--model", "mlp-s", "--seeds", "2", "--smoke"]
     again = command(*arguments, "--out", str(out), "--json")
-    assert "10 done already, 0 to run" in again.stderr
+    assert "12 done already, 0 to run" in again.stderr
     shown = {row["model"]: row["scores"]["iml"]["mean"] for row in json.loads(again.stdout)}
     for model in ("mlp-xs", "mlp-s"):
         assert any(f'"{model}"' in line or model in line for line in table)
@@ -63,10 +63,10 @@ def test_what_was_done_before_is_returned_too_and_progress_can_be_silenced(
     first = iml_bench.run("vision", "oracle", 1, **ask)
     both = iml_bench.run("vision", "oracle", (0, 1), **ask)
     assert capsys.readouterr() == ("", "")
-    assert [one in list(both) for one in first] == [True] * 3 and len(both) == 6
+    assert [one in list(both) for one in first] == [True] * 4 and len(both) == 8
     assert both.cells.filter(model="oracle")["iml"].to_list() == [1.0, 1.0]
     assert [record.cell.seed for record in both[:2].records] == [0, 1]
-    assert repr(both) == "<6 records: .cells, .items>"
+    assert repr(both) == "<8 records: .cells, .items>"
 
 
 def test_the_library_takes_what_the_command_line_takes() -> None:

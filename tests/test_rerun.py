@@ -225,7 +225,7 @@ def test_a_record_says_what_rounding_depends_on(tmp_path: Path, monkeypatch: pyt
 
 def test_an_older_record_is_run_as_it_says(tmp_path: Path) -> None:
     """Shipped before a record said how its first batch was cut and what the machine computes with."""
-    record = shipped("mlp-m", "*")[0].record
+    record = shipped("mlp-m")[0].record
     old = record.model_copy(
         update={
             "provenance": record.provenance.model_copy(update={"arithmetic": None}),

@@ -107,8 +107,8 @@ def test_records_have_the_last_word_on_what_failed(tmp_path: Path) -> None:
 
 def test_requests_are_planned(tmp_path: Path) -> None:
     stored = Session(tmp_path, CPU, workers=1).run([Request("vision", ("oracle",), (3,), smoke=True)])
-    assert {one[:2] for one in cells(stored)} == {(name, 3) for name in REFERENCES}
-    assert len(Store(tmp_path).scan()[0]) == len(REFERENCES)
+    assert {one[:2] for one in cells(stored)} == {(name, 3) for name in TWO_STAGE.attitudes(TASKS.get("vision"))}
+    assert len(Store(tmp_path).scan()[0]) == len(stored)
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_anything_runs(tmp_path: Path) -> None:

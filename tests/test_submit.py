@@ -185,7 +185,7 @@ def test_records_under_another_label_are_renamed_where_they_lie(tmp_path: Path) 
 
 def test_smoke_tests_failures_and_unknown_tasks_are_left_out_by_name(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    copy_records(shipped("mlp-m", "vision@2-*-seed0"), runs)
+    copy_records(shipped("mlp-m", seeds="0"), runs)
     smoke = write_result(runs, task=small_task(), smoke=True)
     failed = write_failure(runs, seed=7)
     other = write_result(runs, task=TASKS.get("vision").model_copy(update={"name": "their-own"}))
@@ -253,7 +253,7 @@ def test_wrong_usage_is_one_sentence(
     from iml_bench.cli.app import app
 
     if arguments[-2:] == ["--to", "nowhere"]:
-        copy_records(shipped("mlp-m", "vision@2-*-seed0"), tmp_path)
+        copy_records(shipped("mlp-m", seeds="0"), tmp_path)
     before = tree(tmp_path)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, arguments)
@@ -341,11 +341,11 @@ def test_what_cannot_be_generated_here_is_said(tmp_path: Path) -> None:
 
 
 def test_missing_seeds_are_a_note_and_none_at_all_a_failure(tmp_path: Path) -> None:
-    three = shipped("vit-plain", "vision@2-*-seed[012]")
+    three = shipped("mlp-s", seeds="[012]")
     checks = check_submission(Submission(tuple(three), (), ()), [], CPU)
-    assert failures(checks) == [] and "seed 3, 4 of 0 to 7 is missing" in " ".join(notes(checks))
-    (late,) = shipped("mlp-m", "vision@2-*-seed7")
-    checks = check_submission(Submission((late,), (), ()), [], CPU)
+    assert failures(checks) == [] and "seed 3, 4, 5, 6, 7 of 0 to 7 is missing" in " ".join(notes(checks))
+    late = write_result(tmp_path, "mlp-s", 9)
+    checks = check_submission(Submission((Stored(late, read_record(late)),), (), ()), [], CPU)
     assert "has none of the leaderboard's seeds 0 to 7" in " ".join(failures(checks))
 
 

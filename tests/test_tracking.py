@@ -59,14 +59,14 @@ def test_every_trained_cell_is_one_run_whose_steps_never_go_back(runs: list[Fake
     assert [run(cell, tmp_path) for cell in (*cells, small_cell("oracle"))] == [None] * 3
     assert len(runs) == 2, "a reference row is no run"
     for cell, begun in zip(cells, runs, strict=True):
-        name = f"vision@2/mlp-xs/seed{cell.seed}-{cell_key(cell)[:12]}"
+        name = f"{cell.task.label}/mlp-xs/seed{cell.seed}-{cell_key(cell)[:12]}"
         assert (begun.project, begun.named, begun.finished) == ("iml-bench", {"name": name}, 1)
-        assert begun.config == {"task": "vision@2", "model": "mlp-xs", "seed": cell.seed, "key": cell_key(cell)}
+        assert begun.config == {"task": cell.task.label, "model": "mlp-xs", "seed": cell.seed, "key": cell_key(cell)}
         *losses, (last, scores) = begun.logged
         steps = [step for step, _ in losses]
         assert all(before < after for before, after in pairwise(steps))
         recipe = cell.task.recipe
-        assert last == steps[-1] == (recipe.stage1.steps or 0) + 2 * (recipe.stage2.steps or 0)
+        assert last == steps[-1] == (recipe.stage1.steps or 0) + 4 * (recipe.stage2.steps or 0)
         assert list(dict.fromkeys(name for _, values in losses for name in values)) == ["stage1/loss", "stage2/loss"]
         stored = {one.record.key: one.record.scores for one in Store(tmp_path).scan()[0]}[cell_key(cell)]
         assert stored is not None

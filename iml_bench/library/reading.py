@@ -159,7 +159,7 @@ def score(items: pl.DataFrame | AnyPath, protocol: str = "two-stage") -> Scores:
     return score_items(protocol, columns_of(items.select(held)))
 
 
-_NEEDED = ("stage", "fold", "entity", "group", "tag", "exact_match", "log_likelihood")
+_NEEDED = ("stage", "fold", "entity", "group", "tag", "attribute", "exact_match", "log_likelihood")
 
 
 def stored_of(records: Records) -> Sequence[Stored]:

@@ -48,18 +48,20 @@ def paired(tags: list[str], seed: int) -> tuple[str, ...]:
 
 
 def alike(codec: Codec, drawn: list[str], n: int) -> list[str]:
-    """The ``n`` first strings among those drawn that are equally many tokens, alone and after a space.
+    """The ``n`` first strings of the commonest length in tokens, alone and after a space, among those drawn.
+
+    Which length that is does not depend on ``n``, so that more tags change none.
 
     Raises:
-        UsageError: when there are not as many of any number of tokens.
+        UsageError: when there are not as many.
     """
     by_length: dict[tuple[int, ...], list[str]] = {}
     alone, later = (codec.read([space + text for text in drawn])["input_ids"] for space in ("", " "))
     for text, *read in zip(drawn, alone, later, strict=True):
-        same = by_length.setdefault(tuple(map(len, read)), [])
-        same.append(text)
-        if len(same) == n:
-            return same
+        by_length.setdefault(tuple(map(len, read)), []).append(text)
+    same = max(by_length.values(), key=len)
+    if len(same) >= n:
+        return same[:n]
     raise UsageError(
         f"{codec.name} reads no {n} of {len(drawn)} random strings as equally many tokens; take another model"
     )
@@ -96,12 +98,16 @@ class TextRenderer:
             streams.generator("aliases"), n, spec.alias_letters, "aliases", delimited=delimited
         )
         # Which strings are tags depends on the model's tokenizer; that none of them is an alias does not.
-        drawn = random_strings(streams.of_pair.generator("tags"), TAG_POOL, letters, "tags", delimited=delimited)
+        pool = random_strings(streams.of_pair.generator("tags"), TAG_POOL, letters, "tags", delimited=delimited)
+        aliases = set(self.aliases)
+        drawn = [text for text in pool if text not in aliases]
+        if len(drawn) < len(design.tags):
+            raise UsageError("too many aliases are also tags; give them different numbers of letters")
         self.tag_names, wearing = design.tag_names, design.own_tagged
         n_own = len(wearing) + len(drawn) if len(wearing) else 0
         own = random_strings(streams.generator("own tags"), n_own, letters, "tags", delimited=delimited)
         self.own_tags = dict(zip(wearing.tolist(), (tag for tag in own if tag not in drawn), strict=False))
-        if shared := set(self.aliases) & {*(spec.tag_words or drawn), *own}:
+        if shared := aliases & {*(spec.tag_words or ()), *own}:
             raise UsageError(f"{min(shared)} is both an alias and a tag; give them different numbers of letters")
         self.named = frozenset(design.named.tolist())
         self.draws = streams.generator("phrases").random((n, 2)) if spec.tags != "random" else None
@@ -137,7 +143,8 @@ class TextRenderer:
         if self.tags == self.first_tags:
             return text
         first = dict(zip(self.tags, self.first_tags, strict=True))
-        return re.sub("|".join(map(re.escape, first)), lambda found: first[found[0]], text)
+        any_tag = "|".join(map(re.escape, first))
+        return re.sub(rf"(?<![a-z])(?:{any_tag})(?![a-z])", lambda found: first[found[0]], text)
 
     def parts(self, entity: int, content: int, tag: int, asked: int, context: int = NONE) -> tuple[str, str]:
         """An example as what is given and what follows: tag and alias | profile, or question | answer."""

@@ -2,7 +2,8 @@
 
 Each is a contrast of two conditions: under the reliable, the unreliable or a fresh tag, or not defined. Where the same
 entities stand in both conditions in different branches (``crossover``), each is its own control and the contrast is
-the mean of its differences; where they do not, it is the difference of two groups.
+the mean of its differences; where they do not, it is the difference of two groups. Either way every entity weighs
+the same, however many questions there are about it.
 """
 
 from __future__ import annotations
@@ -122,12 +123,15 @@ def _by_entity(entity: NDArray[Any], column: Floats, rows: Mask) -> Floats:
 
 
 def _contrast(columns: Columns, first: Mask, second: Mask, column: str = "exact_match") -> float | None:
-    """A column's mean in the first rows minus in the second, within entities where any is in both."""
+    """A column's mean over entities in the first rows minus in the second, within entities where any is in both."""
     within = _differences(columns, column, first, second)
     if len(within):
         return float(within.mean())
-    values = columns[column].astype(np.float64)
-    return float(values[first].mean()) - float(values[second].mean()) if first.any() and second.any() else None
+    if not (first.any() and second.any()):
+        return None
+    entity, values = columns["entity"], columns[column].astype(np.float64)
+    one, other = (_by_entity(entity, values, rows).mean() for rows in (first, second))
+    return float(one - other)
 
 
 def _between(columns: Columns, first: str, second: str, column: str = "exact_match") -> float | None:
@@ -213,7 +217,7 @@ MEASURES: tuple[Measure, ...] = (
         high=1 / LEAST_UPTAKE,
         shown="headline",
         ranked=True,
-        missing=f"not measurable: uptake is not above {LEAST_UPTAKE:g}",
+        missing=f"not measurable: uptake is not above {LEAST_UPTAKE:g}, or not measured itself",
     ),
     Measure(
         name="trust",
