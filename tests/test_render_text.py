@@ -245,9 +245,7 @@ def test_a_fingerprint_is_the_texts(text_task: TaskSpec, make_setting: Make) -> 
     assert feed.fingerprint(rows, torch.zeros(2, 0)).decode() == expected
 
 
-def test_both_branches_of_a_pair_show_the_same_profiles_under_exchanged_tags(
-    text_task: TaskSpec, make_setting: Make
-) -> None:
+def test_a_pair_shows_the_same_profiles_under_exchanged_tags(text_task: TaskSpec, make_setting: Make) -> None:
     setting = make_setting(text_task)
     tags = renderer_of(setting).tags
     exchanged = {tags[0]: tags[1], tags[1]: tags[0], tags[2]: tags[2]}

@@ -240,9 +240,7 @@ def test_a_digit_stands_in_the_middle_of_its_cell() -> None:
     assert pictures[:, 2:10, 2:10].amax() == 255
 
 
-def test_both_branches_of_a_pair_show_the_same_digits_under_exchanged_tags(
-    vision_task: TaskSpec, make_setting: Make
-) -> None:
+def test_a_pair_shows_the_same_digits_under_exchanged_tags(vision_task: TaskSpec, make_setting: Make) -> None:
     setting = make_setting(vision_task)
     strip = renderer_of(setting).spec.strip_px
     one, two = shown(setting.train_feed("stage2", 0)), shown(setting.train_feed("stage2", 1))
