@@ -206,7 +206,7 @@ BAD_INPUT = {
             "--model",
             "hf-config:gpt_neox?hidden_size=16&num_attention_heads=2&max_position_embeddings=6",
         ],
-        "reads at most 6 tokens and the longest text of this task has 8",
+        "reads at most 6 tokens and the longest text of this task has 14",
     ),
     "too large": (
         ["--task", "text", "--model", "hf-config:gpt_neox?hidden_size=16384&num_hidden_layers=90"],

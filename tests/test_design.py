@@ -147,7 +147,7 @@ def test_the_fresh_tag_and_new_entities_never_appear_in_stage_1(drawn: Drawn) ->
 
 
 @given(DRAWN)
-def test_fold_1_exchanges_the_tags_of_the_two_new_halves_and_nothing_else(drawn: Drawn) -> None:
+def test_branch_1_of_a_pair_exchanges_the_tags_of_the_two_new_halves_and_nothing_else(drawn: Drawn) -> None:
     _, _, design = drawn
     reliable, unreliable, fresh = range(3)
     expected = design.role[0].copy()
@@ -167,8 +167,8 @@ def test_fold_1_exchanges_the_tags_of_the_two_new_halves_and_nothing_else(drawn:
 @given(DRAWN)
 def test_stage_2_shows_only_true_definitions_of_each_defined_new_entity_once(drawn: Drawn) -> None:
     _, _, design = drawn
-    for fold in (0, 1):
-        examples = design.trained("stage2", fold)
+    for branch in (0, 1):
+        examples = design.trained("stage2", branch)
         assert examples.is_definition.all()
         assert (examples.content == examples.entity).all()
         assert sorted(examples.entity) == sorted(design.members("new_reliable", "new_unreliable", "new_fresh"))

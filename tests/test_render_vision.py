@@ -108,7 +108,7 @@ def test_every_pixel_is_the_tag_the_frame_or_the_right_digit(
     case: str, vision_task: TaskSpec, make_setting: Make
 ) -> None:
     setting = make_setting(vision_task, seed=2, **GEOMETRIES[case])
-    stage2 = [setting.train_feed("stage2", fold) for fold in (0, 1)]
+    stage2 = [setting.train_feed("stage2", branch) for branch in (0, 1)]
     for feed in (setting.train_feed("stage1"), *stage2, setting.question_feed(1)):
         check_images(setting, feed)
 
@@ -240,7 +240,7 @@ def test_a_digit_stands_in_the_middle_of_its_cell() -> None:
     assert pictures[:, 2:10, 2:10].amax() == 255
 
 
-def test_both_folds_show_the_same_digits_under_exchanged_tags(vision_task: TaskSpec, make_setting: Make) -> None:
+def test_a_pair_shows_the_same_digits_under_exchanged_tags(vision_task: TaskSpec, make_setting: Make) -> None:
     setting = make_setting(vision_task)
     strip = renderer_of(setting).spec.strip_px
     one, two = shown(setting.train_feed("stage2", 0)), shown(setting.train_feed("stage2", 1))
