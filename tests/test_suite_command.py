@@ -49,7 +49,7 @@ WRONG = {
     "no variants": ([{"variant": "joint"}], "grid 1: task 'vision' has no variants; leave out the variant 'joint'"),
     "variant": (
         [{"task": "vision-mnist", "variant": "jiont"}],
-        "grid 1: unknown variant 'jiont': did you mean 'joint'? (iml-bench show vision-mnist lists them)",
+        "grid 1: unknown variant 'jiont': did you mean 'joint'? (iml-bench show vision-mnist lists them all)",
     ),
     "key": ([{"axis": {}}], "suite 'mine', grid 1: axis: there is no such field"),
     "same name": ([{"name": "a"}, {"name": "a"}], "suite 'mine' has two grids named 'a'"),

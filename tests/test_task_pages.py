@@ -213,10 +213,13 @@ def test_batches_are_as_written() -> None:
         found = global_batches(examples, StageRecipe(**stage), 64, np.random.default_rng(0))
         return [batch.tolist() for batch in found]
 
-    together = batches(epochs=3)
-    assert [len(batch) for batch in together] == [64] * math.ceil(3 * n / 64)
-    rows = [row for batch in together for row in batch]
-    assert sorted(rows[:n]) == sorted(rows[n : 2 * n]) == list(range(n))
+    in_epochs = batches(epochs=2.5)
+    assert [len(batch) for batch in in_epochs] == [64, 36, 64, 36, 64]
+    together = batches(steps=5)
+    assert [len(batch) for batch in together] == [64] * 5
+    for shown in (in_epochs, together):
+        rows = [row for batch in shown for row in batch]
+        assert sorted(rows[:n]) == sorted(rows[n : 2 * n]) == list(range(n))
     apart = batches(steps=10, definition_share=0.3)
     assert [sum(row < definitions for row in batch) for batch in apart] == [19] * 10
     shown = [row for batch in apart for row in batch if row < definitions]
