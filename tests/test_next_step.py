@@ -27,14 +27,14 @@ def pasted(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_null_control_of_this_very_run_can_be_pasted(tmp_path: Path) -> None:
     arguments = ["run", "--task", "vision", "--model", "ref:mlp?hidden=9&depth=2", "--seeds", "1", "--smoke"]
-    arguments += ["--set", "groups.new_reliable=6", "--lr", "1e-4", "--out", "my results", "--device", "cpu"]
+    arguments += ["--set", "groups.reliable=6", "--lr", "1e-4", "--out", "my results", "--device", "cpu"]
     done = command(*arguments, "--workers", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "next:    the null control, which must read zero" in done.stdout
     line = done.stdout.splitlines()[-1].strip()
     control = pasted(line, tmp_path)
     assert control.returncode == 0, (line, control.stderr)
-    assert "32 cells: 0 done already, 32 to run; 1 worker; records in my results" in control.stderr
+    assert "40 cells: 0 done already, 40 to run; 1 worker; records in my results" in control.stderr
     trained = [one.record for one in Store(tmp_path / "my results").scan()[0] if not one.record.cell.model.is_reference]
     first = next(record for record in trained if record.cell.task.alpha == 1.0)
     others = [record for record in trained if record.cell.task.alpha == 0.5]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from making import CPU, copy_records, shipped, small_cell
+from making import CPU, small_cell
 
 from iml_bench.records import Record, Store, read_record
+from iml_bench.registry import changes_of
 from iml_bench.run.job import Job, run_job
 from iml_bench.submit import check_submission, find_submission
 from iml_bench.submit.generated import Generator
@@ -126,14 +126,19 @@ def test_the_points_of_a_curve_lie_in_the_training(tmp_path: Path, fields: dict[
     assert problems(record.model_copy(update={"curve": (*record.curve[1:], wrong)})) == [reason]
 
 
-@pytest.mark.parametrize(("model", "task"), [("mlp-s", "vision"), ("t5-m", "text-sets")])
-def test_steps_that_are_not_the_recipes_fail_a_submission(tmp_path: Path, model: str, task: str) -> None:
-    one = shipped(model, task, "1")[0]
-    (path,) = copy_records([one], tmp_path)
-    data = json.loads(path.read_text())
-    data["stages"][0]["steps"] += 1
-    path.write_text(json.dumps(data))
-    checks = check_submission(find_submission(path), [], CPU)
-    (failure,) = [failure.problem for check in checks for failure in check.failures]
-    right = one.record.stages[0].steps
-    assert failure == f"stages: stage1 has {right + 1} steps, and the recipe {right}"
+@pytest.mark.parametrize("length", [{}, EPOCHS], ids=["steps", "epochs"])
+def test_steps_that_are_not_the_recipes_fail_a_submission(tmp_path: Path, length: dict[str, Any]) -> None:
+    cell = small_cell("mlp-xs", **length)
+    assert run_job(Job(cell, changes_of(cell.task), smoke=False, out=tmp_path), CPU) is None
+    path = Store(tmp_path).path_of(cell)
+    record = read_record(path)
+
+    def told() -> list[str]:
+        checks = check_submission(find_submission(path), [], CPU)
+        found = [failure.problem for check in checks for failure in check.failures]
+        return [sentence for sentence in found if sentence.startswith("stages")]
+
+    assert told() == []
+    right = record.stages[0].steps
+    path.write_text(with_stage(record, 0, steps=right + 1).model_dump_json())
+    assert told() == [f"stages: stage1 has {right + 1} steps, and the recipe {right}"]
