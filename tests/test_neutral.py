@@ -254,7 +254,9 @@ def test_the_generators_are_put_back(seed: int, draws: int) -> None:
     assert state() == before
 
 
-@given(weights=st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=30), number=st.integers(1, 2**31))
+@given(
+    weights=st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=30), number=st.integers(1, 2**31)
+)
 def test_a_nudge_is_a_unit_in_the_last_place(weights: list[float], number: int) -> None:
     model = torch.nn.ParameterDict({"trained": torch.tensor(weights), "frozen": torch.tensor(weights)})
     model["frozen"].requires_grad_(requires_grad=False)
