@@ -80,7 +80,7 @@ class NetworkLearner:
             feed: the stage's examples.
             stage: its length and mixture.
             name: the phase; the streams ``order/``, ``render/`` and ``dropout/`` of that name are used,
-                so both folds of stage 2 see the same order and the same pictures.
+                so all branches of stage 2 see the same order and the same pictures.
             watch: looks on, and changes nothing.
 
         Raises:

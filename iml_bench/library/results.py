@@ -90,10 +90,9 @@ class Results(Sequence[Stored]):
         """One row for every question that was asked in a done cell; read when it is first looked at.
 
         ``task``, ``version``, ``model``, ``seed``, what varies (as in ``cells``) and ``key``; then the columns of
-        the per-item files: ``stage``, ``fold``, ``set``, ``entity``, ``group``, ``tag``, ``attribute``, ``truthful``,
-        ``claimed``, ``gold``,
-        ``predicted``, ``exact_match``, ``log_likelihood`` (of the gold answer, in nats). A column that an older file
-        lacks is null.
+        the per-item files: ``stage``, ``fold``, ``set``, ``entity``, ``group``, ``tag``, ``attribute``, ``place``,
+        ``truthful``, ``claimed``, ``gold``, ``predicted``, ``exact_match``, ``log_likelihood`` (of the gold answer, in
+        nats). A column that an older file lacks is null. ``fold`` is the branch of stage 2.
 
         Raises:
             UsageError: when a per-item file is missing or is not the one that its record was made with.

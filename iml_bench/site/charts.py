@@ -158,7 +158,7 @@ def lifts(rows: Sequence[Row], label: str) -> Spec:
 
 
 def learning_curve(records: Iterable[Record], label: str) -> Spec:
-    """Exact match by group while it was trained, one line for each seed and fold.
+    """Exact match by group while it was trained, one line for each seed and branch.
 
     Args:
         records: of one model on one task; those without a curve add nothing.
