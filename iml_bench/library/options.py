@@ -38,30 +38,11 @@ HARDWARE: Final = (
 """Options that change no answer by more than rounding: a command that is repeated is given them again, with ``out``."""
 
 
-class RunOptions(TypedDict, total=False):
-    """What ``iml_bench.run`` and ``iml-bench run`` take, by the names of the command line's options."""
+class TuneOptions(TypedDict, total=False):
+    """What ``iml_bench.tune`` takes: which data, and where and how fast."""
 
-    set: Mapping[str, Any]
-    """Fields of the task and of its recipe that are changed: ``{"recipe.stage1.steps": 400}``."""
-    alpha: float | None
-    """Share of the definitions whose tag tells the truth about them; short for ``set={"alpha": ...}``."""
-    batch_size: int | None
-    """Short for ``set={"recipe.batch_size": ...}``."""
-    lr: float | None
-    """Short for ``set={"recipe.lr": ...}``."""
-    exact_match: str | None
-    """``strict`` or ``normalised``; short for ``set={"exact_match": ...}``."""
-    ruleset: str
-    """``shared`` (the default): the task's learning rate for all; ``tuned``: for each model the one that
-    ``iml_bench.tune`` chose and its entry says."""
     small: bool
     """The task's small setting."""
-    variant: str | None
-    """The name of one of the task's variants."""
-    smoke: bool
-    """Shrink the task to a test; the records are no results."""
-    trust_remote_code: bool
-    """Run code that comes with an ``hf:`` model's weights."""
     data: AnyPath | None
     """The file that a task's entities are read from."""
     out: AnyPath
@@ -79,6 +60,32 @@ class RunOptions(TypedDict, total=False):
     """Less memory, more time; does not change the answer."""
     data_dir: AnyPath | None
     """Folder of data sets that are not embedded (MNIST)."""
+    progress: bool
+    """Show how it goes (the default); False: silent."""
+
+
+class RunOptions(TuneOptions, total=False):
+    """What ``iml_bench.run`` and ``iml-bench run`` take, by the names of the command line's options."""
+
+    set: Mapping[str, Any]
+    """Fields of the task and of its recipe that are changed: ``{"recipe.stage1.steps": 400}``."""
+    alpha: float | None
+    """Share of the definitions whose tag tells the truth about them; short for ``set={"alpha": ...}``."""
+    batch_size: int | None
+    """Short for ``set={"recipe.batch_size": ...}``."""
+    lr: float | None
+    """Short for ``set={"recipe.lr": ...}``."""
+    exact_match: str | None
+    """``strict`` or ``normalised``; short for ``set={"exact_match": ...}``."""
+    ruleset: str
+    """``shared`` (the default): the task's learning rate for all; ``tuned``: for each model the one that
+    ``iml_bench.tune`` chose and its entry says."""
+    variant: str | None
+    """The name of one of the task's variants."""
+    smoke: bool
+    """Shrink the task to a test; the records are no results."""
+    trust_remote_code: bool
+    """Run code that comes with an ``hf:`` model's weights."""
     curve: int
     """Also ask this many times in each stage, at most 1000; kept in the record."""
     track: str | None
@@ -87,23 +94,6 @@ class RunOptions(TypedDict, total=False):
     """Probes that look into every network, each ``NAME`` or ``NAME@MOMENT``; their tables lie beside the records."""
     keep: bool
     """Write the weights after every training step beside the records."""
-    progress: bool
-    """Show how it goes (the default); False: silent."""
-
-
-class TuneOptions(TypedDict, total=False):
-    """What ``iml_bench.tune`` takes: the options of ``RunOptions`` that say where and how fast, and of which data."""
-
-    small: bool
-    data: AnyPath | None
-    out: AnyPath
-    workers: int | None
-    executor: str | None
-    device: str
-    micro_batch: int | None
-    gradient_checkpointing: bool
-    data_dir: AnyPath | None
-    progress: bool
 
 
 def check_names(options: Mapping[str, Any], verb: str = "run", known_to: type = RunOptions) -> None:
