@@ -21,6 +21,7 @@ from iml_bench.modalities.base import Indices, draw_noise
 from iml_bench.modalities.vision.digits import DigitBank, load_banks
 from iml_bench.modalities.vision.renderer import VisionFeed, VisionRenderer
 from iml_bench.modalities.vision.spec import DigitGridRender
+from iml_bench.modalities.vision.tags import balanced_tags
 from iml_bench.protocols.base import NONE
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import Setting
@@ -53,7 +54,11 @@ def pictures_of(bank: DigitBank, digit: int) -> Array:
 def tag_strips(setting: Setting) -> Array:
     """The three tags as they must look, ``[3, height, width]``, from their own stream."""
     spec = renderer_of(setting).spec
-    bits = draw_distinct(setting.streams.generator("tags"), 3, [2] * spec.tag_bits, "tags")
+    rng = setting.streams.generator("tags")
+    if spec.tag_code == "balanced":
+        bits = balanced_tags(rng, 3, spec.tag_rows, spec.canvas[1] // spec.tag_square_px)
+    else:
+        bits = draw_distinct(rng, 3, [2] * spec.tag_bits, "tags")
     square = np.ones((spec.tag_square_px, spec.tag_square_px), dtype=np.int64)
     return np.stack([np.kron(tag.reshape(spec.tag_rows, -1), square) * 255 for tag in bits])
 

@@ -73,7 +73,7 @@ def test_generation_and_one_pass_agree_on_every_answer(
 ) -> None:
     monkeypatch.setattr(answering, "FEWEST", 10)
     monkeypatch.setattr(answering, "MEMORISED", 4)
-    small = bench("text", model, 150)
+    small = bench("text", model, 150, render__attribute_names=asked == "short_answers")
     asking = getattr(answering, asked)(small)
     row = answering.generate_and_one_pass(small, asking)
     assert row.name.endswith(f"pass, {tokens} tokens")

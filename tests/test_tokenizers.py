@@ -336,7 +336,7 @@ def test_a_check_says_how_a_model_reads(tmp_path: Path) -> None:
 
 
 def test_lengths_in_a_tokenizers_file_cut_and_pad_nothing(tmp_path: Path) -> None:
-    source = save_model(tmp_path, made("cut and padded"))
+    source = save_model(tmp_path, KINDS["cut and padded"]())  # a new one: a tokenizer that has read cuts no more
     file = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     assert file["truncation"]
     assert file["padding"]

@@ -55,6 +55,6 @@ def test_installed_elsewhere_it_runs_a_cell(wheel: Path, tmp_path: Path) -> None
         [sys.executable, "-S", "-c", code, path, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert {row["model"] for row in json.loads(done.stdout)} == {"neox-xs", "oracle", "gullible", "random"}
+    assert {row["model"] for row in json.loads(done.stdout)} == {"neox-xs", "oracle", "gullible", "random", "sceptic"}
     records = list((tmp_path / "iml-results").rglob("*.json"))
-    assert len(records) == 4
+    assert len(records) == 5

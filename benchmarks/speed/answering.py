@@ -36,7 +36,10 @@ def short_answers(bench: Bench) -> Asking:
 
 
 def long_answers(bench: Bench) -> Asking:
-    """Definitions as questions: given tag and alias, all that follows; a few of them have been trained."""
+    """Definitions as questions: given tag and alias, all that follows; a few of them have been trained.
+
+    Of a task whose definitions do not name attributes: elsewhere the names are given too.
+    """
     setting = bench.setting
     every = setting.design.trained("stage1-definitions")
     few = Examples(*(column[:MEMORISED] for column in every))

