@@ -39,7 +39,7 @@ def test_two_processes_give_the_scores_of_one(task: str, model: str, tmp_path: P
     assert one.record.key == two.record.key
     first, second = read_items(one), read_items(two)
     assert np.abs(log_likelihoods(first) - log_likelihoods(second)).max() < 1e-4
-    assert [stage.micro_batch for stage in two.record.stages] == [8] * 3
+    assert [stage.micro_batch for stage in two.record.stages] == [8] * 5
     losses = ([stage.final_loss for stage in entry.record.stages] for entry in (one, two))
     assert np.allclose(*losses, rtol=1e-4)
 
