@@ -78,7 +78,7 @@ def test_the_library_takes_what_the_command_line_takes() -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "option": ({"alhpa": 0.5}, "unknown option 'alhpa': did you mean 'alpha'? (run takes set, alpha,"),
+    "option": ({"alhpa": 0.5}, "unknown option 'alhpa': did you mean 'alpha'? (run takes small, data, out,"),
     "twice": ({"alpha": 0.5, "set": {"alpha": 1}}, "alpha is set twice"),
     "field": ({"set": {"alhpa": 1}}, "unknown field 'alhpa': did you mean 'alpha'?"),
     "device": ({"device": "gpu"}, "--device 'gpu' is none of"),
