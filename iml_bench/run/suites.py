@@ -77,9 +77,11 @@ def _task_of(suite: SuiteSpec, index: int) -> TaskSpec:
         raise UsageError(f"{suite.where(index)}: {error}") from error
     if grid.small and not task.small:
         raise UsageError(f"{suite.where(index)}: task {task.name!r} has no small setting; leave small out")
-    if grid.control is not None:
+    named = [] if grid.control is None else [(f"{suite.where(index)}: control.measure", grid.control.measure)]
+    claims = [claim for claim in suite.claims if claim.grid == grid.name]
+    for place, measure in (*named, *((f"{suite.where_claimed(claim)}: measure", claim.measure) for claim in claims)):
         try:
-            measure_of(task, grid.control.measure)
+            measure_of(task, measure)
         except UsageError as error:
-            raise UsageError(f"{suite.where(index)}: control.measure: {error}") from error
+            raise UsageError(f"{place}: {error}") from error
     return task
