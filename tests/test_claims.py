@@ -23,8 +23,7 @@ from iml_bench.records import Store
 from iml_bench.registry import MODELS, TASKS
 from iml_bench.run.suites import suite_requests
 from iml_bench.spec import SuiteSpec, apply_overrides
-from iml_bench.stats import Contrast, decide, holm, lack_of_fit, local_slopes, within_seeds
-from iml_bench.stats.claims import seeds_needed
+from iml_bench.stats import Contrast, decide, holm, lack_of_fit, local_slopes, seeds_needed, within_seeds
 
 SEEDS = (300, 301, 302, 303)
 ALPHAS = (0.25, 0.5, 0.75, 1.0)

@@ -18,10 +18,11 @@ from iml_bench.stats import (
     Decision,
     Interval,
     decide,
+    estimand,
     estimate,
     lack_of_fit,
     local_slopes,
-    within_seeds,
+    seeds_needed,
 )
 
 UNITS: Final = {"linear": "unit of", "log2": "doubling of", "log10": "tenfold"}
@@ -137,8 +138,8 @@ def claims_of(suite: SuiteSpec, requests: Sequence[Request], stored: Sequence[St
             for place in _places(request, point, claim, known)
         ]
         cases += [_case(claim, group) for group in _groups(claim, places)]
-    decided = decide([Contrast(_complete(case), case.claim.direction, case.claim.delta) for case in cases])
-    return [_verdict(case, one) for case, one in zip(cases, decided, strict=True)]
+    decided = decide([_contrast(case) for case in cases])
+    return [_verdict(case, one, len(cases)) for case, one in zip(cases, decided, strict=True)]
 
 
 def _places(request: Request, point: dict[str, Any], claim: Claim, known: Mapping[str, Stored]) -> list[_Place]:
@@ -201,7 +202,9 @@ def _case(claim: Claim, places: list[_Place]) -> _Case:
     seeds = sorted(set.intersection(*(set(place.values.values) for place in places)))
     shared = [{seed: place.values.values[seed] for seed in seeds} for place in places]
     reasons = [f"{_named(claim, place)}{place.values.missing}" for place in places if place.values.missing]
-    return _Case(claim, places, _estimand(claim, places, shared) if seeds else {}, reasons[0] if reasons else "")
+    x = _scaled(claim, places) if claim.estimand == "slope" else []
+    per_seed = estimand(claim.estimand, x, shared) if seeds else {}
+    return _Case(claim, places, per_seed, reasons[0] if reasons else "")
 
 
 def _named(claim: Claim, place: _Place) -> str:
@@ -212,45 +215,31 @@ def _value(claim: Claim, place: _Place) -> Any:
     return place.model if claim.along == PARAMETERS else place.fields.get(claim.along or "")
 
 
-def _estimand(claim: Claim, places: Sequence[_Place], shared: Sequence[dict[int, float]]) -> dict[int, float]:
-    """The number that the claim is about, in every seed."""
-    if claim.estimand == "mean":
-        return dict(shared[0])
-    if claim.estimand == "difference":
-        return {seed: shared[1][seed] - shared[0][seed] for seed in shared[0]}
-    if claim.estimand == "slope":
-        return within_seeds(_scaled(claim, places), shared)
-    if claim.estimand == "trend":
-        steps = len(shared) - 1
-        return {seed: steps * slope for seed, slope in within_seeds(list(range(steps + 1)), shared).items()}
-    # Values are ordered by size, so that those of x and of 1 - x stand at the same distance from the ends.
-    pairs = [(shared[place], shared[-1 - place]) for place in range((len(shared) + 1) // 2)]
-    return {seed: math.fsum(low[seed] + high[seed] for low, high in pairs) / len(pairs) for seed in shared[0]}
+def _contrast(case: _Case) -> Contrast:
+    """What is decided; there are no seeds before all that the suite asks for are there."""
+    values = [] if case.reason else list(case.per_seed.values())
+    return Contrast(values, case.claim.direction, case.claim.delta)
 
 
-def _complete(case: _Case) -> list[float]:
-    """The seeds of a case; none before all that the suite asks for are there."""
-    return [] if case.reason else list(case.per_seed.values())
-
-
-def _verdict(case: _Case, decided: Decided) -> ClaimVerdict:
+def _verdict(case: _Case, decided: Decided, n_claims: int) -> ClaimVerdict:
     claim, first = case.claim, case.places[0]
     scaled = claim.estimand == "slope" and len(_scaled(claim, case.places)) == len(case.places) and bool(case.per_seed)
     x, values = (_scaled(claim, case.places) if scaled else []), [place.values.values for place in case.places]
     changes = {path: value for path, value in first.changes.items() if path != claim.along}
+    needed = seeds_needed(_contrast(case), n_claims) if decided.decision == "undecided" else None
     return ClaimVerdict(
         **claim.model_dump(include={"says", "grid", "measure", "estimand", "along", "scale", "direction", "delta"}),
         claim=claim.name,
         task=task_label(*first.task, changes),
         model=first.family if claim.along == PARAMETERS else first.model,
         decision=decided.decision,
-        reason=_reason(case, decided),
+        reason=_reason(case, decided, needed),
         n_seeds=len(case.per_seed),
         wanted=len(first.seeds),
         estimate=decided.estimate or estimate(list(case.per_seed.values())),
         p_effect=decided.p_effect,
         p_none=decided.p_none,
-        seeds_needed=decided.seeds_needed,
+        seeds_needed=needed,
         points=tuple(_point(claim, place) for place in case.places),
         local_slopes=tuple(local_slopes(x, values)) if scaled else (),
         lack_of_fit=lack_of_fit(x, values) if scaled else None,
@@ -258,14 +247,14 @@ def _verdict(case: _Case, decided: Decided) -> ClaimVerdict:
     )
 
 
-def _reason(case: _Case, decided: Decided) -> str:
+def _reason(case: _Case, decided: Decided, needed: int | None) -> str:
     if decided.decision != "undecided" or case.reason:
         return case.reason
     if decided.p_effect is None:
         return "one seed has no interval"
-    if decided.seeds_needed is None:
+    if needed is None:
         return "no number of seeds is known to decide"
-    return f"{decided.seeds_needed} seeds would decide, if mean and spread stay"
+    return f"{needed} seeds would decide, if mean and spread stay"
 
 
 def _point(claim: Claim, place: _Place) -> Point:

@@ -3,7 +3,16 @@
 What a cell's own scores are is its protocol's matter (``protocols``).
 """
 
-from iml_bench.stats.claims import Contrast, Decided, Decision, decide, lack_of_fit, local_slopes
+from iml_bench.stats.claims import (
+    Contrast,
+    Decided,
+    Decision,
+    decide,
+    estimand,
+    lack_of_fit,
+    local_slopes,
+    seeds_needed,
+)
 from iml_bench.stats.comparing import (
     LEAST_RANKED,
     BySeed,
@@ -45,6 +54,7 @@ __all__ = [
     "compare_paired",
     "decide",
     "equivalence",
+    "estimand",
     "estimate",
     "holm",
     "lack_of_fit",
@@ -52,6 +62,7 @@ __all__ = [
     "local_slopes",
     "quotient",
     "rank",
+    "seeds_needed",
     "seeds_to_decide",
     "slopes",
     "two_heaps",

@@ -43,8 +43,6 @@ class Decided(Spec):
     delta at most. Null below two seeds."""
     p_none: float | None
     """Corrected p of the mean against an effect of delta or more (two one-sided tests, the larger p)."""
-    seeds_needed: int | None
-    """Of an undecided claim: seeds at which it would be decided if mean and spread stayed; null where nobody knows."""
 
 
 def decide(contrasts: Sequence[Contrast]) -> list[Decided]:
@@ -57,8 +55,7 @@ def decide(contrasts: Sequence[Contrast]) -> list[Decided]:
     """
     effect = _corrected([_p(one, _effect) for one in contrasts])
     none = _corrected([_p(one, _none) for one in contrasts])
-    n = len(contrasts)
-    return [_decided(one, p, q, n) for one, p, q in zip(contrasts, effect, none, strict=True)]
+    return [_decided(one, p, q) for one, p, q in zip(contrasts, effect, none, strict=True)]
 
 
 def _corrected(p: Sequence[float | None]) -> list[float | None]:
@@ -67,7 +64,7 @@ def _corrected(p: Sequence[float | None]) -> list[float | None]:
     return [None if raw is None else found for raw, found in zip(p, adjusted, strict=True)]
 
 
-def _decided(one: Contrast, effect: float | None, none: float | None, n_claims: int) -> Decided:
+def _decided(one: Contrast, effect: float | None, none: float | None) -> Decided:
     found = estimate(one.values)
     decision: Decision = "undecided"
     if found is not None and effect is not None and none is not None:
@@ -76,8 +73,7 @@ def _decided(one: Contrast, effect: float | None, none: float | None, n_claims: 
         elif effect < LEVEL:
             as_claimed = one.direction == ("up" if found.mean > 0 else "down")
             decision = "supported" if as_claimed else "contradicted"
-    needed = seeds_needed(one, n_claims) if decision == "undecided" else None
-    return Decided(decision=decision, estimate=found, p_effect=effect, p_none=none, seeds_needed=needed)
+    return Decided(decision=decision, estimate=found, p_effect=effect, p_none=none)
 
 
 def seeds_needed(one: Contrast, n_claims: int = 1) -> int | None:
@@ -125,6 +121,29 @@ def _upper(beyond: float, error: Floats, freedom: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(error > 0, beyond / error, math.inf if beyond > 0 else -math.inf)
     return np.asarray(stdtr(freedom, -t), dtype=np.float64)
+
+
+def estimand(kind: str, x: Sequence[float], points: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """The number of every seed that a claim is about; see ``Claim``.
+
+    Args:
+        kind: which.
+        x: ``[k]``, of a slope: where the points lie, in its unit.
+        points: ``[k]``, the score by seed at each; all have the same seeds. Those of a symmetry are in the order of a
+            field that lies symmetrically.
+    """
+    if kind == "mean":
+        return dict(points[0])
+    if kind == "difference":
+        return {seed: points[1][seed] - points[0][seed] for seed in points[0]}
+    if kind == "slope":
+        return within_seeds(x, points)
+    steps = len(points) - 1
+    if kind == "trend":
+        return {seed: steps * slope for seed, slope in within_seeds(range(steps + 1), points).items()}
+    # Of a symmetry, values of x and of 1 - x stand at the same distance from the ends.
+    pairs = [(points[place], points[-1 - place]) for place in range(steps // 2 + 1)]
+    return {seed: math.fsum(low[seed] + high[seed] for low, high in pairs) / len(pairs) for seed in points[0]}
 
 
 def lack_of_fit(x: Sequence[float], points: Sequence[Mapping[int, float]]) -> float | None:
