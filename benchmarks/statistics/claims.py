@@ -80,9 +80,8 @@ def count(rng: np.random.Generator, truth: float, n: int, noise: Noise, suites: 
     right = dict.fromkeys(POINTS, 0)
     for _ in range(suites):
         found = decide([contrast(rng, kind, truth, n, noise) for kind in kinds])
-        false = [
-            kind_of(one.decision, kind) for kind, one in zip(kinds, found, strict=True) if is_false(one, kind, truth)
-        ]
+        decided = list(zip(kinds, found, strict=True))
+        false = [kind_of(one.decision, kind) for kind, one in decided if is_false(one, kind, truth)]
         effect += "effect" in false
         none += "none" in false
         for kind, one in decided:
