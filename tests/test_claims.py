@@ -274,3 +274,41 @@ def test_the_verdict_on_claims_is_a_verb(dose: Path) -> None:
 
 def test_models_of_one_family_are_what_the_parameters_compare() -> None:
     assert {MODELS.get(name).family for name in ("mlp-s", "mlp-m", "mlp-l")} == {"mlp"}
+
+
+def test_a_report_holds_its_figures_and_every_number(dose: Path) -> None:
+    """Twice the same, with nothing loaded from elsewhere, and no text that a browser would act on."""
+    says = "It grows <script>alert(1)</script> | more."
+    (dose / "mine.yaml").write_text(
+        yaml.safe_dump(suite_data([SLOPE | {"says": says}, {"name": "m", "estimand": "mean"}]))
+    )
+    done = [
+        command("suite", "report", "mine.yaml", "--records", ".", "--out", name, cwd=dose) for name in ("one", "two/a")
+    ]
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr
+    page, data = (dose / "one" / "index.html").read_text(), json.loads((dose / "one" / "report.json").read_text())
+    assert page.count("<svg") == 2 and "<script" not in page and "&lt;script&gt;" in page
+    assert "http:" not in page.replace("http://www.w3.org", "") and "https:" not in page
+    (found, *_) = data["claims"]
+    assert (found["claim"], found["decision"], len(found["points"])) == ("c", "supported", 4)
+    shown = f"{found['estimate']['mean']:+.3f}"
+    assert shown in page and shown in (dose / "one" / "report.md").read_text() and shown in done[0].stdout
+    assert "![c](c.svg)" in (dose / "one" / "report.md").read_text()
+    assert (dose / "one" / "c.png").read_bytes()[:4] == b"\x89PNG"
+    links = [dose / "one" / file for file in data["records"]["g"]]
+    assert len(links) == 16 and all(link.is_file() for link in links)
+    for name in ("c.svg", "m.svg", "report.md"):
+        assert (dose / "one" / name).read_bytes() == (dose / "two" / "a" / name).read_bytes()
+
+
+def test_a_report_needs_a_claim_and_a_folder_of_its_own(tmp_path: Path) -> None:
+    none = command("suite", "report", "smoke", "--out", "out", cwd=tmp_path)
+    assert (none.returncode, none.stderr) == (
+        2,
+        "error: suite 'smoke' has no claim to report on (iml-bench suite show smoke)\n",
+    )
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(suite_data([SLOPE])))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    taken = command("suite", "report", "mine.yaml", "--out", "taken", cwd=tmp_path)
+    assert taken.returncode == 2 and "give one that is new or empty" in taken.stderr

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
@@ -22,10 +24,10 @@ from iml_bench.errors import UsageError
 from iml_bench.library.options import DEFAULT_OUT, make_runtime, seeds_of
 from iml_bench.library.running import Work
 from iml_bench.library.tuning import Sweep, sweep_of
-from iml_bench.records import Store, Stored
+from iml_bench.records import Store, Stored, latest_by_key
 from iml_bench.registry import SUITES, TASKS
 from iml_bench.run.executors.base import choose_executor
-from iml_bench.run.plan import Request, plan, untuned
+from iml_bench.run.plan import Request, cells_of, plan, untuned
 from iml_bench.run.suites import suite_requests
 from iml_bench.runtime import is_first
 from iml_bench.spec import SuiteSpec, cell_key, show_seeds
@@ -221,6 +223,50 @@ def show_verdict(
     else:
         judged.show(out_console())
     raise typer.Exit(int(any(one.verdict != "pass" for one in judged.controls)))
+
+
+@app.command("report")
+def report_suite(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")],
+    records: Records = None,
+    data: Data = None,
+) -> None:
+    """Write the report on a suite's claims: a page that needs nothing else, Markdown, figures, and all numbers as JSON.
+
+    \b
+    Examples:
+      iml-bench suite report claims-cpu --out report
+      iml-bench suite report my-suite.yaml --records iml-results --out report
+    """
+    from iml_bench.site.assets import check_installed
+
+    check_installed()
+    from iml_bench.site.report import Report, build_report
+    from iml_bench.site.write import check_out, write_site
+
+    suite = SUITES.get(name)
+    if not suite.claims:
+        raise UsageError(f"suite {suite.name!r} has no claim to report on (iml-bench suite show {name})")
+    check_out(out)
+    requests = suite_requests(suite, data=data)
+    stored = load_records(records)[0]
+    judged = _judge(suite, requests, stored)
+    places = {one.record.key: os.path.relpath(one.path, out) for one in latest_by_key(stored).values()}
+    by_grid = {
+        grid.name or str(index): [
+            places[key]
+            for request in requests
+            if request.where == suite.where(index)
+            for cell, _ in cells_of(replace(request, references=False))
+            if (key := cell_key(cell)) in places
+        ]
+        for index, grid in enumerate(suite.grids)
+    }
+    command = f"iml-bench suite run {name}"
+    write_site(build_report(Report(suite, judged.claims, judged.controls, by_grid, command)), out)
+    print_claims(judged.claims, out_console())
+    sys.stdout.write(f"open {out / 'index.html'}\n")
 
 
 class Judged(NamedTuple):
