@@ -126,6 +126,7 @@ def test_a_symmetry_adds_what_lies_opposite(tmp_path: Path) -> None:
     assert found.per_seed == pytest.approx({300: 0.0, 301: 0.005, 302: 0.0, 303: -0.005})
     assert (found.decision, found.about) == ("supported", "iml at alpha and 1 - alpha, added: 0")
     (tight,) = judged(tmp_path, claim | {"delta": 0.001}, axes={"alpha": [0.0, 0.25, 0.75, 1.0]})
+    SuiteSpec.model_validate(suite_data([claim], axes={"alpha": [0.1, 0.25, 0.75, 0.9]}))  # 1 - 0.9 is not 0.1
     assert (tight.decision, "seeds would decide" in tight.reason) == ("undecided", True)
 
 

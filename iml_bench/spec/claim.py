@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Self
 
@@ -93,7 +94,7 @@ def check_claim(claim: Claim, varied: Mapping[str, Sequence[Any]], listing: str)
         _check_numbers(claim, values)
     lacking = [value for value in claim.between or () if value not in values]
     if claim.estimand == "symmetry":
-        lacking = [1 - value for value in values if 1 - value not in values]
+        lacking = [1 - value for value in values if not any(math.isclose(1 - value, other) for other in values)]
     if lacking:
         raise UsageError(f"{claim.estimand}: {claim.along} is never {lacking[0]!r} in grid {claim.grid!r}")
     if len(values) < NEEDS[claim.estimand]:
