@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from iml_bench.protocols import measure_of
 from iml_bench.records import Stored, scores_of
 from iml_bench.spec import CellSpec, cell_key
+from iml_bench.stats import linearised
 
 
 class BySeed(NamedTuple):
@@ -25,14 +28,28 @@ class BySeed(NamedTuple):
         return f"{len(self.values)} of {len(self.values) + len(self.lacking)} seeds: seed {seed} {why}"
 
 
-def measured(cells: Iterable[CellSpec], measure: str, known: Mapping[str, Stored]) -> BySeed:
-    """A measure of some cells, one a seed.
+def measured(cells: Sequence[CellSpec], name: str, known: Mapping[str, Stored]) -> BySeed:
+    """A measure of some cells, one a seed; of a quotient what each seed adds to that of the means (``linearised``).
 
     Args:
         cells: of one model at one point.
-        measure: one of the protocol's.
+        name: one of the protocol's measures.
         known: records by the key of their cell.
     """
+    measure = measure_of(cells[0].task, name)
+    if measure.ratio is None:
+        return _of_cells(cells, name, known)
+    over, under = (_of_cells(cells, part, known) for part in measure.ratio)
+    lacking = {**over.lacking, **under.lacking}
+    seeds = [seed for seed in over.values if seed not in lacking]
+    upper, lower = ([part.values[seed] for seed in seeds] for part in (over, under))
+    if seeds and math.fsum(lower) / len(seeds) <= measure.least:
+        why = f"has a {measure.ratio[1]} that is on average not above {measure.least:g}"
+        return BySeed({}, lacking | dict.fromkeys(seeds, why))
+    return BySeed(dict(zip(seeds, linearised(upper, lower), strict=True)) if seeds else {}, lacking)
+
+
+def _of_cells(cells: Sequence[CellSpec], measure: str, known: Mapping[str, Stored]) -> BySeed:
     found = BySeed({}, {})
     for cell in cells:
         seed, stored = cell.seed, known.get(cell_key(cell))
