@@ -34,7 +34,7 @@ def test_the_seeds_have_the_power_and_one_fewer_does_not(effect: float, sd: floa
     assert n == 2 or power_of(effect, sd, n - 1) < power
 
 
-@pytest.mark.parametrize(("effect", "n"), [(0.5, 4), (1.0, 10), (2.0, 30)])
+@pytest.mark.parametrize(("effect", "n"), [(0.5, 4), (1.0, 10), (0.6, 30)])
 def test_power_is_that_of_the_non_central_t(effect: float, n: int) -> None:
     bound, shift = stats.t.ppf(0.975, n - 1), effect * np.sqrt(n)
     exact = stats.nct.sf(bound, n - 1, shift) + stats.nct.cdf(-bound, n - 1, shift)
