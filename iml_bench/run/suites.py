@@ -42,12 +42,10 @@ def suite_requests(
             raise UsageError(f"suite {suite.name!r} has no task for model {name!r}, which reads {reads}")
     if data is not None and not any(task.world.reads_file for task in tasks):
         raise UsageError(f"no task of suite {suite.name!r} reads a file; leave --data out")
-    requests: list[Request] = []
-    referred: set[tuple[object, ...]] = set()
+    requests = []
     for index, (grid, task) in enumerate(zip(suite.grids, tasks, strict=True)):
-        for point in grid.points if not models or fitting[index] else []:
+        for place, point in enumerate(grid.points if not models or fitting[index] else []):
             fields = {**grid.set, **point}
-            size = (grid.task, grid.small, grid.variant)
             left_out = {path for path in fields if path.startswith(MODEL) or (smoke and path in _LENGTHS)}
             requests.append(
                 Request(
@@ -58,7 +56,7 @@ def suite_requests(
                     model_fields={path.removeprefix(MODEL): fields[path] for path in fields if path.startswith(MODEL)},
                     ruleset="shared" if smoke else grid.ruleset,
                     # What they read is known, whatever is controlled; elsewhere they stand beside the first point.
-                    references=grid.control is None and size not in referred,
+                    references=grid.control is None and place == 0,
                     small=grid.small and not smoke,
                     smoke=smoke,
                     variant=grid.variant,
@@ -66,8 +64,6 @@ def suite_requests(
                     where=suite.where(index),
                 )
             )
-            if grid.control is None:
-                referred.add(size)
     return requests
 
 
