@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from iml_bench.library.listing import tasks as tasks
     from iml_bench.library.reading import board as board
     from iml_bench.library.reading import compare as compare
+    from iml_bench.library.reading import plan as plan
     from iml_bench.library.reading import read as read
     from iml_bench.library.reading import score as score
     from iml_bench.library.results import Results as Results
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from iml_bench.library.tuning import tune as tune
 
 __version__ = "0.1.0"
-__all__ = ["Results", "UsageError", "board", "compare", "models", "read", "run", "score", "tasks", "tune"]
+__all__ = ["Results", "UsageError", "board", "compare", "models", "plan", "read", "run", "score", "tasks", "tune"]
 
 _PLACES = {
     "UsageError": "errors",
@@ -42,6 +43,7 @@ _PLACES = {
     "read": "library.reading",
     "board": "library.reading",
     "compare": "library.reading",
+    "plan": "library.reading",
     "score": "library.reading",
     "tasks": "library.listing",
     "models": "library.listing",

@@ -194,12 +194,13 @@ def test_the_verdict_is_a_verb_and_the_end_of_a_run(tmp_path: Path) -> None:
         assert done.returncode == status and told in done.stdout, done.stderr
     fewer = command("suite", "verdict", "mine.yaml", "--records", "good", "--seeds", "200-204", cwd=tmp_path)
     assert (fewer.returncode, "4 of 5 seeds: seed 204 not run yet" in fewer.stdout) == (1, True)
-    (row,) = json.loads(command("suite", "verdict", "mine.yaml", "--records", "bad", "--json", cwd=tmp_path).stdout)
+    found = json.loads(command("suite", "verdict", "mine.yaml", "--records", "bad", "--json", cwd=tmp_path).stdout)
+    (row,) = found["controls"]
     assert (row["verdict"], row["measure"], row["margin"], row["n_seeds"]) == ("fail", "iml", 0.05, 4)
     none = command("suite", "verdict", "smoke")
     assert (none.returncode, none.stderr) == (
         2,
-        "error: suite 'smoke' has no control (iml-bench suite show smoke shows what it has)\n",
+        "error: suite 'smoke' has no control and no claim (iml-bench suite show smoke)\n",
     )
 
 

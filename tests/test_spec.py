@@ -8,8 +8,18 @@ import pytest
 from pydantic import ValidationError
 
 from iml_bench.errors import UsageError
-from iml_bench.protocols.two_stage.spec import n_false
-from iml_bench.spec import CellSpec, ModelEntry, StageRecipe, SuiteSpec, TaskSpec, canonical_json, parse
+from iml_bench.protocols.two_stage.spec import TwoStageTask, n_false
+from iml_bench.spec import (
+    CellSpec,
+    ModelEntry,
+    StageRecipe,
+    SuiteSpec,
+    TaskSpec,
+    apply_overrides,
+    canonical_json,
+    cell_key,
+    parse,
+)
 
 Changes = dict[str, Any]
 
@@ -186,9 +196,23 @@ def test_epochs_are_whole_steps_each_as_the_papers_trainer_counts_them(
     ],
 )
 def test_alpha_is_the_share_of_definitions_whose_tag_tells_the_truth(
-    group: str, size: int, alpha: float, false: int
+    text_task: TaskSpec, group: str, size: int, alpha: float, false: int
 ) -> None:
-    assert n_false(group, size, alpha) == false
+    task = apply_overrides(text_task, {f"groups.{group}": size, "alpha": alpha})
+    assert isinstance(task, TwoStageTask)
+    assert n_false(task, group) == false
+
+
+def test_the_unreliable_tag_may_vary_alone(text_task: TaskSpec) -> None:
+    """Its own share stands in place of alpha, and is no part of the key of a task that does not use it."""
+    own = apply_overrides(text_task, {"alpha_unreliable": 0.75})
+    assert isinstance(own, TwoStageTask)
+    assert (n_false(own, "reliable"), n_false(own, "unreliable")) == (0, 6)
+    model = ModelEntry(name="m", source="ref:mlp", modality="text", family="mlp", architecture="perceptron")
+    keys = [cell_key(CellSpec(task=task, model=model, seed=0)) for task in (text_task, own)]
+    assert keys[0] != keys[1]
+    same = text_task.model_copy(update={"alpha_unreliable": None})
+    assert cell_key(CellSpec(task=same, model=model, seed=0)) == keys[0]
 
 
 def test_modality_follows_the_renderer(vision_task: TaskSpec, text_task: TaskSpec) -> None:

@@ -88,16 +88,16 @@ def test_show_counts_every_cell_once(tmp_path: Path) -> None:
     path = suite_file(tmp_path, {"name": "both", "seeds": "3-4", "zip": zipped}, {"seeds": 4})
     shown = json.loads(command("suite", "show", path, "--json").stdout)
     assert [(grid["number"], grid["name"], grid["cells"], grid["reference_cells"]) for grid in shown["grids"]] == [
-        (1, "both", 4, 16),
+        (1, "both", 4, 8),  # reference learners stand beside the first point
         (2, None, 4, 16),
     ]
-    assert (shown["cells"], shown["reference_cells"]) == (7, 28), "seed 3 of the task as it stands is in both"
+    assert (shown["cells"], shown["reference_cells"]) == (7, 24), "seed 3 of the task as it stands is in both"
     text = command("suite", "show", path).stdout
     for words in (
         "grid 1 both: vision@2",
         "recipe.batch_size, recipe.lr: 16, 0.5 | 64, 0.002",
         "3-4",
-        "7 cells and 28",
+        "7 cells and 24",
     ):
         assert words in text
 

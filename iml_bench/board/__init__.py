@@ -1,5 +1,6 @@
 """What a set of records comes to: rows, ranks, comparisons, and the board that all of it stands on."""
 
+from iml_bench.board.claims import ClaimVerdict, Point, claims_of
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
 from iml_bench.board.ranks import ranked
@@ -12,13 +13,16 @@ from iml_bench.board.verdicts import Verdict, verdicts_of
 __all__ = [
     "Absent",
     "Board",
+    "ClaimVerdict",
     "LeaderboardTask",
+    "Point",
     "Row",
     "Slope",
     "Verdict",
     "Versus",
     "build_board",
     "build_rows",
+    "claims_of",
     "compare_models",
     "data_files",
     "first_labels",

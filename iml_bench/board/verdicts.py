@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
+from iml_bench.board.by_seed import BySeed, measured
 from iml_bench.board.rows import task_label
-from iml_bench.records import Stored, latest_by_key, scores_of
+from iml_bench.records import Stored, latest_by_key
 from iml_bench.run.plan import Request, cells_of
-from iml_bench.spec import CellSpec, Control, Spec, SuiteSpec, cell_key
+from iml_bench.spec import CellSpec, Control, Spec, SuiteSpec
 from iml_bench.stats import equivalence, seeds_to_decide
 
 
@@ -67,19 +68,11 @@ def verdicts_of(suite: SuiteSpec, requests: Sequence[Request], stored: Sequence[
         mirrors = cells[places[grid.control.mirror_of]] if grid.control.mirror_of else [{} for _ in own]
         for models, opposite in zip(own, mirrors, strict=True):
             for name, part in models.items():
-                values = _values(part.cells, grid.control, known)
+                values = measured(part.cells, grid.control.measure, known)
                 if opposite:
-                    values = _added(values, _values(opposite[name].cells, grid.control, known))
+                    values = _added(values, measured(opposite[name].cells, grid.control.measure, known))
                 found.append(_verdict(grid.name, grid.control, part, values))
     return found
-
-
-class _Values(NamedTuple):
-    """What a measure is in the cells of one model."""
-
-    by_seed: dict[int, float]
-    lacking: dict[int, str]
-    """Why it is not known in the other seeds."""
 
 
 class _Cells(NamedTuple):
@@ -97,31 +90,13 @@ def _cells(request: Request) -> dict[str, _Cells]:
     return found
 
 
-def _values(cells: Iterable[CellSpec], control: Control, known: Mapping[str, Stored]) -> _Values:
-    found = _Values({}, {})
-    for cell in cells:
-        seed, stored = cell.seed, known.get(cell_key(cell))
-        if stored is None:
-            found.lacking[seed] = "not run yet"
-        elif stored.record.status == "failed":
-            found.lacking[seed] = "failed"
-        else:
-            scores = scores_of(stored)
-            value = scores.get(control.measure)
-            if value is None:
-                found.lacking[seed] = scores.reasons.get(control.measure, "not measured")
-            else:
-                found.by_seed[seed] = value
-    return found
+def _added(values: BySeed, mirror: BySeed) -> BySeed:
+    both = {seed: value + mirror.values[seed] for seed, value in values.values.items() if seed in mirror.values}
+    return BySeed(both, {**mirror.lacking, **values.lacking})
 
 
-def _added(values: _Values, mirror: _Values) -> _Values:
-    both = {seed: value + mirror.by_seed[seed] for seed, value in values.by_seed.items() if seed in mirror.by_seed}
-    return _Values(both, {**mirror.lacking, **values.lacking})
-
-
-def _verdict(name: str, control: Control, part: _Cells, values: _Values) -> Verdict:
-    cell, by_seed = part.cells[0], list(values.by_seed.values())
+def _verdict(name: str, control: Control, part: _Cells, values: BySeed) -> Verdict:
+    cell, by_seed = part.cells[0], list(values.values.values())
     tested = equivalence(by_seed, control.margin)
     verdict, reason, needed = _decision(control, values)
     return Verdict(
@@ -139,19 +114,18 @@ def _verdict(name: str, control: Control, part: _Cells, values: _Values) -> Verd
         low=tested.low if tested else None,
         high=tested.high if tested else None,
         seeds_needed=needed,
-        per_seed=values.by_seed,
+        per_seed=values.values,
     )
 
 
-def _decision(control: Control, values: _Values) -> tuple[Literal["pass", "fail", "undecided"], str, int | None]:
+def _decision(control: Control, values: BySeed) -> tuple[Literal["pass", "fail", "undecided"], str, int | None]:
     """The verdict, why, and how many seeds would decide; there is none before all seeds are there."""
-    by_seed = list(values.by_seed.values())
+    by_seed = list(values.values.values())
     if control.margin == 0 and any(by_seed):
-        seed, value = next((seed, value) for seed, value in values.by_seed.items() if value)
+        seed, value = next((seed, value) for seed, value in values.values.items() if value)
         return "fail", f"it must be exactly 0 in every seed, and seed {seed} has {value:+.3g}", None
     if values.lacking:
-        seed, why = min(values.lacking.items())
-        return "undecided", f"{len(by_seed)} of {len(by_seed) + len(values.lacking)} seeds: seed {seed} {why}", None
+        return "undecided", values.missing, None
     if control.margin == 0:
         return "pass", "exactly 0 in every seed", None
     tested = equivalence(by_seed, control.margin)

@@ -12,7 +12,21 @@ from rich.console import Console
 from rich.text import Text
 
 from iml_bench import __version__
-from iml_bench.cli import check, compare, export, leaderboard, listing, pages, probe, run, show, submit, suite, tune
+from iml_bench.cli import (
+    check,
+    compare,
+    export,
+    leaderboard,
+    listing,
+    pages,
+    plan,
+    probe,
+    run,
+    show,
+    submit,
+    suite,
+    tune,
+)
 from iml_bench.cli.launch import may_speak
 from iml_bench.cli.outcome import this_command
 from iml_bench.errors import UsageError, shown
@@ -34,6 +48,7 @@ app.command("tune")(tune.tune)
 app.command("tasks")(listing.tasks)
 app.command("show")(show.show)
 app.command("compare")(compare.compare)
+app.command("plan")(plan.plan)
 app.command("check")(check.check)
 app.command("probe", help=probe.HELP)(probe.probe)
 app.command("submit")(submit.submit)

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import task_label, verdicts_of
+from iml_bench.board import ClaimVerdict, Verdict, claims_of, task_label, verdicts_of
 from iml_bench.cli.dryrun import dry_run, print_dry_run
 from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, Out, Records, Workers, load_records, print_json
 from iml_bench.cli.outcome import carry_out_and_show
-from iml_bench.cli.tables import out_console, print_verdicts
+from iml_bench.cli.tables import out_console, print_claims, print_verdicts
 from iml_bench.cli.tune import carry_out_sweep
 from iml_bench.errors import UsageError
 from iml_bench.library.options import DEFAULT_OUT, make_runtime, seeds_of
 from iml_bench.library.running import Work
 from iml_bench.library.tuning import Sweep, sweep_of
-from iml_bench.records import Store
+from iml_bench.records import Store, Stored, latest_by_key
 from iml_bench.registry import SUITES, TASKS
 from iml_bench.run.executors.base import choose_executor
-from iml_bench.run.plan import Request, plan, untuned
+from iml_bench.run.plan import Request, cells_of, plan, untuned
 from iml_bench.run.suites import suite_requests
 from iml_bench.runtime import is_first
 from iml_bench.spec import SuiteSpec, cell_key, show_seeds
@@ -62,7 +64,8 @@ def show_suite(name: Name, as_json: Json = False) -> None:
     cells, references = _count(suite)
     grids = _grids(suite)
     if as_json:
-        whole: dict[str, Any] = {"name": suite.name, "description": suite.description, "grids": grids}
+        claims = [claim.model_dump(mode="json") for claim in suite.claims]
+        whole: dict[str, Any] = {"name": suite.name, "description": suite.description, "grids": grids, "claims": claims}
         print_json(whole | {"cells": cells, "reference_cells": references})
         return
     console = out_console()
@@ -89,6 +92,11 @@ def show_suite(name: Name, as_json: Json = False) -> None:
             table.add_row("control", escape(_control(grid["control"])))
         table.add_row("cells", f"{grid['cells']} and {grid['reference_cells']} of reference learners")
         console.print(table)
+    for claim in suite.claims:
+        about = f"{claim.estimand} of {claim.measure}" + (f" along {claim.along}" if claim.along else "")
+        what = f"{about} in grid {claim.grid}, delta {claim.delta:g}"
+        console.print(f"\n[bold]claim {escape(claim.name)}[/bold]: {escape(claim.says)}", soft_wrap=True)
+        console.print(what, style="dim", markup=False, soft_wrap=True)
     console.print(f"\n{cells} cells and {references} of reference learners in all, each counted once", markup=False)
 
 
@@ -160,10 +168,9 @@ def run_suite(
     _say_left_out(suite, {request.where for request in requests})
     if not dry:
         status, carried = _carry_out(requests, sweeps, work._replace(jobs=tuple(jobs)), as_json=as_json)
-        judged = verdicts_of(suite, carried, Store(out).scan()[0]) if is_first() and not smoke else []
-        if judged:
-            print_verdicts(judged, Console(stderr=True) if as_json else out_console())
-        raise typer.Exit(status or int(any(one.verdict == "fail" for one in judged)))
+        judged = _judge(suite, carried, Store(out).scan()[0]) if is_first() and not smoke else NONE
+        judged.show(Console(stderr=True) if as_json else out_console())
+        raise typer.Exit(status or int(any(one.verdict == "fail" for one in judged.controls)))
     jobs = [*{cell_key(job.cell): job for sweep in sweeps.values() for job in sweep.work.jobs}.values(), *jobs]
     found = dry_run(jobs, choose_executor(executor, workers, runtime, len(jobs)).width(runtime))
     if as_json:
@@ -192,10 +199,13 @@ def show_verdict(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Judge a suite's controls from records: is what must be zero within the margin that the suite states?
+    """Judge a suite's controls and claims from records.
 
     A control passes where the 90 % interval over seeds lies within the margin, fails where all of it lies beyond, and
-    is undecided otherwise, or while seeds are missing. The exit status is 0 only where every control passes.
+    is undecided otherwise, or while seeds are missing. A claim is supported or contradicted where what it is about
+    is significantly different from 0, there is no effect larger than delta where it is significantly within delta, and
+    else it is undecided; all claims of a suite are corrected together. The exit status is 0 only where every control
+    passes.
 
     \b
     Examples:
@@ -203,16 +213,81 @@ def show_verdict(
       iml-bench suite verdict controls --records my-results --json
     """
     suite = SUITES.get(name)
-    if not any(grid.control for grid in suite.grids):
-        raise UsageError(f"suite {suite.name!r} has no control (iml-bench suite show {name} shows what it has)")
+    if not suite.claims and not any(grid.control for grid in suite.grids):
+        raise UsageError(f"suite {suite.name!r} has no control and no claim (iml-bench suite show {name})")
     chosen = seeds_of(seeds) if seeds is not None else ()
     requests = suite_requests(suite, data=data, models=model or (), seeds=chosen)
-    judged = verdicts_of(suite, requests, load_records(records)[0])
+    judged = _judge(suite, requests, load_records(records)[0])
     if as_json:
-        print_json(judged)
+        print_json({name: [one.model_dump(mode="json") for one in rows] for name, rows in judged._asdict().items()})
     else:
-        print_verdicts(judged, out_console())
-    raise typer.Exit(int(any(one.verdict != "pass" for one in judged)))
+        judged.show(out_console())
+    raise typer.Exit(int(any(one.verdict != "pass" for one in judged.controls)))
+
+
+@app.command("report")
+def report_suite(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")],
+    records: Records = None,
+    data: Data = None,
+) -> None:
+    """Write the report on a suite's claims: a page that needs nothing else, Markdown, figures, and all numbers as JSON.
+
+    \b
+    Examples:
+      iml-bench suite report claims-cpu --out report
+      iml-bench suite report my-suite.yaml --records iml-results --out report
+    """
+    from iml_bench.site.assets import check_installed
+
+    check_installed()
+    from iml_bench.site.report import Report, build_report
+    from iml_bench.site.write import check_out, write_site
+
+    suite = SUITES.get(name)
+    if not suite.claims:
+        raise UsageError(f"suite {suite.name!r} has no claim to report on (iml-bench suite show {name})")
+    check_out(out)
+    requests = suite_requests(suite, data=data)
+    stored = load_records(records)[0]
+    judged = _judge(suite, requests, stored)
+    places = {one.record.key: os.path.relpath(one.path, out) for one in latest_by_key(stored).values()}
+    by_grid = {
+        grid.name or str(index): [
+            places[key]
+            for request in requests
+            if request.where == suite.where(index)
+            for cell, _ in cells_of(replace(request, references=False))
+            if (key := cell_key(cell)) in places
+        ]
+        for index, grid in enumerate(suite.grids)
+    }
+    command = f"iml-bench suite run {name}"
+    write_site(build_report(Report(suite, judged.claims, judged.controls, by_grid, command)), out)
+    print_claims(judged.claims, out_console())
+    sys.stdout.write(f"open {out / 'index.html'}\n")
+
+
+class Judged(NamedTuple):
+    """The verdicts of a suite."""
+
+    controls: Sequence[Verdict]
+    claims: Sequence[ClaimVerdict]
+
+    def show(self, console: Console) -> None:
+        """Print those that there are."""
+        if self.controls:
+            print_verdicts(self.controls, console)
+        if self.claims:
+            print_claims(self.claims, console)
+
+
+NONE: Final = Judged((), ())
+
+
+def _judge(suite: SuiteSpec, requests: Sequence[Request], stored: Sequence[Stored]) -> Judged:
+    return Judged(verdicts_of(suite, requests, stored), claims_of(suite, requests, stored))
 
 
 Place = tuple[int, str]

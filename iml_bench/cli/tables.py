@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import Row, Slope, Verdict, Versus
+from iml_bench.board import ClaimVerdict, Row, Slope, Verdict, Versus
 from iml_bench.board.words import (
     amount,
     apart,
@@ -190,6 +190,38 @@ def print_verdicts(rows: Sequence[Verdict], console: Console) -> None:
             signed(row.mean, 3) + ends,
             f"{row.margin:g}",
             MARKS[row.verdict],
+            escape(row.reason),
+        )
+    console.print(table)
+
+
+DECISIONS: Final = {
+    "supported": "[green]supported[/green]",
+    "contradicted": "[red]contradicted[/red]",
+    "no effect": "[cyan]no effect larger than delta[/cyan]",
+    "undecided": "[yellow]undecided[/yellow]",
+}
+
+
+def print_claims(rows: Sequence[ClaimVerdict], console: Console) -> None:
+    """A line for each claim about each model or family: what was found, and the verdict."""
+    table = Table(title="claims", title_justify="left", title_style="bold", box=None, padding=(0, 1))
+    for heading in ("claim", "model", "about"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("seeds", "mean [95 %]", "delta", "verdict"):
+        table.add_column(heading, no_wrap=heading != "verdict")
+    table.add_column("why", overflow="fold")
+    for row in rows:
+        found = row.estimate
+        ends = "" if found is None or found.low is None else f" [{signed(found.low, 3)}, {signed(found.high, 3)}]"
+        table.add_row(
+            escape(row.claim),
+            escape(row.model),
+            escape(row.about),
+            f"{row.n_seeds}" if row.n_seeds == row.wanted else f"{row.n_seeds} of {row.wanted}",
+            signed(found.mean if found else None, 3) + ends,
+            f"{row.delta:g}",
+            DECISIONS[row.decision],
             escape(row.reason),
         )
     console.print(table)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from iml_bench.board import (
@@ -19,13 +21,17 @@ from iml_bench.board import (
     ranked,
     view,
 )
+from iml_bench.board.planning import Plan, plan_row, row_named
+from iml_bench.board.rows import Row
 from iml_bench.errors import UsageError, shown
 from iml_bench.library.options import DEFAULT_OUT, AnyPath
 from iml_bench.library.results import Results
 from iml_bench.paths import data_root
-from iml_bench.protocols import ITEM_TYPES, Scores, score_items
+from iml_bench.protocols import ITEM_TYPES, Scores, measure_of, score_items
 from iml_bench.records import Store, Stored, columns_of, read_items, read_record
-from iml_bench.registry import MODELS
+from iml_bench.registry import MODELS, TASKS
+from iml_bench.run.sweep import is_sweep
+from iml_bench.spec import model_key
 
 if TYPE_CHECKING:
     import polars as pl
@@ -89,6 +95,47 @@ def board(records: Records = None, ruleset: str | None = None) -> Board:
     """
     entries = [listed.spec for listed in MODELS.list() if listed.spec is not None]
     return build_board(stored_of(records), entries, leaderboard_tasks(), ruleset)
+
+
+def plan(
+    task: str,
+    model: str,
+    *,
+    effect: float,
+    power: float = 0.8,
+    measure: str = "iml",
+    records: Records = None,
+) -> Plan:
+    """How many seeds it takes to find an effect, told from the records of one model on one task; see ``Plan``.
+
+    Args:
+        task: a registered task.
+        model: as the leaderboard names it.
+        effect: the smallest one that is to be found, in the measure's unit.
+        power: the chance of finding it.
+        measure: one of the task's protocol.
+        records: see ``board``.
+
+    Raises:
+        UsageError: when there are no such records, or a number cannot be one.
+    """
+    if not (math.isfinite(effect) and effect != 0):
+        raise UsageError(f"--effect {effect:g} is no effect; give a number that is not 0")
+    if not 0.05 < power < 1:
+        raise UsageError(f"--power {power:g} is not between 0.05 and 1")
+    registered = TASKS.get(task)
+    measure_of(registered, measure)
+    stored = stored_of(records)
+    row = row_named(board(stored).rows, registered.name, model)
+    seconds = [sum(one.record.timing.seconds.values()) for one in stored if _is_of(one, row)]
+    return plan_row(row, measure, effect, power, median(seconds) if seconds else None)
+
+
+def _is_of(one: Stored, row: Row) -> bool:
+    """Whether a cell took as long as one of the row's: its length is the task's, whatever else was changed."""
+    cell = one.record.cell
+    same = (cell.task.name, model_key(cell)) == (row.task, row.model_key) and cell.seed in row.seeds
+    return same and not is_sweep(cell.task) and bool(one.record.timing.seconds)
 
 
 def compare(

@@ -44,7 +44,7 @@ def suite_requests(
         raise UsageError(f"no task of suite {suite.name!r} reads a file; leave --data out")
     requests = []
     for index, (grid, task) in enumerate(zip(suite.grids, tasks, strict=True)):
-        for point in grid.points if not models or fitting[index] else []:
+        for place, point in enumerate(grid.points if not models or fitting[index] else []):
             fields = {**grid.set, **point}
             left_out = {path for path in fields if path.startswith(MODEL) or (smoke and path in _LENGTHS)}
             requests.append(
@@ -55,7 +55,8 @@ def suite_requests(
                     overrides={path: value for path, value in fields.items() if path not in left_out},
                     model_fields={path.removeprefix(MODEL): fields[path] for path in fields if path.startswith(MODEL)},
                     ruleset="shared" if smoke else grid.ruleset,
-                    references=grid.control is None,  # what they read is known, whatever is controlled
+                    # What they read is known, whatever is controlled; elsewhere they stand beside the first point.
+                    references=grid.control is None and place == 0,
                     small=grid.small and not smoke,
                     smoke=smoke,
                     variant=grid.variant,
@@ -77,9 +78,11 @@ def _task_of(suite: SuiteSpec, index: int) -> TaskSpec:
         raise UsageError(f"{suite.where(index)}: {error}") from error
     if grid.small and not task.small:
         raise UsageError(f"{suite.where(index)}: task {task.name!r} has no small setting; leave small out")
-    if grid.control is not None:
+    named = [] if grid.control is None else [(f"{suite.where(index)}: control.measure", grid.control.measure)]
+    claims = [claim for claim in suite.claims if claim.grid == grid.name]
+    for place, measure in (*named, *((f"{suite.where_claimed(claim)}: measure", claim.measure) for claim in claims)):
         try:
-            measure_of(task, grid.control.measure)
+            measure_of(task, measure)
         except UsageError as error:
-            raise UsageError(f"{suite.where(index)}: control.measure: {error}") from error
+            raise UsageError(f"{place}: {error}") from error
     return task

@@ -105,7 +105,7 @@ def score_by_parameters(rows: Sequence[Row], label: str) -> Spec:
     chart = alt.layer(*layers).properties(
         width=560, height=320, title=label, description=f"{name} against parameters by family, {label}; see the table"
     )
-    return _finished(
+    return finished(
         chart,
         models=[_model(row) for row in models],
         seeds=[
@@ -154,7 +154,7 @@ def lifts(rows: Sequence[Row], label: str) -> Spec:
     )
     found = zip(labels, models, strict=True)
     points = [point for place, (name, row) in enumerate(found) for point in _lifts(row, name, place)]
-    return _finished(chart, lifts=points, zero=[{"value": 0}])
+    return finished(chart, lifts=points, zero=[{"value": 0}])
 
 
 def learning_curve(records: Iterable[Record], label: str) -> Spec:
@@ -201,7 +201,7 @@ def learning_curve(records: Iterable[Record], label: str) -> Spec:
         alt.hconcat(*panels).resolve_scale(y="shared").properties(title=label, description=f"Learning curve, {label}")
     )
     by_phase = [[point for point in points if point["phase"] == phase] for phase in phases]
-    return _finished(chart, **{f"phase{index}": own for index, own in enumerate(by_phase)})
+    return finished(chart, **{f"phase{index}": own for index, own in enumerate(by_phase)})
 
 
 def _model(row: Row) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def family_shapes(n: int) -> list[str]:
     return [SHAPES[(index + index // colors) % len(SHAPES)] for index in range(n)]
 
 
-def _finished(chart: Any, **data: Sequence[Mapping[str, Any]]) -> Spec:
+def finished(chart: Any, **data: Sequence[Mapping[str, Any]]) -> Spec:
     """The specification with its data; a theme that someone has enabled in this process has no part in it."""
     with alt.theme.enable("none"):
         spec: Spec = chart.to_dict()

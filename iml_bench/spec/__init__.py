@@ -13,6 +13,7 @@ from iml_bench.spec.cell import (
     same_model,
     task_key,
 )
+from iml_bench.spec.claim import NEEDS, PARAMETERS, Claim
 from iml_bench.spec.control import Control
 from iml_bench.spec.model import (
     LEARNING_RATE,
@@ -36,10 +37,13 @@ __all__ = [
     "ADDED",
     "LEARNING_RATE",
     "MODEL",
+    "NEEDS",
     "OUTSIDE_KEY",
+    "PARAMETERS",
     "SCHEMES",
     "Audit",
     "CellSpec",
+    "Claim",
     "Control",
     "CurvePoint",
     "Grid",

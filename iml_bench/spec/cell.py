@@ -36,6 +36,7 @@ ADDED: dict[str, Any] = {
     "task.protocol": "two-stage",
     "task.stages": 2,
     "task.until": "stage2",
+    "task.alpha_unreliable": None,
     "task.crossover": "pair",
     "task.stage2_tags": "taught",
     "task.exact_match": "strict",

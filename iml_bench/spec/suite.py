@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from iml_bench.errors import UsageError, unknown
 from iml_bench.spec.base import Spec, first_problem, parse
 from iml_bench.spec.cell import OUTSIDE_KEY
+from iml_bench.spec.claim import PARAMETERS, Claim, check_claim
 from iml_bench.spec.control import Control
 from iml_bench.spec.model import LEARNING_RATE, ModelEntry, entry_from_source, label, parse_source
 from iml_bench.spec.seeds import LIMIT, parse_seeds
@@ -97,6 +98,8 @@ class SuiteSpec(Spec):
     name: str = Field(pattern=NAME_PATTERN)
     description: str
     grids: tuple[Grid, ...] = Field(min_length=1)
+    claims: tuple[Claim, ...] = ()
+    """What is claimed about the grids; all are judged together."""
 
     @field_validator("grids", mode="before")
     @classmethod
@@ -122,6 +125,31 @@ class SuiteSpec(Spec):
                 except UsageError as error:
                     raise ValueError(f"{self.where(index)}: control.mirror_of: {error}") from error
         return self
+
+    @field_validator("claims", mode="before")
+    @classmethod
+    def _each_claim(cls, claims: Any, info: ValidationInfo) -> Any:
+        if not isinstance(claims, list | tuple):
+            return claims
+        return tuple(_claim(claim, number, info.data.get("name")) for number, claim in enumerate(claims, 1))
+
+    @model_validator(mode="after")
+    def _claimed(self) -> Self:
+        for index, claim in enumerate(self.claims):
+            try:
+                if claim.name in [other.name for other in self.claims[:index]]:
+                    raise UsageError("there is another claim of this name")
+                grid = self.named(claim.grid)
+                check_claim(
+                    claim, {PARAMETERS: grid.models, **grid.axes, **grid.zip}, f"iml-bench suite show {self.name}"
+                )
+            except UsageError as error:
+                raise ValueError(f"{self.where_claimed(claim)}: {error}") from error
+        return self
+
+    def where_claimed(self, claim: Claim) -> str:
+        """How a claim is spoken of."""
+        return f"suite {self.name!r}, claim {claim.name!r}"
 
     def named(self, name: str) -> Grid:
         """The grid of a name.
@@ -152,6 +180,14 @@ def _check_mirror(grid: Grid, mirror: Grid) -> None:
             f"cells of grids {grid.name!r} and {mirror.name!r} are added one by one, and the grids differ in "
             f"{', '.join(different)}; let only what is set differ"
         )
+
+
+def _claim(data: Any, number: int, suite: str | None) -> Claim:
+    try:
+        return Claim.model_validate(data)
+    except ValidationError as error:
+        name = data.get("name", number) if isinstance(data, dict) else number
+        raise ValueError(f"suite {suite!r}, claim {name!r}: {first_problem(error)}") from error
 
 
 def _where(suite: str | None, index: int, grid: str | None) -> str:

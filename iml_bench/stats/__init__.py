@@ -3,6 +3,16 @@
 What a cell's own scores are is its protocol's matter (``protocols``).
 """
 
+from iml_bench.stats.claims import (
+    Contrast,
+    Decided,
+    Decision,
+    decide,
+    estimand,
+    lack_of_fit,
+    local_slopes,
+    seeds_needed,
+)
 from iml_bench.stats.comparing import (
     LEAST_RANKED,
     BySeed,
@@ -25,6 +35,7 @@ from iml_bench.stats.intervals import (
     seeds_to_decide,
     slopes,
     two_heaps,
+    within_seeds,
 )
 
 __all__ = [
@@ -32,19 +43,28 @@ __all__ = [
     "LEAST_RANKED",
     "BySeed",
     "Comparison",
+    "Contrast",
+    "Decided",
+    "Decision",
     "Equivalence",
     "Interval",
     "RankSet",
     "Ranking",
     "above",
     "compare_paired",
+    "decide",
     "equivalence",
+    "estimand",
     "estimate",
     "holm",
+    "lack_of_fit",
     "linearised",
+    "local_slopes",
     "quotient",
     "rank",
+    "seeds_needed",
     "seeds_to_decide",
     "slopes",
     "two_heaps",
+    "within_seeds",
 ]

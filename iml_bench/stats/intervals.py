@@ -167,7 +167,16 @@ def slopes(sizes: Sequence[tuple[int, Mapping[int, float]]]) -> dict[int, float]
     """
     if len({parameters for parameters, _ in sizes}) < 3:
         return {}
-    x = np.log10([float(parameters) for parameters, _ in sizes])
-    x = x - x.mean()
-    seeds = sorted(set.intersection(*(set(by_seed) for _, by_seed in sizes)))
-    return {seed: float(x @ [by_seed[seed] for _, by_seed in sizes] / (x @ x)) for seed in seeds}
+    return within_seeds([math.log10(parameters) for parameters, _ in sizes], [by_seed for _, by_seed in sizes])
+
+
+def within_seeds(x: Sequence[float], points: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """The least-squares slope of a score on ``x`` within each seed that all points share.
+
+    Args:
+        x: ``[k]``, not all the same.
+        points: ``[k]``, the score by seed at each.
+    """
+    centred = np.asarray(x, dtype=np.float64) - np.mean(x)
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in points)))
+    return {seed: float(centred @ [one[seed] for one in points] / (centred @ centred)) for seed in seeds}

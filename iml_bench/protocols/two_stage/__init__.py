@@ -58,7 +58,9 @@ class TwoStage(Protocol):
 
     def control(self, task: TaskSpec) -> Mapping[str, Any]:
         """``alpha`` one half makes the tags worthless."""
-        return {} if cast(TwoStageTask, task).alpha == 0.5 else {"alpha": 0.5}
+        own = cast(TwoStageTask, task)
+        both = {} if own.alpha_unreliable is None else {"alpha_unreliable": None}
+        return {} if own.alpha == 0.5 and not both else {"alpha": 0.5, **both}
 
     def attitudes(self, task: TaskSpec) -> Mapping[str, Mapping[str, str]]:
         """See ``references.attitudes``."""
@@ -111,7 +113,7 @@ def _false_definitions(task: TwoStageTask, world: World, design: TwoStageDesign)
     for name in ("reliable", "unreliable"):
         members = design.members(name)
         false = int((values[members] != values[design.claim[members]]).any(axis=1).sum())
-        wanted = n_false(name, len(members), task.alpha)
+        wanted = n_false(task, name)
         if false != wanted:
             raise UsageError(f"{false} definitions of {name} are false and not {wanted}")
         found.append(f"{false} of {len(members)} of {name}")

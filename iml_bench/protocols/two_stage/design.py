@@ -214,7 +214,7 @@ def _claims(
     claim = np.where(defined, np.arange(len(group)), NONE)
     for name in ("reliable", "unreliable"):
         members = rng.permutation(np.flatnonzero(group == GROUPS.index(name)))
-        false = members[: n_false(name, len(members), task.alpha)]
+        false = members[: n_false(task, name)]
         claim[false] = false[derangement(world.kinds[false], rng)]
     return claim
 

@@ -42,6 +42,9 @@ class TwoStageTask(TaskSpec):
     groups: Groups
     alpha: float = Field(default=1.0, ge=0, le=1)
     """Share of stage-1 definitions whose tag tells the truth about them; 0.5 is the null control."""
+    alpha_unreliable: float | None = Field(default=None, ge=0, le=1)
+    """The same share of the unreliable tag alone, so that one tag can vary while the other is fixed: 1 is always false,
+    0 always true. Null: ``alpha``."""
     heldout: int | float = Field(default=1, gt=0)
     """Questions about each stage-1 entity that are never trained, and are asked after stage 1: how many, or a share
     below 1 of all questions. Of a share each entity has its part, rounded so that they add up to the share of all
@@ -100,7 +103,7 @@ class TwoStageTask(TaskSpec):
         if self.groups.random_tag and getattr(self.render, "tags", None) != "random":
             raise ValueError("groups.random_tag: needs texts with render.tags random")
         for name in ("reliable", "unreliable"):
-            _check_derangement(name, getattr(self.groups, name), self.alpha)
+            _check_derangement(self, name)
         return self
 
     @model_validator(mode="after")
@@ -128,15 +131,17 @@ class TwoStageTask(TaskSpec):
         return self
 
 
-def n_false(group: str, size: int, alpha: float) -> int:
-    """Definitions of a stage-1 group that are false: tags tell the truth about a share ``alpha``."""
-    truthful = round(alpha * size)
-    return size - truthful if group == "reliable" else truthful
+def n_false(task: TwoStageTask, group: str) -> int:
+    """Definitions of a stage-1 group that are false: its tag tells the truth about a share of them."""
+    size = task.group_sizes[group]
+    if group == "reliable":
+        return size - round(task.alpha * size)
+    return round((task.alpha if task.alpha_unreliable is None else task.alpha_unreliable) * size)
 
 
-def _check_derangement(group: str, size: int, alpha: float) -> None:
-    if n_false(group, size, alpha) == 1:
+def _check_derangement(task: TwoStageTask, group: str) -> None:
+    if n_false(task, group) == 1:
         raise ValueError(
-            f"groups.{group}: {size} entities at alpha {alpha} leave one false definition, "
+            f"groups.{group}: {task.group_sizes[group]} entities at alpha {task.alpha} leave one false definition, "
             "which has no other to be exchanged with; change the size or alpha"
         )

@@ -1,0 +1,67 @@
+"""What a measure is in the cells of a suite, by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from iml_bench.protocols import measure_of
+from iml_bench.records import Stored, scores_of
+from iml_bench.spec import CellSpec, cell_key
+from iml_bench.stats import linearised
+
+
+class BySeed(NamedTuple):
+    """What a measure is in some cells, one a seed."""
+
+    values: dict[int, float]
+    lacking: dict[int, str]
+    """Why it is not known in the other seeds."""
+
+    @property
+    def missing(self) -> str:
+        """The first seed that is lacking, in words; empty where none is."""
+        if not self.lacking:
+            return ""
+        seed, why = min(self.lacking.items())
+        return f"{len(self.values)} of {len(self.values) + len(self.lacking)} seeds: seed {seed} {why}"
+
+
+def measured(cells: Sequence[CellSpec], name: str, known: Mapping[str, Stored]) -> BySeed:
+    """A measure of some cells, one a seed; of a quotient what each seed adds to that of the means (``linearised``).
+
+    Args:
+        cells: of one model at one point.
+        name: one of the protocol's measures.
+        known: records by the key of their cell.
+    """
+    measure = measure_of(cells[0].task, name)
+    if measure.ratio is None:
+        return _of_cells(cells, name, known)
+    over, under = (_of_cells(cells, part, known) for part in measure.ratio)
+    lacking = {**over.lacking, **under.lacking}
+    seeds = [seed for seed in over.values if seed not in lacking]
+    upper, lower = ([part.values[seed] for seed in seeds] for part in (over, under))
+    if seeds and math.fsum(lower) / len(seeds) <= measure.least:
+        why = f"has a {measure.ratio[1]} that is on average not above {measure.least:g}"
+        return BySeed({}, lacking | dict.fromkeys(seeds, why))
+    return BySeed(dict(zip(seeds, linearised(upper, lower), strict=True)) if seeds else {}, lacking)
+
+
+def _of_cells(cells: Sequence[CellSpec], measure: str, known: Mapping[str, Stored]) -> BySeed:
+    found = BySeed({}, {})
+    for cell in cells:
+        seed, stored = cell.seed, known.get(cell_key(cell))
+        if stored is None:
+            found.lacking[seed] = "not run yet"
+        elif stored.record.status == "failed":
+            found.lacking[seed] = "failed"
+        else:
+            scores = scores_of(stored)
+            value = scores.get(measure)
+            if value is None:
+                found.lacking[seed] = scores.reasons.get(measure, "not measured")
+            else:
+                found.values[seed] = value
+    return found
