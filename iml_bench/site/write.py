@@ -24,7 +24,7 @@ def check_out(out: Path) -> None:
     if not out.is_dir() or out.is_symlink():
         raise UsageError(f"--out {str(out)!r} is not a folder; give one that is new or empty")
     if any(out.iterdir()) and not (out / MARKER).is_file():
-        raise UsageError(f"--out {str(out)!r} holds something else than an earlier one; give one that is new or empty")
+        raise UsageError(f"--out {str(out)!r} holds files that were not written here; give one that is new or empty")
 
 
 def write_site(files: Mapping[str, bytes], out: Path) -> None:
