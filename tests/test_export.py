@@ -91,5 +91,5 @@ def test_a_folder_that_holds_something_else_is_left_alone(spoil: Spoil, records:
     spoil(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     done = command("leaderboard", "export", "--out", str(tmp_path), "--records", str(records))
-    assert done.returncode == 2 and "something else" in done.stderr
+    assert done.returncode == 2 and "not written here" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
