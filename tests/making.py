@@ -178,3 +178,14 @@ def short_records(out: Path) -> Path:
 def draft_of(record: Record, **more: Any) -> Draft:
     """What ``Store.write`` needs to write a record once more."""
     return Draft(**{**{name: getattr(record, name) for name in Draft.model_fields}, **more})
+
+
+def made(iml: float) -> pl.DataFrame:
+    """Items whose IML is a multiple of .005."""
+    items = item_rows(abs(iml), 200)
+    swapped = pl.col("tag").replace({"reliable": "unreliable", "unreliable": "reliable"})
+    return (
+        items.with_columns(pl.when(pl.col("stage") == 2).then(swapped).otherwise(pl.col("tag")).alias("tag"))
+        if (iml < 0)
+        else items
+    )

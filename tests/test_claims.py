@@ -12,15 +12,14 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from making import command, write_result
+from making import command, item_rows, made, write_result
 from pydantic import ValidationError
 from scipy import stats as scipy_stats
-from test_controls import made
 
-from iml_bench.board import ClaimVerdict, claims_of
+from iml_bench.board import ClaimVerdict, build_rows, claims_of
 from iml_bench.errors import UsageError
 from iml_bench.records import Store
-from iml_bench.registry import MODELS, TASKS
+from iml_bench.registry import TASKS
 from iml_bench.run.suites import suite_requests
 from iml_bench.spec import SuiteSpec, apply_overrides
 from iml_bench.stats import Contrast, decide, holm, lack_of_fit, local_slopes, seeds_needed, within_seeds
@@ -273,10 +272,6 @@ def test_the_verdict_on_claims_is_a_verb(dose: Path) -> None:
     assert "claim c: It grows." in shown and "slope of iml along alpha in grid g, delta 0.05" in shown
 
 
-def test_models_of_one_family_are_what_the_parameters_compare() -> None:
-    assert {MODELS.get(name).family for name in ("mlp-s", "mlp-m", "mlp-l")} == {"mlp"}
-
-
 def test_a_report_holds_its_figures_and_every_number(dose: Path) -> None:
     """Twice the same, with nothing loaded from elsewhere, and no text that a browser would act on."""
     says = "It grows <script>alert(1)</script> | more."
@@ -313,3 +308,16 @@ def test_a_report_needs_a_claim_and_a_folder_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "taken" / "file").touch()
     taken = command("suite", "report", "mine.yaml", "--out", "taken", cwd=tmp_path)
     assert taken.returncode == 2 and "give one that is new or empty" in taken.stderr
+
+
+def test_a_ratio_is_that_of_the_means_and_has_a_reason_where_it_cannot_be_measured(dose: Path) -> None:
+    """As on the board: what each seed adds to the quotient of the means."""
+    claim = {"estimand": "mean", "at": {"alpha": 1.0}, "measure": "discernment"}
+    (found,) = judged(dose, claim)
+    row = next(row for row in build_rows(Store(dose).scan()[0]) if not row.changes)
+    assert found.per_seed == pytest.approx(row.by_seed("discernment"))
+    assert found.estimate is not None and found.estimate.mean == pytest.approx(row.scores["discernment"].mean)
+    write_result(dose / "low", "mlp-m", 300, table=item_rows(0.0, base=0.0))
+    (low,) = judged(dose / "low", claim, seeds=[300])
+    assert low.decision == "undecided"
+    assert low.reason == "0 of 1 seeds: seed 300 is of a row whose uptake is on average not above 0.1"

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from making import CPU, command, item_rows, scored, small_cell, write_failure, write_result
+from making import CPU, command, made, scored, small_cell, write_failure, write_result
 from pydantic import ValidationError
 
 from iml_bench.board import Verdict, verdicts_of
@@ -35,17 +34,6 @@ def suite_data(*grids: Mapping[str, Any]) -> dict[str, Any]:
     """What a suite of grids of one perceptron on vision and four seeds holds, but for what is given."""
     whole = [{"task": "vision", "models": ["mlp-m"], "seeds": "200-203", **grid} for grid in grids]
     return {"name": "mine", "description": "d", "grids": whole}
-
-
-def made(iml: float) -> pl.DataFrame:
-    """Items whose IML is a multiple of .005."""
-    items = item_rows(abs(iml), 200)
-    swapped = pl.col("tag").replace({"reliable": "unreliable", "unreliable": "reliable"})
-    return (
-        items.with_columns(pl.when(pl.col("stage") == 2).then(swapped).otherwise(pl.col("tag")).alias("tag"))
-        if (iml < 0)
-        else items
-    )
 
 
 def write(root: Path, values: Sequence[float], **overrides: Any) -> None:

@@ -29,7 +29,7 @@ from iml_bench.protocols.two_stage.design import (
     stratified,
 )
 from iml_bench.protocols.two_stage.spec import n_false
-from iml_bench.spec import TaskSpec
+from iml_bench.spec import TaskSpec, apply_overrides
 from iml_bench.streams import Streams
 from iml_bench.worlds import World
 
@@ -113,6 +113,16 @@ def test_false_definitions_exchange_contents_within_their_group(drawn: Drawn) ->
     for name in ("reliable", "unreliable"):
         members = design.members(name)
         assert sorted(design.claim[members]) == sorted(members)
+
+
+def test_the_null_control_of_a_tag_with_a_share_of_its_own_resets_that_too(text_task: TaskSpec) -> None:
+    control = TWO_STAGE.control
+    assert control(text_task) == {"alpha": 0.5}
+    assert control(text_task.model_copy(update={"alpha": 0.5})) == {}
+    own = text_task.model_copy(update={"alpha": 0.5, "alpha_unreliable": 0.75})
+    assert control(own) == {"alpha": 0.5, "alpha_unreliable": None}
+    with pytest.raises(UsageError, match=r"16 entities at alpha 0\.0625 leave one false definition"):
+        apply_overrides(text_task, {"groups.unreliable": 16, "alpha_unreliable": 0.0625})
 
 
 @given(NULL)

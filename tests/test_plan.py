@@ -1,106 +1,183 @@
-"""Planning: how many seeds a question needs, against simulation and against what is recorded."""
+"""From what a user asks for to the cells that are run."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from making import command, item_rows, write_result
-from scipy import stats
+from making import small_cell
 
-import iml_bench
 from iml_bench.errors import UsageError
-from iml_bench.stats.power import half_width, power_of, seeds_for, upper_sd
+from iml_bench.protocols.two_stage import TWO_STAGE
+from iml_bench.registry import TASKS
+from iml_bench.run.executors.base import distinct
+from iml_bench.run.job import Job
+from iml_bench.run.plan import Request, plan
+from iml_bench.sources import find_model
+from iml_bench.spec import CellSpec, ModelEntry, apply_overrides, cell_key
+
+REFERENCES = tuple(TWO_STAGE.attitudes(TASKS.get("vision")))
+
+OUT = Path("results")
 
 
-@pytest.mark.parametrize(("effect", "sd", "n"), [(0.05, 0.04, 5), (0.02, 0.04, 16), (0.1, 0.04, 3), (0.0, 1.0, 8)])
-def test_power_is_how_often_the_test_finds_the_effect(effect: float, sd: float, n: int) -> None:
-    drawn = np.random.default_rng(0).normal(effect, sd, (20_000, n))
-    found = np.mean(stats.ttest_1samp(drawn, 0, axis=1).pvalue < 0.05)
-    assert power_of(effect, sd, n) == pytest.approx(found, abs=0.012)
-    half = stats.t.ppf(0.975, n - 1) * drawn.std(axis=1, ddof=1) / np.sqrt(n)
-    assert half_width(sd, n) == pytest.approx(half.mean(), rel=0.02)
+def names(jobs: list[Job]) -> list[tuple[str, int]]:
+    return [(job.cell.model.name, job.cell.seed) for job in jobs]
 
 
-@given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.1, 0.99))
-def test_the_seeds_have_the_power_and_one_fewer_does_not(effect: float, sd: float, power: float) -> None:
-    n = seeds_for(effect, sd, power)
-    assert n is not None
-    assert power_of(effect, sd, n) >= power
-    assert n == 2 or power_of(effect, sd, n - 1) < power
+def key_of(entry: ModelEntry, task: str = "vision") -> str:
+    return cell_key(CellSpec(task=TASKS.get(task), model=entry, seed=0))
 
 
-@pytest.mark.parametrize(("effect", "n"), [(0.5, 4), (1.0, 10), (0.6, 30)])
-def test_power_is_that_of_the_non_central_t(effect: float, n: int) -> None:
-    bound, shift = stats.t.ppf(0.975, n - 1), effect * np.sqrt(n)
-    exact = stats.nct.sf(bound, n - 1, shift) + stats.nct.cdf(-bound, n - 1, shift)
-    assert power_of(effect, 1.0, n) == pytest.approx(exact, abs=2e-4)
+def refusal(name: str, task: str | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        find_model(name, TASKS.get(task) if task else None)
+    return str(caught.value)
 
 
-def test_what_nobody_will_run_is_said() -> None:
-    assert seeds_for(1e-6, 1.0, 0.8) is None
-    assert seeds_for(0.1, 0.0, 0.8) == 2
-    assert power_of(0.0, 0.0, 5) == 0.0
+def test_every_model_and_seed_is_a_cell_and_the_references_come_last() -> None:
+    jobs = plan([Request("vision", ("mlp-s", "convnet-s"), seeds=(4, 2))], OUT)
+    trained = [("mlp-s", 4), ("mlp-s", 2), ("convnet-s", 4), ("convnet-s", 2)]
+    assert names(jobs) == trained + [(name, seed) for name in REFERENCES for seed in (4, 2)]
+    assert all(job.out == OUT and not job.smoke and job.changes == {} for job in jobs)
 
 
-def test_the_upper_bound_holds_as_often_as_it_says() -> None:
-    drawn = np.random.default_rng(1).normal(size=(4000, 8)).std(axis=1, ddof=1)
-    assert np.mean([upper_sd(sd, 8) >= 1 for sd in drawn]) == pytest.approx(0.8, abs=0.02)
+def test_without_a_model_the_tasks_own_is_run() -> None:
+    jobs = plan([Request("text", seeds=(0,))], OUT)
+    assert names(jobs)[0] == (TASKS.get("text").model, 0)
+    assert len(jobs) == 1 + len(REFERENCES)
 
 
-VALUES = (0.4, 0.5, 0.45, 0.5, 0.4, 0.45)
+def test_the_same_cell_is_run_once() -> None:
+    once = plan([Request("vision", ("mlp-s",), seeds=(0, 1))], OUT)
+    again = Request("vision", ("mlp-s", "mlp-s", "oracle"), seeds=(1, 0, 1))
+    jobs = plan([Request("vision", ("mlp-s",), seeds=(0, 1)), again], OUT)
+    assert names(jobs) == names(once)
 
 
-@pytest.fixture
-def recorded(tmp_path: Path) -> Path:
-    """Six seeds of one row."""
-    for seed, value in enumerate(VALUES):
-        write_result(tmp_path / "records", "mlp-m", seed, table=item_rows(value, 20))
-    return tmp_path
+def test_a_registered_model_and_its_source_are_the_same_cell() -> None:
+    jobs = plan([Request("vision", ("mlp-s", "ref:mlp?hidden=64"), seeds=(0,))], OUT)
+    assert len(jobs) == 1 + len(REFERENCES)
 
 
-def test_a_plan_follows_from_the_recorded_spread(recorded: Path) -> None:
-    records = recorded / "records"
-    found = iml_bench.plan("vision", "mlp-m", effect=0.05, records=records)
-    sd = float(np.std(VALUES, ddof=1))
-    assert (found.n_recorded, found.mean) == (6, pytest.approx(np.mean(VALUES)))
-    assert found.power_recorded == pytest.approx(power_of(0.05, sd, 6))
-    same, twice, four = found.planned
-    assert found.sd_items is not None
-    assert same.seeds is not None and same.seeds_careful is not None
-    assert same.sd == pytest.approx(max(sd, found.sd_items))
-    assert twice.sd**2 == pytest.approx(found.sd_seeds**2 + found.sd_items**2 / 2)
-    assert same.seeds <= same.seeds_careful and four.sd <= twice.sd <= same.sd
-    assert len(iml_bench.plan("vision", "mlp-m", effect=0.05, measure="uptake", records=records).planned) == 1
+def test_references_are_added_once_for_each_setting() -> None:
+    requests = [
+        Request("vision", ("mlp-s",), seeds=(0,)),
+        Request("vision", ("convnet-s",), seeds=(0,)),
+        Request("vision", ("mlp-s",), seeds=(0,), overrides={"alpha": 0.5}),
+    ]
+    jobs = plan(requests, OUT)
+    assert [name for name, _ in names(jobs)] == ["mlp-s", "convnet-s", "mlp-s", *REFERENCES, *REFERENCES]
+    assert [job.changes for job in jobs[2:]] == [
+        {"alpha": 0.5},
+        *[{}] * len(REFERENCES),
+        *[{"alpha": 0.5}] * len(REFERENCES),
+    ]
 
 
-def test_plan_is_a_verb(recorded: Path) -> None:
-    words = ["plan", "--task", "vision", "--model", "mlp-m", "--effect", "0.05", "--records", "records"]
-    done = command(*words, cwd=recorded)
-    assert done.returncode == 0 and "power 0.8 takes:" in done.stdout, done.stderr
-    found = json.loads(command(*words, "--json", cwd=recorded).stdout)
-    assert (
-        found["planned"][0]["seeds"]
-        == iml_bench.plan("vision", "mlp-m", effect=0.05, records=recorded).planned[0].seeds
+def test_smoke_shrinks_the_task_and_says_so_and_overrides_win() -> None:
+    base = TASKS.get("vision")
+    (job, *_) = plan(
+        [Request("vision", seeds=(0,), smoke=True, overrides={"groups.reliable": 6, "recipe.lr": 0.1})], OUT
     )
+    expected = {**base.smoke, "groups.reliable": 6, "recipe.lr": 0.1}
+    assert job.smoke
+    assert job.changes == expected
+    assert job.cell.task == apply_overrides(base, expected)
+
+
+def test_epochs_can_be_set_together_with_smoke() -> None:
+    (job, *_) = plan([Request("vision", seeds=(0,), smoke=True, overrides={"recipe.stage1.epochs": 1})], OUT)
+    assert (job.cell.task.recipe.stage1.epochs, job.cell.task.recipe.stage1.steps) == (1.0, None)
+
+
+def test_nothing_is_planned_when_anything_is_wrong() -> None:
+    for wrong in (Request("visoin"), Request("vision", ("mlp-mm",)), Request("vision", overrides={"alhpa": 1})):
+        with pytest.raises(UsageError, match="did you mean"):
+            plan([Request("vision"), wrong], OUT)
+
+
+def test_a_model_of_the_other_modality_is_refused() -> None:
+    assert refusal("neox-m", "vision") == (
+        "model 'neox-m' reads text and task 'vision' is vision; iml-bench models --modality vision lists what fits"
+    )
+    assert refusal("timm:resnet18", "text") == (
+        "model 'timm:resnet18' reads vision and task 'text' is text; iml-bench models --modality text lists what fits"
+    )
+    for task in ("vision", "text"):
+        assert find_model("oracle", TASKS.get(task)).modality == "any"
+
+
+def test_a_mistyped_scheme_is_told_apart_from_a_name() -> None:
+    assert refusal("tim:resnet18").startswith("unknown model source 'tim': did you mean 'timm'?")
+    assert refusal("resnet18").startswith("unknown model 'resnet18'")
+
+
+def test_a_file_of_ones_own_is_digested_and_its_change_changes_the_key(tmp_path: Path) -> None:
+    file = tmp_path / "nets.py"
+    file.write_text("def build(shape): ...\n")
+    before = find_model(f"python:{file}:build", TASKS.get("vision"))
+    assert before.digest is not None and len(before.digest) == 64
+    assert find_model(f"python:{file}:build") == before
+    file.write_text("def build(shape): return 1\n")
+    after = find_model(f"python:{file}:build")
+    assert after.digest != before.digest
+    assert key_of(after) != key_of(before)
+
+
+def test_a_module_is_digested_without_being_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_nets.py").write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert find_model("python:their_nets:build").digest is not None
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("source", "message"),
     [
-        ({"model": "mlp-s"}, "there are no records of mlp-s on vision to plan from; run two seeds or more first"),
-        ({"task": "visoin"}, "did you mean 'vision'?"),
-        ({"measure": "ilm"}, "unknown measure 'ilm': did you mean 'iml'?"),
-        ({"effect": 0.0}, "--effect 0 is no effect; give a number that is not 0"),
-        ({"power": 1.0}, "--power 1 is not between 0.05 and 1"),
-        ({"measure": "trust"}, "mlp-m on vision@2 has trust in 0 seeds, and a spread needs two"),
+        ("python:nets.py", "'python:nets.py' is not of the form python:module:callable"),
+        ("python:no/such/nets.py:build", "'python:no/such/nets.py:build': there is no file no/such/nets.py"),
+        (
+            "python:no_such_module:build",
+            "'python:no_such_module:build': there is no module 'no_such_module'; give a path ending in .py, or",
+        ),
+        ("python:no_such.module:build", "'python:no_such.module:build': there is no module 'no_such.module'"),
     ],
 )
-def test_what_is_wrong_with_a_plan_is_one_sentence(recorded: Path, given: dict[str, object], sentence: str) -> None:
-    whole = {"task": "vision", "model": "mlp-m", "effect": 0.05, "records": recorded} | given
-    with pytest.raises(UsageError, match=sentence.replace("?", r"\?").replace("(", r"\(")):
-        iml_bench.plan(**whole)  # type: ignore[arg-type]
+def test_a_callable_that_cannot_be_found_is_refused(source: str, message: str) -> None:
+    assert refusal(source).startswith(message)
+
+
+def test_a_local_model_is_digested_by_its_weights_configuration_and_tokenizer(tmp_path: Path) -> None:
+    for file in ("model.safetensors", "config.json", "README.md"):
+        (tmp_path / file).write_text(file)
+    source = f"hf:{tmp_path}"
+    before = find_model(source).digest
+    (tmp_path / "README.md").write_text("other")
+    assert find_model(source).digest == before
+    seen = {before}
+    for file in ("model.safetensors", "config.json", "merges.txt", "modeling.py"):
+        (tmp_path / file).write_text("other")
+        seen.add(find_model(source).digest)
+    assert len(seen) == 5
+    (tmp_path / "merges.txt").rename(tmp_path / "vocab.txt")
+    assert find_model(source).digest not in seen
+
+
+def test_what_is_not_a_local_file_has_no_digest() -> None:
+    for source in ("hf:nobody/no-such-model", "timm:resnet18", "ref:mlp", "mlp-m"):
+        assert find_model(source).digest is None
+
+
+def test_remote_code_is_trusted_only_when_asked_for() -> None:
+    assert not find_model("hf:a/b").trust_remote_code
+    trusted = find_model("hf:a/b", trust_remote_code=True)
+    assert trusted.trust_remote_code
+    assert key_of(trusted, "text") != key_of(find_model("hf:a/b"), "text")
+
+
+def test_models_of_one_source_that_differ_in_their_tokenizer_are_both_prepared(tmp_path: Path) -> None:
+    cell = small_cell("neox-xs", task="text")
+    one = cell.model.model_copy(update={"source": "hf:folder/model"})
+    models = [one, one.model_copy(update={"tokenizer": "own"}), one.model_copy(update={"name": "a label"})]
+    jobs = [Job(cell.model_copy(update={"model": model}), {}, smoke=True, out=tmp_path) for model in models]
+    assert [job.cell.model.tokenizer for job in distinct([jobs])] == ["task", "own"]

@@ -86,15 +86,10 @@ def ranked_rows() -> dict[str, list[Row]]:
     return dict(found)
 
 
-def by_seed(row: Row) -> dict[int, float]:
-    """A row's IML in each seed."""
-    return {int(one["seed"]): float(one["iml"]) for one in row.per_seed}  # type: ignore[arg-type]
-
-
 @cache
 def residuals() -> Floats:
     """What IML in single seeds of the shipped board deviates from its row's mean, in sd of the row."""
-    scores = [np.array(list(by_seed(row).values())) for rows in ranked_rows().values() for row in rows]
+    scores = [np.array(list(row.by_seed("iml").values())) for rows in ranked_rows().values() for row in rows]
     return np.concatenate([(own - own.mean()) / own.std() for own in scores])
 
 
@@ -261,7 +256,7 @@ def on_board() -> list[list[str]]:
             apart = sum(len(row.apart[measure]) for row in own) // 2
             widths = [row.ranks[measure].high - row.ranks[measure].low + 1 for row in own]
             line = [task, measure, str(len(own)), f"{apart} of {n_pairs}", f"{np.mean(widths):.1f}"]
-            found.append(line + (_first_way([by_seed(row) for row in own]) if measure == "iml" else ["-", "-"]))
+            found.append(line + (_first_way([row.by_seed("iml") for row in own]) if measure == "iml" else ["-", "-"]))
     return found
 
 

@@ -44,7 +44,7 @@ def measured(cells: Sequence[CellSpec], name: str, known: Mapping[str, Stored]) 
     seeds = [seed for seed in over.values if seed not in lacking]
     upper, lower = ([part.values[seed] for seed in seeds] for part in (over, under))
     if seeds and math.fsum(lower) / len(seeds) <= measure.least:
-        why = f"has a {measure.ratio[1]} that is on average not above {measure.least:g}"
+        why = f"is of a row whose {measure.ratio[1]} is on average not above {measure.least:g}"
         return BySeed({}, lacking | dict.fromkeys(seeds, why))
     return BySeed(dict(zip(seeds, linearised(upper, lower), strict=True)) if seeds else {}, lacking)
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from iml_bench.board.rows import Row
 from iml_bench.protocols import Measure
-from iml_bench.stats import Interval
+from iml_bench.stats import Decision, Interval
 
 NOTHING = "nothing internalised"
+DECISIONS: Final[dict[Decision, str]] = {
+    "supported": "supported",
+    "contradicted": "contradicted",
+    "no effect": "no effect larger than delta",
+    "undecided": "undecided",
+}
+"""How the decision on a claim is called."""
 NOT_MEASURED = "-"
 
 
@@ -17,14 +25,16 @@ def signed(value: float | None, digits: int = 2) -> str:
     return NOT_MEASURED if value is None else f"{value + 0.0:+.{digits}f}"
 
 
-def with_interval(value: Interval | None) -> str:
+def with_interval(value: Interval | None, digits: int = 2) -> str:
     """``+0.50 [+0.44, +0.56]``; the interval is left blank where there is none."""
-    return NOT_MEASURED if value is None else signed(value.mean) + interval(value)
+    return NOT_MEASURED if value is None else signed(value.mean, digits) + interval(value, digits)
 
 
-def interval(value: Interval | None) -> str:
+def interval(value: Interval | None, digits: int = 2) -> str:
     """`` [+0.44, +0.56]``, what follows the mean; empty where there is none."""
-    return "" if value is None or value.low is None else f" [{signed(value.low)}, {signed(value.high)}]"
+    if value is None or value.low is None:
+        return ""
+    return f" [{signed(value.low, digits)}, {signed(value.high, digits)}]"
 
 
 def amount(value: float | None, measure: Measure, digits: int = 2) -> str:

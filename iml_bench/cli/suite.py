@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,10 +24,10 @@ from iml_bench.errors import UsageError
 from iml_bench.library.options import DEFAULT_OUT, make_runtime, seeds_of
 from iml_bench.library.running import Work
 from iml_bench.library.tuning import Sweep, sweep_of
-from iml_bench.records import Store, Stored, latest_by_key
+from iml_bench.records import Store, Stored
 from iml_bench.registry import SUITES, TASKS
 from iml_bench.run.executors.base import choose_executor
-from iml_bench.run.plan import Request, cells_of, plan, untuned
+from iml_bench.run.plan import Request, plan, untuned
 from iml_bench.run.suites import suite_requests
 from iml_bench.runtime import is_first
 from iml_bench.spec import SuiteSpec, cell_key, show_seeds
@@ -242,7 +242,7 @@ def report_suite(
     from iml_bench.site.assets import check_installed
 
     check_installed()
-    from iml_bench.site.report import Report, build_report
+    from iml_bench.site.report import Report, build_report, record_files
     from iml_bench.site.write import check_out, write_site
 
     suite = SUITES.get(name)
@@ -251,21 +251,10 @@ def report_suite(
     check_out(out)
     requests = suite_requests(suite, data=data)
     stored = load_records(records)[0]
-    judged = _judge(suite, requests, stored)
-    places = {one.record.key: os.path.relpath(one.path, out) for one in latest_by_key(stored).values()}
-    by_grid = {
-        grid.name or str(index): [
-            places[key]
-            for request in requests
-            if request.where == suite.where(index)
-            for cell, _ in cells_of(replace(request, references=False))
-            if (key := cell_key(cell)) in places
-        ]
-        for index, grid in enumerate(suite.grids)
-    }
-    command = f"iml-bench suite run {name}"
-    write_site(build_report(Report(suite, judged.claims, judged.controls, by_grid, command)), out)
-    print_claims(judged.claims, out_console())
+    claims = claims_of(suite, requests, stored)
+    files = record_files(suite, requests, stored, out)
+    write_site(build_report(Report(suite, claims, files, f"iml-bench suite run {shlex.quote(name)}")), out)
+    print_claims(claims, out_console())
     sys.stdout.write(f"open {out / 'index.html'}\n")
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from iml_bench.board import ClaimVerdict, Row, Slope, Verdict, Versus
 from iml_bench.board.words import (
+    DECISIONS,
     amount,
     apart,
     columns,
@@ -195,12 +196,7 @@ def print_verdicts(rows: Sequence[Verdict], console: Console) -> None:
     console.print(table)
 
 
-DECISIONS: Final = {
-    "supported": "[green]supported[/green]",
-    "contradicted": "[red]contradicted[/red]",
-    "no effect": "[cyan]no effect larger than delta[/cyan]",
-    "undecided": "[yellow]undecided[/yellow]",
-}
+COLOURS: Final = {"supported": "green", "contradicted": "red", "no effect": "cyan", "undecided": "yellow"}
 
 
 def print_claims(rows: Sequence[ClaimVerdict], console: Console) -> None:
@@ -212,16 +208,14 @@ def print_claims(rows: Sequence[ClaimVerdict], console: Console) -> None:
         table.add_column(heading, no_wrap=heading != "verdict")
     table.add_column("why", overflow="fold")
     for row in rows:
-        found = row.estimate
-        ends = "" if found is None or found.low is None else f" [{signed(found.low, 3)}, {signed(found.high, 3)}]"
         table.add_row(
             escape(row.claim),
             escape(row.model),
             escape(row.about),
             f"{row.n_seeds}" if row.n_seeds == row.wanted else f"{row.n_seeds} of {row.wanted}",
-            signed(found.mean if found else None, 3) + ends,
+            with_interval(row.estimate, 3),
             f"{row.delta:g}",
-            DECISIONS[row.decision],
+            f"[{COLOURS[row.decision]}]{DECISIONS[row.decision]}[/]",
             escape(row.reason),
         )
     console.print(table)

@@ -30,7 +30,6 @@ from iml_bench.paths import data_root
 from iml_bench.protocols import ITEM_TYPES, Scores, measure_of, score_items
 from iml_bench.records import Store, Stored, columns_of, read_items, read_record
 from iml_bench.registry import MODELS, TASKS
-from iml_bench.run.sweep import is_sweep
 from iml_bench.spec import model_key
 
 if TYPE_CHECKING:
@@ -132,10 +131,11 @@ def plan(
 
 
 def _is_of(one: Stored, row: Row) -> bool:
-    """Whether a cell took as long as one of the row's: its length is the task's, whatever else was changed."""
-    cell = one.record.cell
-    same = (cell.task.name, model_key(cell)) == (row.task, row.model_key) and cell.seed in row.seeds
-    return same and not is_sweep(cell.task) and bool(one.record.timing.seconds)
+    """Whether a cell is one of the row's, but for the learning rate, and its times are known."""
+    record = one.record
+    changes = {path: value for path, value in record.changes.items() if path not in row.tuned}
+    same = (record.cell.task.name, model_key(record.cell), changes) == (row.task, row.model_key, row.changes)
+    return same and bool(record.timing.seconds)
 
 
 def compare(

@@ -11,9 +11,12 @@ import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iml_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    import jinja2
 
 HERE = Path(__file__).parent
 NEEDED = {"altair": "altair", "vl_convert": "vl-convert-python", "itables": "itables", "jinja2": "jinja2"}
@@ -28,6 +31,19 @@ def check_installed() -> None:
     missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise UsageError(f"the page needs {', '.join(missing)}: pip install 'iml-bench[site]'")
+
+
+def templates() -> jinja2.Environment:
+    """The templates of all pages: what is put in is escaped, and what is not there is an error."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def script_json(value: Any) -> str:

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import jinja2
-
 from iml_bench.board import Board, LeaderboardTask, Row, data_files, words
 from iml_bench.paths import data_root
 from iml_bench.protocols import Measure, measures_of
@@ -135,13 +133,7 @@ class _Pages:
 
     def __init__(self, contents: Contents, entries: Sequence[ModelEntry], places: Mapping[str, _Place]) -> None:
         self.contents, self.entries, self.places = contents, entries, places
-        self.environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(assets.HERE / "templates"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        self.environment = assets.templates()
         self.environment.globals |= {
             "numbers": numbers,
             "words": words,

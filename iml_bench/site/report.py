@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import html
 import json
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import jinja2
 import markupsafe
 
-from iml_bench.board import ClaimVerdict, Verdict
-from iml_bench.board.words import signed
-from iml_bench.site.charts import VEGA_LITE, themed
+from iml_bench.board import ClaimVerdict, words
+from iml_bench.records import Stored, latest_by_key
+from iml_bench.run.plan import Request, cells_of
+from iml_bench.site import assets
 from iml_bench.site.claim_chart import claim_chart
-from iml_bench.site.figures import SCALE
-from iml_bench.spec import SuiteSpec
-
-WORDS: Final = {
-    "supported": "supported",
-    "contradicted": "contradicted",
-    "no effect": "no effect larger than delta",
-    "undecided": "undecided",
-}
-
+from iml_bench.site.figures import as_files
+from iml_bench.spec import Claim, SuiteSpec, cell_key
 
 HEADINGS: Final = ("model", "task", "about", "seeds", "mean [95 %]", "delta", "p effect", "p none", "verdict")
 
@@ -33,9 +28,8 @@ class Report(NamedTuple):
 
     suite: SuiteSpec
     claims: Sequence[ClaimVerdict]
-    controls: Sequence[Verdict]
     records: Mapping[str, Sequence[str]]
-    """By grid, the files of its cells, as they are called in the folder of the records."""
+    """By grid, the files of its cells, as they are reached from the report."""
     command: str
     """Runs the suite again."""
 
@@ -46,43 +40,35 @@ def build_report(report: Report) -> dict[str, bytes]:
     ``index.html`` holds its figures and has no scripts, ``report.md`` shows those that lie beside it, ``report.json``
     has every number.
     """
-    import vl_convert
-
     files: dict[str, bytes] = {}
-    drawn: dict[str, str] = {}
-    for claim in dict.fromkeys(one.claim for one in report.claims):
-        own = [one for one in report.claims if one.claim == claim]
-        if not any(point.per_seed for one in own for point in one.points):
-            continue
-        chart = themed(claim_chart(own), "light")
-        drawn[claim] = vl_convert.vegalite_to_svg(chart, vl_version=VEGA_LITE)
-        files[f"{claim}.svg"] = drawn[claim].encode()
-        files[f"{claim}.png"] = vl_convert.vegalite_to_png(chart, vl_version=VEGA_LITE, scale=SCALE)
-    shown = {"report": report, "claims": _grouped(report), "words": WORDS, "mean": mean, "p": p_value}
-    shown["figures"] = {claim: markupsafe.Markup(svg) for claim, svg in drawn.items()}
-    loader = jinja2.PackageLoader("iml_bench.site")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    files["index.html"] = environment.get_template("report.html").render(shown).encode()
-    files["report.md"] = _markdown(report, drawn).encode()
+    for claim, own in _grouped(report):
+        if any(point.per_seed for one in own for point in one.points):
+            files |= as_files(claim.name, claim_chart(own))
+    figures = {name.removesuffix(".svg"): svg.decode() for name, svg in files.items() if name.endswith(".svg")}
+    shown = {"report": report, "claims": _grouped(report), "words": words}
+    shown["figures"] = {claim: markupsafe.Markup(svg) for claim, svg in figures.items()}
+    files["index.html"] = assets.templates().get_template("report.html").render(shown).encode()
+    files["report.md"] = _markdown(report, figures).encode()
     files["report.json"] = (json.dumps(_data(report), indent=1, ensure_ascii=False) + "\n").encode()
     return dict(sorted(files.items()))
 
 
-def mean(one: ClaimVerdict) -> str:
-    """``+0.123 [+0.100, +0.146]``, of the estimand."""
-    found = one.estimate
-    if found is None:
-        return "-"
-    ends = f" [{signed(found.low, 3)}, {signed(found.high, 3)}]" if found.low is not None else ""
-    return signed(found.mean, 3) + ends
+def record_files(
+    suite: SuiteSpec, requests: Sequence[Request], stored: Sequence[Stored], out: Path
+) -> dict[str, list[str]]:
+    """The files of the cells that claims are about, by grid, as they are reached from the report's folder ``out``."""
+    known = latest_by_key(stored)
+    places = {suite.where(index): grid.name for index, grid in enumerate(suite.grids)}
+    found: dict[str, list[str]] = {claim.grid: [] for claim in suite.claims}
+    for request in requests:
+        grid = places[request.where]
+        if grid in found:
+            keys = [cell_key(cell) for cell, _ in cells_of(replace(request, references=False))]
+            found[grid] += [os.path.relpath(known[key].path, out) for key in keys if key in known]
+    return found
 
 
-def p_value(p: float | None) -> str:
-    """Three digits, or that it is smaller."""
-    return "-" if p is None else "below 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _grouped(report: Report) -> list[tuple[Any, list[ClaimVerdict]]]:
+def _grouped(report: Report) -> list[tuple[Claim, list[ClaimVerdict]]]:
     return [(claim, [one for one in report.claims if one.claim == claim.name]) for claim in report.suite.claims]
 
 
@@ -90,7 +76,6 @@ def _data(report: Report) -> dict[str, Any]:
     return {
         "suite": report.suite.model_dump(mode="json"),
         "claims": [one.model_dump(mode="json") for one in report.claims],
-        "controls": [one.model_dump(mode="json") for one in report.controls],
         "records": {grid: list(files) for grid, files in report.records.items()},
         "command": report.command,
     }
@@ -100,15 +85,13 @@ def _markdown(report: Report, drawn: Mapping[str, str]) -> str:
     lines = [f"# {report.suite.name}", "", _plain(report.suite.description), "", f"    {report.command}", ""]
     for claim, verdicts in _grouped(report):
         lines += [f"## {_plain(claim.says)}", ""]
-        lines += [
-            "| model | task | about | seeds | mean [95 %] | delta | p effect | p none | verdict |",
-            "|---" * 9 + "|",
-        ]
+        lines += [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]
         for one in verdicts:
-            words = [one.model, one.task, one.about, f"{one.n_seeds} of {one.wanted}", mean(one), f"{one.delta:g}"]
-            words += [p_value(one.p_effect), p_value(one.p_none), WORDS[one.decision]]
+            cells = [one.model, one.task, one.about, f"{one.n_seeds} of {one.wanted}"]
+            cells += [words.with_interval(one.estimate, 3), f"{one.delta:g}"]
+            cells += [words.p_value(one.p_effect), words.p_value(one.p_none), words.DECISIONS[one.decision]]
             why = f" ({one.reason})" if one.reason else ""
-            lines.append("| " + " | ".join(_plain(word) for word in words) + _plain(why) + " |")
+            lines.append("| " + " | ".join(_plain(cell) for cell in cells) + _plain(why) + " |")
         lines += ["", *([f"![{claim.name}]({claim.name}.svg)", ""] if claim.name in drawn else [])]
         lines += [f"{len(report.records[claim.grid])} records of grid `{claim.grid}`.", ""]
     return "\n".join(lines)

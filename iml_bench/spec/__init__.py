@@ -13,7 +13,7 @@ from iml_bench.spec.cell import (
     same_model,
     task_key,
 )
-from iml_bench.spec.claim import NEEDS, PARAMETERS, Claim
+from iml_bench.spec.claim import NEEDS, PARAMETERS, Claim, Direction
 from iml_bench.spec.control import Control
 from iml_bench.spec.model import (
     LEARNING_RATE,
@@ -46,6 +46,7 @@ __all__ = [
     "Claim",
     "Control",
     "CurvePoint",
+    "Direction",
     "Grid",
     "ModelEntry",
     "Recipe",

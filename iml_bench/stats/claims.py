@@ -9,11 +9,10 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iml_bench.spec import Spec
+from iml_bench.spec import Direction, Spec
 from iml_bench.stats.comparing import holm
 from iml_bench.stats.intervals import MOST_SEEDS, Interval, estimate, spread, within_seeds
 
-Direction = Literal["up", "down", "none"]
 Decision = Literal["supported", "contradicted", "no effect", "undecided"]
 LEVEL: Final = 0.05
 ROUNDING: Final = 1e-9

@@ -134,14 +134,18 @@ class TwoStageTask(TaskSpec):
 def n_false(task: TwoStageTask, group: str) -> int:
     """Definitions of a stage-1 group that are false: its tag tells the truth about a share of them."""
     size = task.group_sizes[group]
-    if group == "reliable":
-        return size - round(task.alpha * size)
-    return round((task.alpha if task.alpha_unreliable is None else task.alpha_unreliable) * size)
+    truthful = round(_alpha_of(task, group) * size)
+    return size - truthful if group == "reliable" else truthful
+
+
+def _alpha_of(task: TwoStageTask, group: str) -> float:
+    own = task.alpha_unreliable if group == "unreliable" else None
+    return task.alpha if own is None else own
 
 
 def _check_derangement(task: TwoStageTask, group: str) -> None:
     if n_false(task, group) == 1:
         raise ValueError(
-            f"groups.{group}: {task.group_sizes[group]} entities at alpha {task.alpha} leave one false definition, "
-            "which has no other to be exchanged with; change the size or alpha"
+            f"groups.{group}: {task.group_sizes[group]} entities at alpha {_alpha_of(task, group)} leave one false "
+            "definition, which has no other to be exchanged with; change the size or alpha"
         )
