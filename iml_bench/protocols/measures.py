@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from iml_bench.protocols.items import Columns
+from iml_bench.spec import TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Measure:
     """Whether models are ranked by it."""
     needs: tuple[str, ...] = ()
     """Optional item columns that it reads; older files do not have them, and it is null there."""
+    of_task: Callable[[TaskSpec], bool] = lambda task: True
+    """Whether cells of a task can have it; of others it is null, and no items are opened to see that."""
     direction: Literal[1, -1] = 1
     """1: more comes first in a table; -1: less does."""
     low: float = -1.0

@@ -176,8 +176,9 @@ def scores_of(stored: Stored) -> Scores:
     assert record.scores is not None
     lacking = [measure for measure in measures_of(record.cell.task) if measure.name not in record.scores]
     absent = {name for name, version in OPTIONAL.items() if version > record.schema_version}
-    # What needs a column that came later is known to be null, and no file is opened for it.
+    # What needs a column that came later, or another task, is known to be null, and no file is opened for it.
     found = {measure.name: evaluate(measure, {}) for measure in lacking if absent & {*measure.needs}}
+    found |= {measure.name: (None, measure.missing) for measure in lacking if not measure.of_task(record.cell.task)}
     rest = [measure for measure in lacking if measure.name not in found]
     if rest:
         try:

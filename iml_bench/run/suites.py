@@ -10,7 +10,7 @@ from iml_bench.protocols import measure_of
 from iml_bench.registry import TASKS
 from iml_bench.run.plan import Request
 from iml_bench.sources import find_model
-from iml_bench.spec import MODEL, SuiteSpec, TaskSpec
+from iml_bench.spec import MODEL, Grid, SuiteSpec, TaskSpec
 
 
 def suite_requests(
@@ -42,9 +42,10 @@ def suite_requests(
             raise UsageError(f"suite {suite.name!r} has no task for model {name!r}, which reads {reads}")
     if data is not None and not any(task.world.reads_file for task in tasks):
         raise UsageError(f"no task of suite {suite.name!r} reads a file; leave --data out")
-    requests = []
+    requests: list[Request] = []
+    beside: set[tuple[str, bool, str | None]] = set()
     for index, (grid, task) in enumerate(zip(suite.grids, tasks, strict=True)):
-        for place, point in enumerate(grid.points if not models or fitting[index] else []):
+        for point in grid.points if not models or fitting[index] else []:
             fields = {**grid.set, **point}
             left_out = {path for path in fields if path.startswith(MODEL) or (smoke and path in _LENGTHS)}
             requests.append(
@@ -55,8 +56,7 @@ def suite_requests(
                     overrides={path: value for path, value in fields.items() if path not in left_out},
                     model_fields={path.removeprefix(MODEL): fields[path] for path in fields if path.startswith(MODEL)},
                     ruleset="shared" if smoke else grid.ruleset,
-                    # What they read is known, whatever is controlled; elsewhere they stand beside the first point.
-                    references=grid.control is None and place == 0,
+                    references=_first(beside, grid),
                     small=grid.small and not smoke,
                     smoke=smoke,
                     variant=grid.variant,
@@ -65,6 +65,18 @@ def suite_requests(
                 )
             )
     return requests
+
+
+def _first(seen: set[tuple[str, bool, str | None]], grid: Grid) -> bool:
+    """Whether reference learners are run at this point: at the first of each task, and beside no control.
+
+    What they read follows from the task; elsewhere they would only take time.
+    """
+    setting = (grid.task, grid.small, grid.variant)
+    if grid.control is not None or setting in seen:
+        return False
+    seen.add(setting)
+    return True
 
 
 _LENGTHS = {f"recipe.{stage}.{unit}" for stage in ("stage1", "stage2") for unit in ("steps", "epochs")}

@@ -129,7 +129,8 @@ class TextRenderer:
 
         def told(row: int) -> Spans:
             """The names of a definition's attributes: they are given, as in a question, and the values asked."""
-            if self.world.names is not None or examples.asked[row] != NONE:
+            stated_last = self.world.names is None and self.spec.order.endswith("entity")
+            if not stated_last or examples.asked[row] != NONE:
                 return []
             facts = self._facts(int(examples.entity[row]), int(examples.content[row]))
             lengths = [(len(name), len(value)) for name, value in facts]
@@ -147,7 +148,7 @@ class TextRenderer:
         return re.sub(rf"(?<![a-z])(?:{any_tag})(?![a-z])", lambda found: first[found[0]], text)
 
     def parts(self, entity: int, content: int, tag: int, asked: int, context: int = NONE) -> tuple[str, str]:
-        """An example as what is given and what follows: tag and alias | profile, or question | answer."""
+        """An example as what is given and what follows: tag and alias | entity, or question | answer."""
         if asked == NONE:
             return self.definition(entity, content, tag)
         question = self.question(entity, asked)
@@ -159,15 +160,15 @@ class TextRenderer:
 
     def definition(self, entity: int, content: int, tag: int) -> tuple[str, str]:
         """A definition as what is given and what follows, see ``parts``."""
-        world, alias = self.world, self.aliases[entity]
-        if world.names is None:
-            facts = [name + value for name, value in self._facts(entity, content)]
-            return f"{self._tag(entity, tag)} {alias}", "".join(facts) + "\n"
-        name = world.names[content]
+        names, alias = self.world.names, self.aliases[entity]
+        if names is None:
+            told = "".join(name + value for name, value in self._facts(entity, content)).removeprefix(" ")
+        else:
+            told = names[content]
         if self.spec.tags != "random":
             before, between, after = self._sentence(entity, self.tag_names[tag])
-            return f"{before}{alias}{between.rstrip()}", f" {name}{after}\n"
-        words = {"tag": self._tag(entity, tag), "alias": alias, "entity": name}
+            return f"{before}{alias}{between.rstrip()}", f" {told}{after}\n"
+        words = {"tag": self._tag(entity, tag), "alias": alias, "entity": told}
         *given, last = (words[word] for word in self.spec.order.split("-"))
         return " ".join(given), f" {last}\n"
 

@@ -45,7 +45,8 @@ class TextRender(RenderSpec):
     """How a question is put; the answer follows after a space. Profiles fill in ``{attribute}`` and
     ``{alias}``; the other worlds have their own questions, which fill in ``{question}``."""
     order: Order = "tag-alias-entity"
-    """Word order of a definition that names an entity."""
+    """Word order of a definition; the entity is its name, or all of a profile. What is counted of it with ``loss_on``
+    answer is its last word, or the profile where that comes last."""
     tags: Literal["random", "sources", "is-isnt"] = "random"
     """``random``: random strings; ``sources``: an alias "now stands for" its entity according to a source
     that is reliable, unreliable or neither by its name; ``is-isnt``: the definition says that the alias
@@ -84,5 +85,5 @@ class TextRender(RenderSpec):
             self.check_question("question")
             return
         self.check_question("attribute", "alias")
-        if self.order != "tag-alias-entity" or self.tags != "random":
-            raise ValueError("render.order, render.tags: a profile has no name; its definitions have one form")
+        if self.tags != "random":
+            raise ValueError("render.tags: a profile has no name that a sentence could say")

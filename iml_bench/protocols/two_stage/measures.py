@@ -19,6 +19,8 @@ from iml_bench.protocols.base import FACTS
 from iml_bench.protocols.items import Columns
 from iml_bench.protocols.measures import Measure
 from iml_bench.protocols.two_stage.design import ATTRIBUTIONS, CLAIMS, STAGE1_GROUPS
+from iml_bench.protocols.two_stage.spec import TwoStageTask, n_false
+from iml_bench.spec import TaskSpec
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -180,6 +182,20 @@ def _stage1_gap(columns: Columns) -> float | None:
     return _contrast(facts, _of_group(facts, "reliable"), _of_group(facts, "unreliable"))
 
 
+def _both_kinds(task: TaskSpec) -> bool:
+    """Whether each tag of stage 1 stands on true definitions and on false ones."""
+    assert isinstance(task, TwoStageTask)
+    return all(0 < n_false(task, name) < task.group_sizes[name] for name in ("reliable", "unreliable"))
+
+
+def _tag_over_truth(columns: Columns) -> float | None:
+    facts = _of_set(columns, FACTS)
+    parts = {name: _by_truth(facts, name, _of_group(facts, name)) for name in ("reliable", "unreliable")}
+    if not all(parts.values()):
+        return None
+    return _contrast(facts, parts["reliable"]["reliable/false"], parts["unreliable"]["unreliable/true"])
+
+
 NO_GROUP: Final = "the task has no entities in a group that it needs, or stops before stage 2"
 
 MEASURES: tuple[Measure, ...] = (
@@ -243,6 +259,18 @@ MEASURES: tuple[Measure, ...] = (
         description="held-out exact match of what stage 1 defined under the reliable tag minus the unreliable one",
         of=_stage1_gap,
         missing=NO_GROUP,
+    ),
+    Measure(
+        name="tag_over_truth",
+        label="tag over truth",
+        heading="tag over truth",
+        description="held-out exact match after stage 1 of what false definitions said under the reliable tag minus "
+        "that of true ones under the unreliable tag: above 0 where the tag counts more than the definition's own truth",
+        of=_tag_over_truth,
+        of_task=_both_kinds,
+        needs=("truthful",),
+        shown="record",
+        missing="each tag stands on definitions of one kind, all true or all false",
     ),
     Measure(
         name="iml_nats",
