@@ -16,7 +16,7 @@ from making import command, item_rows, made, write_result
 from pydantic import ValidationError
 from scipy import stats as scipy_stats
 
-from iml_bench.board import ClaimVerdict, build_rows, claims_of
+from iml_bench.board import ClaimVerdict, build_rows, judge
 from iml_bench.errors import UsageError
 from iml_bench.records import Store
 from iml_bench.registry import TASKS
@@ -61,7 +61,7 @@ def dose(tmp_path: Path) -> Path:
 def judged(root: Path, *claims: Mapping[str, Any], **grid: Any) -> list[ClaimVerdict]:
     """The verdicts on claims about the records in a folder."""
     suite = SuiteSpec.model_validate(suite_data(claims, **grid))
-    return claims_of(suite, suite_requests(suite), Store(root).scan()[0])
+    return judge(suite, suite_requests(suite), Store(root).scan()[0]).verdicts
 
 
 def of_each_seed(of: Any) -> dict[int, Any]:

@@ -88,10 +88,10 @@ def test_show_counts_every_cell_once(tmp_path: Path) -> None:
     path = suite_file(tmp_path, {"name": "both", "seeds": "3-4", "zip": zipped}, {"seeds": 4})
     shown = json.loads(command("suite", "show", path, "--json").stdout)
     assert [(grid["number"], grid["name"], grid["cells"], grid["reference_cells"]) for grid in shown["grids"]] == [
-        (1, "both", 4, 8),  # reference learners stand beside the first point
+        (1, "both", 4, 8),  # by itself; in the suite reference learners stand beside the first point of a task
         (2, None, 4, 16),
     ]
-    assert (shown["cells"], shown["reference_cells"]) == (7, 24), "seed 3 of the task as it stands is in both"
+    assert (shown["cells"], shown["reference_cells"]) == (7, 8), "seed 3 of the task as it stands is in both"
     text = command("suite", "show", path).stdout
     for words in (
         "grid 1 both: vision@2",

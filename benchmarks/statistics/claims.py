@@ -6,7 +6,9 @@ A suite has 15 claims, three of each kind: means, differences, slopes over five 
 over six, whose points share seeds (30 % of a score's variance is the seed's). *Errors*: the share of suites with a
 single false decision of a kind: an effect where there is none, one in the wrong direction, or "no effect larger than
 delta" where there is one. *Coverage*: of the 95 % intervals of single claims. *Power*: the share of claims decided as
-is true.
+is true. In the second table seeds are added until claims are decided (``suite run --until decided``), at most as many
+as it says; *seeds* is how many a claim took on average, and the power of all of them at once stands beside that of the
+rule.
 """
 
 from __future__ import annotations
@@ -19,14 +21,25 @@ from typing import NamedTuple
 import numpy as np
 from run import SHAPES, Noise, table
 
-from iml_bench.stats import Contrast, Decided, decide, estimand
+from iml_bench.stats import Contrast, Decided, decide, estimand, looks_until
 
 SD = 0.04
 DELTA = 0.05
 """Of every estimand in its own unit."""
 SEEDS = (5, 8, 16)
+MOST = (8, 32)
 POINTS = {"mean": 1, "difference": 2, "slope": 5, "trend": 5, "symmetry": 6}
 EACH = 3
+STOPPED = (
+    "noise",
+    "most seeds",
+    "truth, in deltas",
+    "errors: effect",
+    "errors: none",
+    "seeds",
+    "power",
+    "power of all at once",
+)
 TRUTHS = (0.0, 0.5, 1.0, 2.0)
 """Of every estimand, in deltas."""
 
@@ -86,9 +99,48 @@ def count(rng: np.random.Generator, truth: float, n: int, noise: Noise, suites: 
         none += "none" in false
         for kind, one in decided:
             covered += covers(one, truth)
-            right[kind] += one.decision != "undecided" and not is_false(one, kind, truth)
+            right[kind] += is_right(kind, one, truth)
     power = {kind: hits / (suites * EACH) for kind, hits in right.items()}
     return Counted(effect, none, covered / (suites * len(kinds)), power)
+
+
+class Stopped(NamedTuple):
+    """What the suites of one line of the second table come to."""
+
+    effect_errors: int
+    none_errors: int
+    seeds: float
+    power: float
+    power_at_once: float
+
+
+def stop(rng: np.random.Generator, truth: float, most: int, noise: Noise, suites: int) -> Stopped:
+    """Draw suites and decide them look by look, and once with all seeds."""
+    kinds = [kind for kind in POINTS for _ in range(EACH)]
+    looks = looks_until(most)
+    effect, none, seeds, right, at_once = 0, 0, 0, 0, 0
+    for _ in range(suites):
+        whole = [contrast(rng, kind, truth, most, noise) for kind in kinds]
+        found: list[Decided] | None = None
+        for n in looks:
+            open_ = len(kinds) if found is None else sum(one.decision == "undecided" for one in found)
+            seeds += open_ * (n - (looks[looks.index(n) - 1] if n > looks[0] else 0))
+            found = decide([one._replace(values=one.values[:n]) for one in whole], len(looks), found)
+        assert found is not None
+        false = [
+            kind_of(one.decision, kind) for kind, one in zip(kinds, found, strict=True) if is_false(one, kind, truth)
+        ]
+        effect += "effect" in false
+        none += "none" in false
+        right += sum(map(is_right, kinds, found, [truth] * len(kinds)))
+        at_once += sum(map(is_right, kinds, decide(whole), [truth] * len(kinds)))
+    n_claims = suites * len(kinds)
+    return Stopped(effect, none, seeds / n_claims, right / n_claims, at_once / n_claims)
+
+
+def is_right(kind: str, one: Decided, truth: float) -> bool:
+    """Whether something was decided, and holds."""
+    return one.decision != "undecided" and not is_false(one, kind, truth)
 
 
 def covers(one: Decided, truth: float) -> bool:
@@ -111,6 +163,14 @@ def main() -> None:
                 errors = [f"{found.effect_errors / suites:.3f}", f"{found.none_errors / suites:.3f}"]
                 power = [f"{share:.2f}" for share in found.power.values()]
                 lines.append([shape, str(n), f"{truth:g}", *errors, f"{found.covered:.3f}", *power])
+    stopped = []
+    for shape, noise in SHAPES.items():
+        for most in MOST:
+            for truth in TRUTHS:
+                one = stop(rng, truth * DELTA, most, noise, suites)
+                errors = [f"{one.effect_errors / suites:.3f}", f"{one.none_errors / suites:.3f}"]
+                numbers = [f"{one.seeds:.1f}", f"{one.power:.2f}", f"{one.power_at_once:.2f}"]
+                stopped.append([shape, str(most), f"{truth:g}", *errors, *numbers])
     headings = ("noise", "seeds", "truth, in deltas", "errors: effect", "errors: none", "coverage", *POINTS)
     text = "\n\n".join(
         [
@@ -118,6 +178,8 @@ def main() -> None:
             "Made by `python benchmarks/statistics/claims.py`, which says what the columns are; the last five are the "
             f"power by kind of estimand. The sd between seeds is {SD}, delta {DELTA}.",
             table(headings, lines),
+            "Seeds added until claims are decided, looked at after 4, 8, 16, ... of them:",
+            table(STOPPED, stopped),
         ]
     )
     (Path(__file__).parent / "CLAIMS.md").write_text(text + "\n")

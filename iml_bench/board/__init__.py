@@ -1,6 +1,6 @@
 """What a set of records comes to: rows, ranks, comparisons, and the board that all of it stands on."""
 
-from iml_bench.board.claims import ClaimVerdict, Point, claims_of
+from iml_bench.board.claims import ClaimVerdict, Point, judge
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
 from iml_bench.board.ranks import ranked
@@ -22,11 +22,11 @@ __all__ = [
     "Versus",
     "build_board",
     "build_rows",
-    "claims_of",
     "compare_models",
     "data_files",
     "first_labels",
     "fits",
+    "judge",
     "leaderboard_tasks",
     "model_index",
     "ranked",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from iml_bench.protocols import measure_of
 from iml_bench.records import Stored, scores_of
 from iml_bench.spec import CellSpec, cell_key
 from iml_bench.stats import linearised
+
+NOT_RUN: Final = "not run yet"
 
 
 class BySeed(NamedTuple):
@@ -54,7 +56,7 @@ def _of_cells(cells: Sequence[CellSpec], measure: str, known: Mapping[str, Store
     for cell in cells:
         seed, stored = cell.seed, known.get(cell_key(cell))
         if stored is None:
-            found.lacking[seed] = "not run yet"
+            found.lacking[seed] = NOT_RUN
         elif stored.record.status == "failed":
             found.lacking[seed] = "failed"
         else:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from iml_bench.board.by_seed import BySeed, measured
+from iml_bench.board.by_seed import NOT_RUN, BySeed, measured
 from iml_bench.board.rows import task_label
 from iml_bench.records import Stored, latest_by_key
 from iml_bench.run.plan import Request, cells_of
@@ -94,6 +94,9 @@ class ClaimVerdict(Spec):
 class _Place(NamedTuple):
     """Cells of one model at one point of a grid."""
 
+    request: int
+    """Which of the requests, and what it calls the model."""
+    called: str
     model: str
     family: str
     fields: dict[str, Any]
@@ -113,36 +116,89 @@ class _Case(NamedTuple):
     per_seed: dict[int, float]
     reason: str
 
+    @property
+    def to_run(self) -> bool:
+        """Whether cells are missing that were never run."""
+        return any(NOT_RUN in place.values.lacking.values() for place in self.places)
 
-def claims_of(suite: SuiteSpec, requests: Sequence[Request], stored: Sequence[Stored]) -> list[ClaimVerdict]:
-    """The verdicts on all claims of a suite, with the corrections of ``stats.decide`` over all of them.
+
+class Judgement(NamedTuple):
+    """The verdicts on a suite's claims, and what is to be run for those that are open."""
+
+    verdicts: list[ClaimVerdict]
+    wanted: list[Request]
+    """The models of every grid that an undecided claim is about, up to the seeds of the next look; empty where nothing
+    that could be run would decide more."""
+
+
+def judge(
+    suite: SuiteSpec, requests: Sequence[Request], stored: Sequence[Stored], looks: Sequence[int] = ()
+) -> Judgement:
+    """The verdicts on all claims of a suite, with the corrections of ``stats.decide`` over all of them and all looks.
+
+    It depends on records alone, so that a run that was cut goes on from where it was.
 
     Args:
         suite: what is claimed.
         requests: its grids, as ``suite_requests`` gives them; claims about a grid that was left out have no verdict.
         stored: records, of which those of the suite's cells are looked up.
+        looks: after how many of the seeds claims are judged; a claim that a look decides stays so, and its cells are
+            not wanted any more. Empty: once, after all of them.
 
     Raises:
         UsageError: when the cells cannot be planned.
     """
     known = latest_by_key(stored)
+    found: list[ClaimVerdict] = []
+    before: list[Decided] | None = None
+    for n in looks or (None,):
+        cases = _cases(suite, requests, known, n)
+        decided = decide([_contrast(case) for case in cases], max(1, len(looks)), before)
+        share = max(1, len(looks)) * len(cases)
+        new = [_verdict(case, one, share) for case, one in zip(cases, decided, strict=True)]
+        found = [old if old.decision != "undecided" else one for old, one in zip(found or new, new, strict=True)]
+        lacking = [
+            case for case, one in zip(cases, decided, strict=True) if one.decision == "undecided" and case.to_run
+        ]
+        if lacking:
+            return Judgement(found, _wanted(requests, lacking, n))
+        before = decided
+    return Judgement(found, [])
+
+
+def _cases(suite: SuiteSpec, requests: Sequence[Request], known: Mapping[str, Stored], n: int | None) -> list[_Case]:
     cases: list[_Case] = []
     for claim in suite.claims:
         index = next(place for place, grid in enumerate(suite.grids) if grid.name == claim.grid)
-        own = [request for request in requests if request.where == suite.where(index)]
+        own = [number for number, request in enumerate(requests) if request.where == suite.where(index)]
         fields = suite.grids[index].points if own else []
         places = [
             place
-            for request, point in zip(own, fields, strict=True)
+            for number, point in zip(own, fields, strict=True)
             if all(point[path] == value for path, value in claim.at.items())
-            for place in _places(request, point, claim, known)
+            for place in _places(_first(requests[number], n), number, point, claim, known)
         ]
         cases += [_case(claim, group) for group in _groups(claim, places)]
-    decided = decide([_contrast(case) for case in cases])
-    return [_verdict(case, one, len(cases)) for case, one in zip(cases, decided, strict=True)]
+    return cases
 
 
-def _places(request: Request, point: dict[str, Any], claim: Claim, known: Mapping[str, Stored]) -> list[_Place]:
+def _wanted(requests: Sequence[Request], cases: Sequence[_Case], n: int | None) -> list[Request]:
+    """What cases are about, of each request the models that they name, and its first seeds."""
+    named = {(place.request, place.called) for case in cases for place in case.places}
+    found = []
+    for number, request in enumerate(requests):
+        models = tuple(name for name in request.models if (number, name) in named)
+        found += [replace(_first(request, n), models=models)] if models else []
+    return found
+
+
+def _first(request: Request, n: int | None) -> Request:
+    return replace(request, seeds=request.seeds[:n])
+
+
+def _places(
+    request: Request, number: int, point: dict[str, Any], claim: Claim, known: Mapping[str, Stored]
+) -> list[_Place]:
     found = []
     for name in request.models:
         cells = cells_of(replace(request, models=(name,), references=False))
@@ -151,7 +207,9 @@ def _places(request: Request, point: dict[str, Any], claim: Claim, known: Mappin
         sizes = [size for size in counted if size is not None]
         found.append(
             _Place(
-                model=name,
+                request=number,
+                called=name,
+                model=cell.model.name,
                 family=cell.model.family,
                 fields=point,
                 changes=changes,

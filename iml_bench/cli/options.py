@@ -60,6 +60,13 @@ MicroBatch = Annotated[
         help="Examples per forward pass; the answer is the same within rounding, and the record says it.",
     ),
 ]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(
+        "--max-seeds",
+        help="Judge claims after 4, 8, 16, ... seeds and at last after this many; the looks share the error.",
+    ),
+]
 Data = Annotated[Path | None, typer.Option("--data", help="The file that a task's entities are read from.")]
 
 

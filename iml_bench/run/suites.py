@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from iml_bench.errors import UsageError
@@ -65,6 +66,21 @@ def suite_requests(
                 )
             )
     return requests
+
+
+def widened(suite: SuiteSpec, requests: Sequence[Request], most: int) -> list[Request]:
+    """The requests with as many seeds as the stopping rule may take, in grids that a claim is about.
+
+    A grid's own seeds come first, and after them the numbers that follow its last.
+    """
+    claimed = {suite.where(index) for index, grid in enumerate(suite.grids) if grid.name in suite.claimed}
+    found = []
+    for request in requests:
+        last = max(request.seeds)
+        more = tuple(range(last + 1, last + 1 + max(0, most - len(request.seeds))))
+        seeds = (*request.seeds, *more)[:most]
+        found.append(replace(request, seeds=seeds) if request.where in claimed else request)
+    return found
 
 
 def _first(seen: set[tuple[str, bool, str | None]], grid: Grid) -> bool:

@@ -147,6 +147,11 @@ class SuiteSpec(Spec):
                 raise ValueError(f"{self.where_claimed(claim)}: {error}") from error
         return self
 
+    @property
+    def claimed(self) -> set[str]:
+        """The names of the grids that a claim is about."""
+        return {claim.grid for claim in self.claims}
+
     def where_claimed(self, claim: Claim) -> str:
         """How a claim is spoken of."""
         return f"suite {self.name!r}, claim {claim.name!r}"

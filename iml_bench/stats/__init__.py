@@ -4,6 +4,7 @@ What a cell's own scores are is its protocol's matter (``protocols``).
 """
 
 from iml_bench.stats.claims import (
+    FIRST_LOOK,
     Contrast,
     Decided,
     Decision,
@@ -11,6 +12,7 @@ from iml_bench.stats.claims import (
     estimand,
     lack_of_fit,
     local_slopes,
+    looks_until,
     seeds_needed,
 )
 from iml_bench.stats.comparing import (
@@ -40,6 +42,7 @@ from iml_bench.stats.intervals import (
 
 __all__ = [
     "CONFIDENCE",
+    "FIRST_LOOK",
     "LEAST_RANKED",
     "BySeed",
     "Comparison",
@@ -60,6 +63,7 @@ __all__ = [
     "lack_of_fit",
     "linearised",
     "local_slopes",
+    "looks_until",
     "quotient",
     "rank",
     "seeds_needed",

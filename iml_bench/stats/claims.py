@@ -15,6 +15,8 @@ from iml_bench.stats.intervals import MOST_SEEDS, Interval, estimate, spread, wi
 
 Decision = Literal["supported", "contradicted", "no effect", "undecided"]
 LEVEL: Final = 0.05
+FIRST_LOOK: Final = 4
+"""Seeds before which no claim is judged where seeds are added until claims are decided."""
 ROUNDING: Final = 1e-9
 """Of the largest score: what deviates less from a line is rounding."""
 Floats = NDArray[np.float64]
@@ -44,23 +46,54 @@ class Decided(Spec):
     """Corrected p of the mean against an effect of delta or more (two one-sided tests, the larger p)."""
 
 
-def decide(contrasts: Sequence[Contrast]) -> list[Decided]:
+def looks_until(most: int) -> tuple[int, ...]:
+    """After how many seeds claims are judged where there are at most ``most``: 4, 8, 16, ..., and in the end all."""
+    looks = []
+    n = FIRST_LOOK
+    while n < most:
+        looks.append(n)
+        n *= 2
+    return (*looks, most)
+
+
+def decide(contrasts: Sequence[Contrast], looks: int = 1, before: Sequence[Decided] | None = None) -> list[Decided]:
     """The decisions on all claims of a suite together, with two kinds of error at 5 % each for the whole suite.
 
     An effect is found where the mean is significantly different from zero, and none where it is significantly within
     delta (Schuirmann 1987); both p are corrected over the suite by Holm's method. Where both hold the effect is real
     and too small to care about, which is ``no effect``. A claim that there is none is supported just then, and
     contradicted where the mean is significantly beyond delta.
+
+    Where seeds are added until claims are decided, every look has an equal share of both errors, so that they hold
+    whenever it ends and however the looks depend on each other; what a look rejects leaves the correction of those
+    that follow (Holm's method at every look: Ye, Li, Liu and Yao 2013, with Bonferroni's bound over the looks).
+
+    Args:
+        contrasts: one a claim, with the seeds of this look.
+        looks: how many there are in all, said beforehand.
+        before: what the look before came to; what it decided stays as it was.
     """
-    effect = _corrected([_p(one, _effect) for one in contrasts])
-    none = _corrected([_p(one, _none) for one in contrasts])
-    return [_decided(one, p, q) for one, p, q in zip(contrasts, effect, none, strict=True)]
+    past = [(one.p_effect, one.p_none) for one in before] if before else [(None, None)] * len(contrasts)
+    effect = _corrected([_p(one, _effect) for one in contrasts], [p for p, _ in past], looks)
+    none = _corrected([_p(one, _none) for one in contrasts], [p for _, p in past], looks)
+    found = [_decided(one, p, q) for one, p, q in zip(contrasts, effect, none, strict=True)]
+    if before is None:
+        return found
+    return [new if old.decision == "undecided" else old for old, new in zip(before, found, strict=True)]
 
 
-def _corrected(p: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction, in which what has no p yet counts as a test that found nothing."""
-    adjusted = holm([1.0 if one is None else one for one in p])
-    return [None if raw is None else found for raw, found in zip(p, adjusted, strict=True)]
+def _corrected(p: Sequence[float | None], before: Sequence[float | None], looks: int) -> list[float | None]:
+    """Holm's correction of a look's p among those that no look before has rejected.
+
+    What has no p yet is a test that found nothing.
+    """
+    left = [place for place, old in enumerate(before) if old is None or old >= LEVEL]
+    raw = [p[place] for place in left]
+    adjusted = dict(zip(left, holm([1.0 if one is None else one for one in raw]), strict=True))
+    found = list(before)
+    for place in left:
+        found[place] = None if p[place] is None else min(1.0, looks * adjusted[place])
+    return found
 
 
 def _decided(one: Contrast, effect: float | None, none: float | None) -> Decided:
