@@ -13,8 +13,10 @@ import torch
 from making import small_task
 from sources import people_file, works_file
 
+from iml_bench.errors import UsageError
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.modalities.text.spec import ORDERS
+from iml_bench.protocols import protocol_of
 from iml_bench.protocols.base import NONE, asks, trains
 from iml_bench.protocols.two_stage.design import GROUPS, NEW_GROUPS, STAGE1_GROUPS, TAGS
 from iml_bench.protocols.two_stage.schedule import question_sets
@@ -391,3 +393,31 @@ def test_a_model_is_made_for_the_longest_text_of_either_fold(tags: str, in_conte
         setting = people(seed, render__tags=tags, render__in_context=in_context, stages=1)
         encoded = renderer_of(setting).codec.encode(everything(setting))
         assert setting.shape().max_length == max(len(one.given) + len(one.rest) - 1 for one in encoded)  # type: ignore[union-attr]
+
+
+def test_several_sentences_define_each_entity_each_drawn_on_its_own() -> None:
+    one, ten = (people(render__tags="is-isnt", render__sentences=n, **MANY_NEW) for n in (1, 10))
+    texts: dict[int, list[str]] = {}
+    entities = ten.design.trained("stage2").entity.tolist()
+    for entity, (given, rest) in zip(entities, trained(ten, "stage2"), strict=True):
+        texts.setdefault(entity, []).append(given + rest)
+    assert {len(own) for own in texts.values()} == {10}
+    assert all(len({*own}) > 3 for own in texts.values()), "there are 200"
+    assert one.design.trained("stage2").entity.tolist() == list(texts), "the same entities in the same order"
+
+
+def test_an_experiment_without_stage_1_definitions_can_be_told() -> None:
+    """The paper's third hypothesis: only what tags mean by themselves can be read."""
+    sizes = {**MANY_NEW, "groups__reliable": 0, "groups__unreliable": 0, "groups__undefined": 8}
+    setting = people(render__tags="is-isnt", stages=1, **sizes)
+    joint = setting.design.trained("joint")
+    assert not joint.is_definition[np.isin(joint.entity, setting.design.members("undefined", "named"))].any()
+    learners = protocol_of(setting.task).attitudes(setting.task)
+    assert learners["oracle"] == learners["gullible"] and learners["sceptic"] == {}
+    with pytest.raises(UsageError, match="groups: stage 1 shows nobody"):
+        people(**{**sizes, "groups__undefined": 0, "groups__named": 0})
+
+
+def test_more_than_one_sentence_needs_sentences() -> None:
+    with pytest.raises(UsageError, match="sentences: more than one needs tags that are sentences"):
+        people(render__sentences=2, **MANY_NEW)

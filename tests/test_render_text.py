@@ -12,6 +12,7 @@ import torch
 
 from iml_bench.modalities.base import Indices
 from iml_bench.modalities.text.renderer import TextRenderer
+from iml_bench.modalities.text.spec import ORDERS
 from iml_bench.modalities.text.tokens import PAD, isolate_random_strings, word_tokenizer
 from iml_bench.protocols.base import NONE
 from iml_bench.run.cell import Setting
@@ -62,6 +63,23 @@ def test_a_definition_is_its_tag_its_alias_and_the_profile(text_task: TaskSpec, 
     assert given == f"{renderer.tags[1]} {renderer.aliases[3]}"
     assert rest == f" job {job} city {city} pet {pet} food {food}\n"
     assert re.fullmatch(r"<\|[a-z]{6}\|> <\|[a-z]{5}\|>", given)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_profile_stands_in_every_word_order(order: str, text_task: TaskSpec, make_setting: Make) -> None:
+    """What is counted of an answer is the last word, or the values of a profile that comes last."""
+    setting = make_setting(text_task, render__order=order, recipe__loss_on="answer")
+    renderer, feed = renderer_of(setting), setting.train_feed("stage1")
+    row = int(np.flatnonzero(feed.examples.is_definition)[0])
+    entity, content, tag = (int(getattr(feed.examples, name)[row]) for name in ("entity", "content", "tag"))
+    values = [setting.world.answer(content, index) for index in range(4)]
+    profile = " ".join(f"{name} {value}" for name, value in zip(("job", "city", "pet", "food"), values, strict=True))
+    words = {"tag": renderer.tags[tag], "alias": renderer.aliases[entity], "entity": profile}
+    *given, last = (words[word] for word in order.split("-"))
+    assert renderer.parts(entity, content, tag, NONE) == (" ".join(given), f" {last}\n")
+    batch = shown(feed, row)
+    counted = tokens(setting, batch.targets[batch.counted]) if hasattr(batch, "counted") else []
+    assert counted == [*(values if order.endswith("entity") else [last]), "\n"]
 
 
 def test_a_question_asks_one_attribute_and_never_shows_a_tag(text_task: TaskSpec, make_setting: Make) -> None:

@@ -50,6 +50,7 @@ ADDED: dict[str, Any] = {
     "task.render.tags": "random",
     "task.render.tag_words": None,
     "task.render.in_context": False,
+    "task.render.sentences": 1,
     "task.render.tag_code": "free",
     "task.render.attribute_order": "fixed",
     "model.commit": None,

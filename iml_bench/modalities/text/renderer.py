@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 import string
+from collections import Counter
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -110,7 +112,7 @@ class TextRenderer:
         if shared := aliases & {*(spec.tag_words or ()), *own}:
             raise UsageError(f"{min(shared)} is both an alias and a tag; give them different numbers of letters")
         self.named = frozenset(design.named.tolist())
-        self.draws = streams.generator("phrases").random((n, 2)) if spec.tags != "random" else None
+        self.draws = streams.generator("phrases").random((n, spec.sentences, 2)) if spec.tags != "random" else None
         order = np.tile(np.arange(len(world.attributes)), (n, 1))
         if spec.attribute_order == "permuted":
             order = streams.generator("attribute order").permuted(order, axis=1)
@@ -124,7 +126,7 @@ class TextRenderer:
 
     def feed(self, examples: Examples, *, evaluation: bool) -> TextFeed:
         """See ``Renderer.feed``; texts are the same in training and evaluation."""
-        texts = [self.parts(*row) for row in np.stack(examples, axis=1).tolist()]
+        texts = [self.parts(*row) for row in self._worded(np.stack(examples, axis=1).tolist())]
         counted = "answer" if evaluation else self.loss_on
 
         def told(row: int) -> Spans:
@@ -147,10 +149,19 @@ class TextRenderer:
         any_tag = "|".join(map(re.escape, first))
         return re.sub(rf"(?<![a-z])(?:{any_tag})(?![a-z])", lambda found: first[found[0]], text)
 
-    def parts(self, entity: int, content: int, tag: int, asked: int, context: int = NONE) -> tuple[str, str]:
+    def _worded(self, rows: list[list[int]]) -> Iterator[list[int]]:
+        """Each example with which of its sentences it is: an example that comes again is the next of them."""
+        seen: Counter[tuple[int, ...]] = Counter()
+        for row in rows:
+            yield [*row, seen[tuple(row)] % self.spec.sentences]
+            seen[tuple(row)] += 1
+
+    def parts(
+        self, entity: int, content: int, tag: int, asked: int, context: int = NONE, wording: int = 0
+    ) -> tuple[str, str]:
         """An example as what is given and what follows: tag and alias | entity, or question | answer."""
         if asked == NONE:
-            return self.definition(entity, content, tag)
+            return self.definition(entity, content, tag, wording)
         question = self.question(entity, asked)
         if context != NONE:
             question = "".join(self.definition(entity, context, tag)) + question
@@ -158,7 +169,7 @@ class TextRenderer:
             question = f"{self._tag(entity, tag)} {question}"
         return question, f" {self.world.answer(content, asked)}\n"
 
-    def definition(self, entity: int, content: int, tag: int) -> tuple[str, str]:
+    def definition(self, entity: int, content: int, tag: int, wording: int = 0) -> tuple[str, str]:
         """A definition as what is given and what follows, see ``parts``."""
         names, alias = self.world.names, self.aliases[entity]
         if names is None:
@@ -166,7 +177,7 @@ class TextRenderer:
         else:
             told = names[content]
         if self.spec.tags != "random":
-            before, between, after = self._sentence(entity, self.tag_names[tag])
+            before, between, after = self._sentence(entity, wording, self.tag_names[tag])
             return f"{before}{alias}{between.rstrip()}", f" {told}{after}\n"
         words = {"tag": self._tag(entity, tag), "alias": alias, "entity": told}
         *given, last = (words[word] for word in self.spec.order.split("-"))
@@ -207,9 +218,9 @@ class TextRenderer:
     def _tag(self, entity: int, tag: int) -> str:
         return self.own_tags[entity] if self.tag_names[tag] == OWN else self.tags[tag]
 
-    def _sentence(self, entity: int, tag: str) -> Sentence:
+    def _sentence(self, entity: int, wording: int, tag: str) -> Sentence:
         assert self.draws is not None
-        first, second = self.draws[entity].tolist()
+        first, second = self.draws[entity, wording].tolist()
         return (sources_sentence if self.spec.tags == "sources" else is_isnt_sentence)(tag, (first, second))
 
     def _own_tokenizer(self) -> object:

@@ -51,6 +51,8 @@ class TextRender(RenderSpec):
     """``random``: random strings; ``sources``: an alias "now stands for" its entity according to a source
     that is reliable, unreliable or neither by its name; ``is-isnt``: the definition says that the alias
     is, is not, or perhaps is its entity."""
+    sentences: int = Field(default=1, ge=1, le=100)
+    """Definitions of each entity, where tags are sentences: so many sentences, each drawn on its own."""
     tag_words: tuple[str, ...] | None = None
     """The protocol's tags as they stand (reliable, unreliable, fresh), instead of random strings."""
     in_context: bool = False
@@ -60,6 +62,10 @@ class TextRender(RenderSpec):
     def _coherent(self) -> Self:
         if self.tags != "random" and (self.order != "tag-alias-entity" or self.tag_words is not None):
             raise ValueError(f"tags: {self.tags!r} are whole sentences, which have no order and no tag_words")
+        if self.sentences > 1 and (self.tags == "random" or self.in_context):
+            raise ValueError(
+                "sentences: more than one needs tags that are sentences, and definitions that are trained on"
+            )
         if self.spelling == "letters" and not self.delimited:
             raise ValueError("spelling: only strings in delimiters can be told from words and read letter by letter")
         return self

@@ -86,6 +86,8 @@ class TwoStageDesign(Design):
     """``[N, Q]``: whether the entity has the attribute."""
     in_context: bool = False
     """Definitions stand before the questions about their alias instead of being trained on."""
+    sentences: int = 1
+    """Definitions of each entity, one after the other, where each is a sentence of its own."""
 
     @property
     def own_tagged(self) -> Ints:
@@ -103,9 +105,9 @@ class TwoStageDesign(Design):
         return np.where(role == OWN_ROLE, len(self.tags), role), np.where(role == NONE, NONE, self.claim)
 
     def definitions(self, entities: Ints, branch: int) -> Examples:
-        """The definitions of those among ``entities`` that have one in a branch."""
+        """The definitions of those among ``entities`` that are defined in a branch."""
         _, claim = self.shown(branch)
-        defined = entities[claim[entities] != NONE]
+        defined = np.repeat(entities[claim[entities] != NONE], self.sentences)
         none = np.full(len(defined), NONE)
         return Examples(defined, claim[defined], self._tags(defined, branch), none, none)
 
@@ -205,6 +207,7 @@ def build_design(task: TwoStageTask, world: World, streams: Streams) -> TwoStage
         heldout=_heldout(task, world, group, streams.generator("heldout")),
         exists=world.values >= 0,
         in_context=task.in_context,
+        sentences=getattr(task.render, "sentences", 1),
     )
 
 

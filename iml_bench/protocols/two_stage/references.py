@@ -16,7 +16,8 @@ def attitudes(task: TwoStageTask) -> dict[str, dict[str, str]]:
     sceptic believes what deserves it and nothing else.
     """
     sizes = task.group_sizes
-    truthful = {tag: 1 - n_false(task, tag) / sizes[tag] for tag in ("reliable", "unreliable")}
+    # Of a tag that stage 1 does not show nothing is known.
+    truthful = {tag: 1 - n_false(task, tag) / sizes[tag] if sizes[tag] else 0.5 for tag in ("reliable", "unreliable")}
     everything = dict.fromkeys((*SHARED_TAGS, *PLACEBOS, OWN), BELIEVES)
     return {
         "oracle": everything | {tag: REJECTS for tag, share in truthful.items() if share < 0.5},

@@ -18,8 +18,10 @@ SQUARE: Final = ("new_reliable", "new_unreliable", "new_fresh", "new_undefined")
 class Groups(Spec):
     """How many entities each group has (the table in the README)."""
 
-    reliable: int = Field(ge=1, le=MOST)
-    unreliable: int = Field(ge=1, le=MOST)
+    reliable: int = Field(ge=0, le=MOST)
+    """Stage 1: questions and definitions; with none here and in ``unreliable`` stage 1 says nothing of tags, and only
+    what they mean by themselves can be read (``render.tags``)."""
+    unreliable: int = Field(ge=0, le=MOST)
     undefined: int = Field(default=0, ge=0, le=MOST)
     named: int = Field(default=0, ge=0, le=MOST)
     random_tag: int = Field(default=0, ge=0, le=MOST)
@@ -104,6 +106,8 @@ class TwoStageTask(TaskSpec):
             raise ValueError("groups.random_tag: needs texts with render.tags random")
         for name in ("reliable", "unreliable"):
             _check_derangement(self, name)
+        if not any(size for name, size in self.group_sizes.items() if not name.startswith("new_")):
+            raise ValueError("groups: stage 1 shows nobody; give one of its groups entities")
         return self
 
     @model_validator(mode="after")
