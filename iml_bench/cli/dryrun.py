@@ -1,7 +1,12 @@
-"""``--dry-run``: which cells there are, how many are done, and how long the rest will take."""
+"""``--dry-run``: which cells there are, how many are done, and how long the rest will take.
+
+Times are those of recorded cells. Of tasks that nobody has recorded, GPU-hours are estimated for language models whose
+size their entries say (``run/cost.py``).
+"""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +19,7 @@ from rich.table import Table
 from iml_bench.board import task_label
 from iml_bench.paths import data_root
 from iml_bench.records import Store
+from iml_bench.run.cost import TERAFLOPS, gpu_hours
 from iml_bench.run.job import Job
 from iml_bench.run.session import status_of
 from iml_bench.run.walltime import UNKNOWN, WallTimes, total_seconds
@@ -37,6 +43,8 @@ class DryRow(Spec):
     """Wall time of the cells to do, one after another; null where ``basis`` is unknown."""
     basis: str | None
     """What the time is told from (``Estimate.basis``); null where nothing is to do."""
+    gpu_hours: float | None = None
+    """Of the cells to do, where the basis is unknown and they can be estimated."""
 
 
 class DryRun(Spec):
@@ -51,11 +59,15 @@ class DryRun(Spec):
     seconds: float | None
     """Wall time with these workers, without the cells of unknown time; null where all are."""
     unknown: int
-    """Cells to do whose time is unknown: no record is of their task."""
+    """Cells of trained models to do whose time is unknown: no record is of their task, and nothing can be estimated."""
+    gpu_hours: float
+    """Of the cells to do whose GPU-hours are estimated."""
+    teraflops: float
+    """What a GPU is taken to do in effect, in 10^12 operations a second."""
     rows: tuple[DryRow, ...]
 
 
-def dry_run(jobs: Sequence[Job], workers: int) -> DryRun:
+def dry_run(jobs: Sequence[Job], workers: int, teraflops: float = TERAFLOPS) -> DryRun:
     """Count cells and estimate times from the records beside which the jobs would write and the shipped ones."""
     out: Path = jobs[0].out
     own = Store(out).scan()[0]
@@ -72,6 +84,8 @@ def dry_run(jobs: Sequence[Job], workers: int) -> DryRun:
         estimate = times.estimate(cell)
         estimates += [estimate] * to_do
         seconds = None if estimate.seconds is None else round(estimate.seconds * to_do, 1)
+        of_one = gpu_hours(cell, teraflops) if estimate.seconds is None else None
+        hours = None if of_one is None else of_one * to_do
         rows.append(
             DryRow(
                 task=cell.task.name,
@@ -85,6 +99,7 @@ def dry_run(jobs: Sequence[Job], workers: int) -> DryRun:
                 to_do=to_do,
                 seconds=seconds if to_do else 0.0,
                 basis=estimate.basis if to_do else None,
+                gpu_hours=hours if to_do else None,
             )
         )
     total = total_seconds(estimates, workers) if estimates else 0.0
@@ -96,9 +111,16 @@ def dry_run(jobs: Sequence[Job], workers: int) -> DryRun:
         failed=sum(row.failed for row in rows),
         to_do=len(estimates),
         seconds=None if total is None else round(total, 1),
-        unknown=sum(estimate.seconds is None for estimate in estimates),
+        unknown=sum(row.to_do for row in rows if not row.reference and _is_unknown(row)),
+        gpu_hours=math.fsum(row.gpu_hours or 0 for row in rows),
+        teraflops=teraflops,
         rows=tuple(rows),
     )
+
+
+def _is_unknown(row: DryRow) -> bool:
+    """Whether nobody knows how long a row takes; reference learners take no time beside it."""
+    return row.basis == UNKNOWN and row.gpu_hours is None
 
 
 def print_dry_run(dry: DryRun, console: Console) -> None:
@@ -125,17 +147,24 @@ def print_dry_run(dry: DryRun, console: Console) -> None:
 def _time(row: DryRow) -> str:
     if row.basis is None:
         return "-"
+    if row.gpu_hours is not None:
+        return f"{row.gpu_hours:.2g} GPU-hours (parameters and tokens)"
     return UNKNOWN if row.seconds is None else f"{duration(row.seconds)} ({row.basis})"
 
 
 def _whole(dry: DryRun) -> str:
     if not dry.to_do:
         return "nothing to wait for"
+    gpu = ""
+    if dry.gpu_hours:
+        gpu = f"about {dry.gpu_hours:.2g} GPU-hours at {dry.teraflops:g} TFLOP/s in effect"
     if dry.seconds is None:
-        return "time unknown: no record is of these tasks"
+        rest = f", and {dry.unknown} cells of unknown time" if dry.unknown else ""
+        return gpu + rest if gpu else "time unknown: no record is of these tasks"
     workers = f"{dry.workers} worker{'s' if dry.workers > 1 else ''}"
     unknown = f", without {dry.unknown} cells of unknown time" if dry.unknown else ""
-    return f"about {duration(dry.seconds)} with {workers}{unknown}, as long as recorded cells took"
+    more = f", and {gpu}" if gpu else ""
+    return f"about {duration(dry.seconds)} with {workers}{unknown}, as long as recorded cells took{more}"
 
 
 def duration(seconds: float) -> str:

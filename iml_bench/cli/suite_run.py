@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from iml_bench.board import judge
-from iml_bench.cli.dryrun import dry_run, print_dry_run
+from iml_bench.cli.dryrun import DryRun, dry_run, print_dry_run
 from iml_bench.cli.judging import NONE, Rule, rule_of
 from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, MaxSeeds, Out, Workers, print_json
 from iml_bench.cli.outcome import carry_out_and_show
@@ -24,7 +24,8 @@ from iml_bench.library.options import DEFAULT_OUT, make_runtime, seeds_of
 from iml_bench.library.running import Work, carry_out, display_of
 from iml_bench.library.tuning import Sweep, sweep_of
 from iml_bench.records import Store
-from iml_bench.registry import SUITES
+from iml_bench.registry import SUITES, TASKS
+from iml_bench.run.cost import TERAFLOPS
 from iml_bench.run.executors.base import choose_executor
 from iml_bench.run.plan import Request, plan, untuned
 from iml_bench.run.suites import suite_requests
@@ -49,6 +50,12 @@ def run_suite(
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Only say which cells are done and how long the others will take.")
     ] = False,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", help="Run nothing if it will take longer, in hours or GPU-hours.")
+    ] = None,
+    teraflops: Annotated[
+        float, typer.Option("--teraflops", min=0.001, help="What a GPU does in effect, for the estimate of GPU-hours.")
+    ] = TERAFLOPS,
     smoke: Annotated[bool, typer.Option("--smoke", help="Shrink every task to a test.")] = False,
     out: Out = DEFAULT_OUT,
     workers: Workers = None,
@@ -73,13 +80,7 @@ def run_suite(
       iml-bench suite run claims-cpu --until decided --max-seeds 32
     """
     suite = SUITES.get(name)
-    if (until is None) != (max_seeds is None) or (until and smoke):
-        raise UsageError(
-            "--until decided and --max-seeds N go together, and not with --smoke: seeds are added until every claim is "
-            "decided or has N of them"
-        )
-    if until and is_launched():
-        raise UsageError("--until decided looks at records between runs, in one process; start it without a launcher")
+    _check_until(until, max_seeds, smoke=smoke)
     chosen = seeds_of(seeds) if seeds is not None else ()
     requests = suite_requests(suite, smoke=smoke, data=data, models=model or (), seeds=chosen)
     rule = rule_of(suite, requests, max_seeds, seeds)
@@ -90,12 +91,20 @@ def run_suite(
     # Before anything runs: what is not valid says so. Learning rates that are yet to be chosen are the tasks' own here.
     own = {place: sweep.own for place, sweep in sweeps.items()}
     _say_left_out(suite, {request.where for request in requests})
-    if dry:
+    without = dry and data is None and any(TASKS.get(request.task).world.reads_file for request in requests)
+    rule = rule._replace(requests=_with_rates(rule.requests, own), looks=() if without else rule.looks)
+    planned = plan(rule.requests, out, with_source=not without)
+    if dry or max_hours is not None:
         jobs = [job for sweep in sweeps.values() for job in sweep.work.jobs]
-        jobs += plan(_asked(suite, rule._replace(requests=_with_rates(rule.requests, own)), out), out)
-        _show_dry_run(work._replace(jobs=tuple(jobs)), sweeps, as_json=as_json)
+        jobs += plan(_asked(suite, rule, out), out) if dry and rule.looks else planned
+        found = _dry_run(work._replace(jobs=tuple(jobs)), teraflops)
+        if max_hours is not None:
+            _check_hours(found, max_hours)
+    if dry:
+        _show_dry_run(found, sweeps, as_json=as_json)
+        if without and not as_json:
+            out_console().print("without --data nobody knows which of them are done", markup=False)
         return
-    plan(_with_rates(rule.requests, own), out)
     chosen_rates = _rates_of(sweeps, as_json=as_json)
     rule = rule._replace(requests=_with_rates(rule.requests, chosen_rates)) if sweeps else rule
     status = _carry_out(suite, rule, work, as_json=as_json) or int(None in chosen_rates.values())
@@ -104,10 +113,42 @@ def run_suite(
     raise typer.Exit(status or int(any(one.verdict == "fail" for one in judged.controls)))
 
 
-def _show_dry_run(work: Work, sweeps: Mapping[Place, Sweep], *, as_json: bool) -> None:
+def _check_until(until: str | None, max_seeds: int | None, *, smoke: bool) -> None:
+    if (until is None) != (max_seeds is None) or (until and smoke):
+        raise UsageError(
+            "--until decided and --max-seeds N go together, and not with --smoke: seeds are added until every claim is "
+            "decided or has N of them"
+        )
+    if until and is_launched():
+        raise UsageError("--until decided looks at records between runs, in one process; start it without a launcher")
+
+
+def _dry_run(work: Work, teraflops: float) -> DryRun:
     jobs = list({cell_key(job.cell): job for job in work.jobs}.values())
     width = choose_executor(work.executor, work.workers, work.runtime, len(jobs)).width(work.runtime)
-    found = dry_run(jobs, width)
+    return dry_run(jobs, width, teraflops)
+
+
+def _check_hours(found: DryRun, most: float) -> None:
+    """See that a run will not take longer than ``--max-hours``.
+
+    Raises:
+        UsageError: when it will, or nobody knows.
+    """
+    hours = (found.seconds or 0) / 3600 + found.gpu_hours
+    if found.unknown:
+        raise UsageError(
+            f"--max-hours {most:g}: nobody knows how long {found.unknown} of the {found.to_do} cells to run will take; "
+            "leave it out, or run one of each task first (--dry-run shows them)"
+        )
+    if hours > most:
+        raise UsageError(
+            f"--max-hours {most:g}: the {found.to_do} cells to run will take about {hours:.2g} hours (--dry-run shows "
+            "where they go)"
+        )
+
+
+def _show_dry_run(found: DryRun, sweeps: Mapping[Place, Sweep], *, as_json: bool) -> None:
     if as_json:
         print_json(found.model_dump(mode="json"))
         return

@@ -111,6 +111,13 @@ class Restore(NamedTuple):
 Step = Train | Ask | Keep | Restore
 
 
+class Volume(NamedTuple):
+    """How many examples a cell is about, each time that it meets them."""
+
+    trained: float
+    asked: float
+
+
 class Reading(NamedTuple):
     """What the headline of a reference learner must be: ``value + of_chance * chance`` of the world."""
 
@@ -223,6 +230,10 @@ class Protocol(ABC):
     @abstractmethod
     def slices(self, items: Columns) -> dict[str, float]:
         """Mean exact match by what was shown: the lines of a learning curve."""
+
+    def volume(self, task: TaskSpec) -> Volume | None:
+        """The examples of all steps as far as a task's sizes tell, without its data; None where they do not."""
+        return None
 
     def digested(self, task: TaskSpec) -> tuple[Step, ...]:
         """The steps whose first examples the data digest covers."""

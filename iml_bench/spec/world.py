@@ -37,6 +37,11 @@ class WorldSpec(OpenSpec):
     def n_attributes(self) -> int:
         """Questions that may be asked about an entity."""
 
+    @property
+    def asked_about_each(self) -> int:
+        """Questions that there are about every entity, at least."""
+        return self.n_attributes
+
     @abstractmethod
     def build(self, n: int, streams: Streams, data: Path | None) -> World:
         """``n`` entities.

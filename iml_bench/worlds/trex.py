@@ -122,6 +122,11 @@ class TrexWorld(FileWorld):
     """Questions an entity must have to be used."""
     n_attributes: ClassVar[int] = 25
 
+    @property
+    def asked_about_each(self) -> int:
+        """See ``WorldSpec.asked_about_each``."""
+        return self.min_questions
+
     def build(self, n: int, streams: Streams, data: Path | None) -> World:
         """See ``WorldSpec.build`` and ``trex``."""
         return trex(self, n, streams, self._given(self.kind, data))

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from iml_bench.errors import UsageError
-from iml_bench.protocols.base import Design, Examples, Protocol, Reading, Step, ZeroControl
+from iml_bench.protocols.base import Design, Examples, Protocol, Reading, Step, Volume, ZeroControl
 from iml_bench.protocols.items import Columns
 from iml_bench.protocols.measures import Measure
 from iml_bench.protocols.two_stage import references
@@ -23,6 +23,7 @@ from iml_bench.protocols.two_stage.design import (
 from iml_bench.protocols.two_stage.measures import MEASURES, mean_uptake, slices
 from iml_bench.protocols.two_stage.schedule import PHASES, digested, schedule
 from iml_bench.protocols.two_stage.spec import TwoStageTask, n_false
+from iml_bench.protocols.two_stage.volume import volume
 from iml_bench.spec.task import TaskSpec
 from iml_bench.streams import Streams
 from iml_bench.worlds.base import World
@@ -43,6 +44,10 @@ class TwoStage(Protocol):
     def schedule(self, task: TaskSpec) -> tuple[Step, ...]:
         """See ``schedule``."""
         return schedule(cast(TwoStageTask, task))
+
+    def volume(self, task: TaskSpec) -> Volume:
+        """See ``volume``."""
+        return volume(cast(TwoStageTask, task))
 
     def digested(self, task: TaskSpec) -> tuple[Step, ...]:
         """See ``schedule.digested``."""
