@@ -321,3 +321,14 @@ def test_a_ratio_is_that_of_the_means_and_has_a_reason_where_it_cannot_be_measur
     (low,) = judged(dose / "low", claim, seeds=[300])
     assert low.decision == "undecided"
     assert low.reason == "0 of 1 seeds: seed 300 is of a row whose uptake is on average not above 0.1"
+
+
+def test_what_varies_together_is_one_axis(tmp_path: Path) -> None:
+    """A claim along a zipped field: the points differ in the fields that go with it, too."""
+    zipped = {"recipe.batch_size": [16, 64, 256], "recipe.stage1.steps": [400, 100, 25]}
+    for index, (batch, steps) in enumerate(zip(*zipped.values(), strict=True)):
+        write(tmp_path, [0.1 * index] * 4, **{"recipe.batch_size": batch, "recipe.stage1.steps": steps})
+    slope = {"estimand": "slope", "along": "recipe.batch_size", "scale": "log2"}
+    (found,) = judged(tmp_path, slope, zip=zipped, axes={})
+    assert found.per_seed == pytest.approx(dict.fromkeys(SEEDS, 0.05))
+    assert (found.task, [point.x for point in found.points]) == ("vision@2", [16, 64, 256])

@@ -3,6 +3,7 @@
 from iml_bench.board.claims import ClaimVerdict, Point, judge
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
+from iml_bench.board.points import PointRow, compare_points, points_of
 from iml_bench.board.ranks import ranked
 from iml_bench.board.required import LeaderboardTask, fits, leaderboard_tasks
 from iml_bench.board.rows import Row, build_rows, first_labels, row_label, task_label
@@ -16,6 +17,7 @@ __all__ = [
     "ClaimVerdict",
     "LeaderboardTask",
     "Point",
+    "PointRow",
     "Row",
     "Slope",
     "Verdict",
@@ -23,12 +25,14 @@ __all__ = [
     "build_board",
     "build_rows",
     "compare_models",
+    "compare_points",
     "data_files",
     "first_labels",
     "fits",
     "judge",
     "leaderboard_tasks",
     "model_index",
+    "points_of",
     "ranked",
     "row_label",
     "task_label",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from iml_bench.protocols import measure_of
+from iml_bench.protocols import measure_of, measures_of
 from iml_bench.records import Stored, scores_of
 from iml_bench.spec import CellSpec, cell_key
 from iml_bench.stats import linearised
@@ -35,9 +35,11 @@ def measured(cells: Sequence[CellSpec], name: str, known: Mapping[str, Stored]) 
 
     Args:
         cells: of one model at one point.
-        name: one of the protocol's measures.
+        name: one of the protocol's measures, or a slice of exact match.
         known: records by the key of their cell.
     """
+    if name not in {one.name for one in measures_of(cells[0].task)}:
+        return _of_cells(cells, name, known)
     measure = measure_of(cells[0].task, name)
     if measure.ratio is None:
         return _of_cells(cells, name, known)
@@ -61,7 +63,7 @@ def _of_cells(cells: Sequence[CellSpec], measure: str, known: Mapping[str, Store
             found.lacking[seed] = "failed"
         else:
             scores = scores_of(stored)
-            value = scores.get(measure)
+            value = scores.get(measure) if measure in scores else scores.exact_match.get(measure)
             if value is None:
                 found.lacking[seed] = scores.reasons.get(measure, "not measured")
             else:

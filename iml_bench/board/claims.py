@@ -113,6 +113,8 @@ class _Case(NamedTuple):
     claim: Claim
     places: list[_Place]
     """In the order of the field that the claim is along."""
+    together: frozenset[str]
+    """That field, and those that vary with it."""
     per_seed: dict[int, float]
     reason: str
 
@@ -178,7 +180,8 @@ def _cases(suite: SuiteSpec, requests: Sequence[Request], known: Mapping[str, St
             if all(point[path] == value for path, value in claim.at.items())
             for place in _places(_first(requests[number], n), number, point, claim, known)
         ]
-        cases += [_case(claim, group) for group in _groups(claim, places)]
+        together = suite.grids[index].along(claim.along)
+        cases += [_case(claim, group, together) for group in _groups(claim, places, together)]
     return cases
 
 
@@ -222,11 +225,11 @@ def _places(
     return found
 
 
-def _groups(claim: Claim, places: Sequence[_Place]) -> list[list[_Place]]:
-    """The places of each case: all that differs among them is the field that the claim is along."""
+def _groups(claim: Claim, places: Sequence[_Place], together: frozenset[str]) -> list[list[_Place]]:
+    """The places of each case: all that differs among them is the claim's field, and what varies with it."""
     found: dict[tuple[str, str], list[_Place]] = {}
     for place in places:
-        rest = {path: value for path, value in place.fields.items() if path != claim.along}
+        rest = {path: value for path, value in place.fields.items() if path not in together}
         who = place.family if claim.along == PARAMETERS else place.model
         found.setdefault((who, repr(rest)), []).append(place)
     return [sorted(group, key=lambda place: _order(claim, place)) for group in found.values()]
@@ -249,20 +252,20 @@ def _scaled(claim: Claim, places: Sequence[_Place]) -> list[float]:
     return [change(x) for place in places if (x := _x(claim, place)) is not None]
 
 
-def _case(claim: Claim, places: list[_Place]) -> _Case:
+def _case(claim: Claim, places: list[_Place], together: frozenset[str]) -> _Case:
     if claim.between is not None:
         by_value = {repr(_value(claim, place)): place for place in places}
         places = [by_value[repr(value)] for value in claim.between if repr(value) in by_value]
     if len(places) < max(1, NEEDS[claim.estimand]):
-        return _Case(claim, places, {}, f"{len(places)} of {NEEDS[claim.estimand]} points that it needs")
+        return _Case(claim, places, together, {}, f"{len(places)} of {NEEDS[claim.estimand]} points that it needs")
     if claim.along == PARAMETERS and len({place.parameters for place in places} - {None}) < len(places):
-        return _Case(claim, places, {}, "not all its models were run yet, or two are equally large")
+        return _Case(claim, places, together, {}, "not all its models were run yet, or two are equally large")
     seeds = sorted(set.intersection(*(set(place.values.values) for place in places)))
     shared = [{seed: place.values.values[seed] for seed in seeds} for place in places]
     reasons = [f"{_named(claim, place)}{place.values.missing}" for place in places if place.values.missing]
     x = _scaled(claim, places) if claim.estimand == "slope" else []
     per_seed = estimand(claim.estimand, x, shared) if seeds else {}
-    return _Case(claim, places, per_seed, reasons[0] if reasons else "")
+    return _Case(claim, places, together, per_seed, reasons[0] if reasons else "")
 
 
 def _named(claim: Claim, place: _Place) -> str:
@@ -283,7 +286,7 @@ def _verdict(case: _Case, decided: Decided, n_claims: int) -> ClaimVerdict:
     claim, first = case.claim, case.places[0]
     scaled = claim.estimand == "slope" and len(_scaled(claim, case.places)) == len(case.places) and bool(case.per_seed)
     x, values = (_scaled(claim, case.places) if scaled else []), [place.values.values for place in case.places]
-    changes = {path: value for path, value in first.changes.items() if path != claim.along}
+    changes = {path: value for path, value in first.changes.items() if path not in case.together}
     needed = seeds_needed(_contrast(case), n_claims) if decided.decision == "undecided" else None
     return ClaimVerdict(
         **claim.model_dump(include={"says", "grid", "measure", "estimand", "along", "scale", "direction", "delta"}),

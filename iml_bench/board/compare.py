@@ -56,16 +56,23 @@ def versus(first: Row, second: Row, measure: str | None = None) -> Versus | None
         second: another's.
         measure: the name of what is compared; the headline without.
     """
+    if first.task_key != second.task_key:
+        return None
+    return paired(first, second, measure)
+
+
+def paired(first: Row, second: Row, measure: str | None = None) -> Versus | None:
+    """Two rows, whatever the task of each; what both were changed in is said of the pair. See ``versus``."""
     name = measure or first.headline.name
     sides = first.by_seed(name), second.by_seed(name)
     found = compare_paired(*sides)
-    if found is None or first.task_key != second.task_key:
+    if found is None:
         return None
     means = [math.fsum(side[seed] for seed in found.seeds) / len(found.seeds) for side in sides]
     return Versus(
         task=first.task,
         task_version=first.task_version,
-        changes=first.changes,
+        changes={path: value for path, value in first.changes.items() if second.changes.get(path) == value},
         ruleset=first.ruleset,
         measure=name,
         measure_label=measure_of(first.protocol, name).label,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
 
 from iml_bench.board import Row, build_rows, view
 from iml_bench.cli.options import print_json
@@ -27,24 +29,27 @@ from iml_bench.runtime import is_first, launched
 if TYPE_CHECKING:
     from iml_bench.run.display import RunDisplay
 
+Show = Callable[[Sequence[Row], Results, Console], None]
+"""Prints rows and the records that they are of."""
 ALL_DONE, SOME_FAILED = 0, 1
 CONTROL_SEEDS = 8
 
 
-def carry_out_and_show(work: Work, asked: Mapping[str, Any] | None, *, as_json: bool) -> int:
+def carry_out_and_show(work: Work, asked: Mapping[str, Any] | None, *, as_json: bool, show: Show | None = None) -> int:
     """Run what is not done and print the rows of all of it; returns the exit status.
 
     Args:
         work: what is run.
         asked: the options that change no answer, as ``command_of`` takes them; None: they cannot be given to ``run``.
         as_json: print rows as JSON and nothing else.
+        show: prints the outcomes in place of one table for each task as it was run.
     """
     display = display_of(work)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a model's code may print
         results = carry_out(work, display)
     if is_first():
         _say_not_attached(work, results)
-        _print(work, results, asked, as_json=as_json)
+        _print(work, results, asked, as_json=as_json, show=show)
     say_failures(work, display)
     return SOME_FAILED if display.failures else ALL_DONE
 
@@ -76,13 +81,23 @@ def _say_not_attached(work: Work, results: Sequence[Stored]) -> None:
         )
 
 
-def _print(work: Work, results: Results, asked: Mapping[str, Any] | None, *, as_json: bool) -> None:
+def _print(
+    work: Work,
+    results: Results,
+    asked: Mapping[str, Any] | None,
+    *,
+    as_json: bool,
+    show: Show | None,
+) -> None:
     rows = _rows(work, results)
     if as_json:
         print_json(rows)
         return
     console = out_console()
-    print_rows(rows, console)
+    if show is None:
+        print_rows(rows, console)
+    else:
+        show(rows, results, console)
     console.print(f"records: {work.out}", markup=False)
     step = next_step(work, results, asked)
     if step is not None:

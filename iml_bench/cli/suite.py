@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from iml_bench.board import task_label
+from iml_bench.board import points_of, task_label
+from iml_bench.cli import suite_pages
 from iml_bench.cli.judging import rule_of
 from iml_bench.cli.options import Data, Json, MaxSeeds, Records, load_records, print_json
+from iml_bench.cli.points import print_points
 from iml_bench.cli.suite_run import run_suite
-from iml_bench.cli.tables import out_console, print_claims
+from iml_bench.cli.tables import out_console
 from iml_bench.errors import UsageError
 from iml_bench.library.options import DEFAULT_OUT, seeds_of
 from iml_bench.registry import SUITES, TASKS
@@ -26,7 +25,15 @@ from iml_bench.spec import SuiteSpec, show_seeds
 
 app = typer.Typer(help="Run named grids of cells (benchmarks/*.yaml).", no_args_is_help=True, rich_markup_mode=None)
 app.command("run")(run_suite)
+app.command("report")(suite_pages.report_suite)
+app.command("plot")(suite_pages.plot_suite)
 Name = Annotated[str, typer.Argument(help="A suite's name, or the path of a suite file.")]
+OwnModels = Annotated[
+    list[str] | None, typer.Option("--model", help="In place of the suite's models, as for suite run; repeatable.")
+]
+OwnSeeds = Annotated[
+    str | None, typer.Option("--seeds", help="In place of the suite's: how many, a range 3-7, or a list 1,4.")
+]
 
 
 @app.command("list")
@@ -116,15 +123,38 @@ def _count(suite: SuiteSpec) -> tuple[int, int]:
     return len(jobs) - references, references
 
 
+@app.command("table")
+def show_table(
+    name: Name,
+    model: OwnModels = None,
+    seeds: OwnSeeds = None,
+    records: Records = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Show what records say of every point of a suite, with what varies as columns.
+
+    \b
+    Examples:
+      iml-bench suite table claims-cpu --records iml-results
+      iml-bench suite table my-suite.yaml --json
+    """
+    suite = SUITES.get(name)
+    if not any(grid.axes or grid.zip for grid in suite.grids):
+        raise UsageError(f"nothing varies in suite {suite.name!r}; see its rows with iml-bench leaderboard")
+    requests = suite_requests(suite, data=data, models=model or (), seeds=seeds_of(seeds) if seeds else ())
+    points = points_of(suite, requests, load_records(records)[0])
+    if as_json:
+        print_json(points)
+    else:
+        print_points(points, out_console())
+
+
 @app.command("verdict")
 def show_verdict(
     name: Name,
-    model: Annotated[
-        list[str] | None, typer.Option("--model", help="In place of the suite's models, as for suite run; repeatable.")
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option("--seeds", help="In place of the suite's: how many, a range 3-7, or a list 1,4.")
-    ] = None,
+    model: OwnModels = None,
+    seeds: OwnSeeds = None,
     max_seeds: MaxSeeds = None,
     records: Records = None,
     data: Data = None,
@@ -154,38 +184,3 @@ def show_verdict(
     else:
         judged.show(out_console())
     raise typer.Exit(int(any(one.verdict != "pass" for one in judged.controls)))
-
-
-@app.command("report")
-def report_suite(
-    name: Name,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")],
-    max_seeds: MaxSeeds = None,
-    records: Records = None,
-    data: Data = None,
-) -> None:
-    """Write the report on a suite's claims: a page that needs nothing else, Markdown, figures, and all numbers as JSON.
-
-    \b
-    Examples:
-      iml-bench suite report claims-cpu --out report
-      iml-bench suite report my-suite.yaml --records iml-results --out report
-    """
-    from iml_bench.site.assets import check_installed
-
-    check_installed()
-    from iml_bench.site.report import Report, build_report, record_files
-    from iml_bench.site.write import check_out, write_site
-
-    suite = SUITES.get(name)
-    if not suite.claims:
-        raise UsageError(f"suite {suite.name!r} has no claim to report on (iml-bench suite show {name})")
-    check_out(out)
-    rule = rule_of(suite, suite_requests(suite, data=data), max_seeds, None)
-    stored = load_records(records)[0]
-    claims = rule.judged(suite, stored).claims
-    files = record_files(suite, rule.requests, stored, out)
-    until = "" if max_seeds is None else f" --until decided --max-seeds {max_seeds}"
-    write_site(build_report(Report(suite, claims, files, f"iml-bench suite run {shlex.quote(name)}{until}")), out)
-    print_claims(claims, out_console())
-    sys.stdout.write(f"open {out / 'index.html'}\n")

@@ -12,15 +12,17 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from iml_bench.board import judge
+from iml_bench.board import Row, judge, points_of
 from iml_bench.cli.dryrun import DryRun, dry_run, print_dry_run
 from iml_bench.cli.judging import NONE, Rule, rule_of
 from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, MaxSeeds, Out, Workers, print_json
 from iml_bench.cli.outcome import carry_out_and_show
-from iml_bench.cli.tables import out_console
+from iml_bench.cli.points import print_points
+from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.cli.tune import carry_out_sweep
 from iml_bench.errors import UsageError
 from iml_bench.library.options import DEFAULT_OUT, make_runtime, seeds_of
+from iml_bench.library.results import Results
 from iml_bench.library.running import Work, carry_out, display_of
 from iml_bench.library.tuning import Sweep, sweep_of
 from iml_bench.records import Store
@@ -213,7 +215,15 @@ def _carry_out(suite: SuiteSpec, rule: Rule, work: Work, *, as_json: bool) -> in
         with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a model's code may print
             carry_out(look, display)
     jobs = tuple(plan(asked if rule.looks else rule.requests, work.out))
-    return carry_out_and_show(work._replace(jobs=jobs), None, as_json=as_json) if jobs else 1
+
+    def show(rows: Sequence[Row], results: Results, console: Console) -> None:
+        """What varies in a grid as columns of its table, and the other rows as everywhere."""
+        points = points_of(suite, rule.requests, results)
+        print_points(points, console)
+        in_points = {(row.task_key, row.model_key) for point in points if (row := point.row)}
+        print_rows([row for row in rows if (row.task_key, row.model_key) not in in_points], console)
+
+    return carry_out_and_show(work._replace(jobs=jobs), None, as_json=as_json, show=show) if jobs else 1
 
 
 def _say_look(suite: SuiteSpec, rule: Rule, asked: Sequence[Request], work: Work) -> None:

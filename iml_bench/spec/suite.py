@@ -81,6 +81,10 @@ class Grid(Spec):
             raise ValueError("control: its verdict is told by the grid's name; give the grid one")
         return self
 
+    def along(self, path: str | None) -> frozenset[str]:
+        """The fields that vary where one does: those of ``zip`` vary together."""
+        return frozenset(self.zip) if path in self.zip else frozenset([path] if path is not None else [])
+
     @property
     def points(self) -> list[dict[str, Any]]:
         """The values of all fields that vary, once for every combination that is run."""
