@@ -13,6 +13,8 @@ from making import command, made, write_result
 from scipy import stats as scipy_stats
 
 from iml_bench.registry import TASKS
+from iml_bench.run.display import RunDisplay
+from iml_bench.run.plan import Request, plan
 from iml_bench.spec import apply_overrides
 
 BATCH = {"recipe.batch_size": [16, 64, 256], "recipe.stage1.steps": [12000, 3000, 750]}
@@ -140,3 +142,17 @@ def test_a_suite_in_which_nothing_varies_has_no_table() -> None:
     done = command("suite", "table", "leaderboard")
     assert (done.returncode, done.stdout) == (2, "")
     assert "nothing varies in suite 'leaderboard'" in done.stderr
+
+
+def test_progress_names_what_varies(tmp_path: Path) -> None:
+    requests = [
+        Request("vision", ("mlp-xs",), (0,), {"alpha": alpha, "recipe.stage1.steps": 5}) for alpha in (0.5, 1.0)
+    ]
+    requests += [Request("text", ("neox-xs",), (0,), {"recipe.stage1.steps": 5})]
+    display = RunDisplay(plan(requests, tmp_path), quiet=True)
+    names = [display._name(place) for place in range(3)]
+    assert names == [
+        "vision@2 mlp-xs alpha=0.5 seed 0",
+        "vision@2 mlp-xs alpha=1.0 seed 0",
+        "text@2 neox-xs alpha=1.0 seed 0",
+    ]

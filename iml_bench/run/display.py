@@ -20,8 +20,12 @@ from iml_bench.run.job import Job
 from iml_bench.run.session import Standing
 from iml_bench.run.sweep import is_sweep
 from iml_bench.runtime import is_first
+from iml_bench.spec import LEARNING_RATE, TaskSpec
 from iml_bench.spec.world import FileWorld
 
+ABSENT: Final = object()
+ESTIMATED: Final = 3600.0
+"""Seconds from whose pace the time left is told; cells take minutes."""
 SAID: Final = 5
 """Broken records that are named; the others are counted."""
 
@@ -51,14 +55,18 @@ class RunDisplay:
         """First line of the error of every job that failed, by its place."""
         self.ended: set[int] = set()
         self.to_do = 0
+        self.whole: Any = None
+        """The bar of all cells, above those of each."""
+        self.varying = _varying(jobs)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[stage]:>6} {task.completed:>6.0f} steps, loss {task.fields[loss]}"),
+            TextColumn("{task.fields[told]}"),
             TimeRemainingColumn(compact=True),
             console=self.console,
             disable=not self.live,
             transient=True,
+            speed_estimate_period=ESTIMATED,
         )
 
     def begin(self, standing: Standing) -> None:
@@ -95,9 +103,9 @@ class RunDisplay:
             self.began[event.job] = time.monotonic()
             if self.live:
                 self.progress.start()  # not before: until then a model's files may be downloaded, with bars of its own
-                self.bars[event.job] = self.progress.add_task(
-                    self._name(event.job), total=None, stage="setup", loss="-"
-                )
+                if self.whole is None and self.to_do > 1:
+                    self.whole = self.progress.add_task("all cells", total=self.to_do, told=self._ended())
+                self.bars[event.job] = self.progress.add_task(self._name(event.job), total=None, told=" setup")
         elif event.kind == "progress":
             self._advance(event)
         else:
@@ -107,12 +115,15 @@ class RunDisplay:
         assert event.progress is not None
         stage, _, _, loss, done, total = event.progress
         if event.job in self.bars:
-            self.progress.update(self.bars[event.job], completed=done, total=total, stage=stage, loss=f"{loss:.3f}")
+            told = f"{stage:>6} {done:>6.0f} steps, loss {loss:.3f}"
+            self.progress.update(self.bars[event.job], completed=done, total=total, told=told)
 
     def _end(self, event: Event) -> None:
         self.ended.add(event.job)  # some are told of twice: as done, and as failed where their record is not there
         if event.job in self.bars:
             self.progress.remove_task(self.bars.pop(event.job))
+        if self.whole is not None:
+            self.progress.update(self.whole, completed=len(self.ended), told=self._ended())
         if event.kind == "failed":
             self.failures[event.job] = event.message or ""
         if self.quiet:
@@ -130,7 +141,35 @@ class RunDisplay:
         with suppress(OSError, ValueError, AttributeError):
             self.lines.write(text)
 
+    def _ended(self) -> str:
+        return f"{len(self.ended)} of {self.to_do} cells"
+
     def _name(self, index: int) -> str:
+        """A cell with the fields that tell it from the other cells of the run."""
         cell = self.jobs[index].cell
         rate = f" at learning rate {cell.task.recipe.lr:g}" if is_sweep(cell.task) else ""
-        return f"{cell.task.label} {cell.model.name}{rate} seed {cell.seed}"
+        values = {path: _value(cell.task, path) for path in self.varying if not (rate and path == LEARNING_RATE)}
+        fields = "".join(f" {path}={value}" for path, value in values.items() if value is not ABSENT)
+        return f"{cell.task.label} {cell.model.name}{rate}{fields} seed {cell.seed}"
+
+
+def _varying(jobs: Sequence[Job]) -> list[str]:
+    """The fields of tasks that are not the same in all jobs of a task and a model."""
+    paths = dict.fromkeys(path for job in jobs for path in job.changes)
+    found = []
+    for path in paths:
+        seen: dict[tuple[str, str], set[str]] = {}
+        for job in jobs:
+            where = (job.cell.task.name, job.cell.model.name)
+            seen.setdefault(where, set()).add(repr(_value(job.cell.task, path)))
+        if any(len(values) > 1 for values in seen.values()):
+            found.append(path)
+    return found
+
+
+def _value(task: TaskSpec, path: str) -> Any:
+    """A field of a task; ``ABSENT`` where tasks of its kind have none."""
+    found: Any = task
+    for name in path.split("."):
+        found = getattr(found, name, ABSENT)
+    return found
