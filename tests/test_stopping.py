@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,37 @@ def test_a_suite_without_claims_has_nothing_to_decide() -> None:
     done = command("suite", "run", "smoke", "--until", "decided", "--max-seeds", "8")
     assert (done.returncode, done.stdout) == (2, "")
     assert "suite 'smoke' has no claim that could be decided" in done.stderr
+
+
+def test_a_plan_says_what_undecided_claims_take(tmp_path: Path) -> None:
+    suite_file(tmp_path, set={}, models=["mlp-m", "convnet-s"])
+    write(tmp_path / "records", "mlp-m", CLEAR[:2])
+    write(tmp_path / "records", "convnet-s", (0.3, 0.1))
+    asked = ("plan", "--suite", "s.yaml", "--records", "records")
+    found = json.loads(command(*asked, "--json", cwd=tmp_path).stdout)
+    suite = SuiteSpec.model_validate(yaml.safe_load((tmp_path / "s.yaml").read_text()))
+    verdicts = judge(suite, suite_requests(suite), Store(tmp_path / "records").scan()[0]).verdicts
+    left = {one.model: one for one in verdicts if one.decision == "undecided"}
+    assert {row["model"] for row in found} == {*left} and "convnet-s" in left
+    own = next(row for row in found if row["model"] == "convnet-s")
+    needed, seconds = left["convnet-s"].seeds_needed, left["convnet-s"].seconds
+    assert needed is not None and own["seeds_needed"] == needed > 2
+    assert own["more_hours"] == (None if seconds is None else pytest.approx((needed - 2) * seconds / 3600))
+    shown = command(*asked, cwd=tmp_path).stdout
+    assert f"{len(left)} of 2 verdicts of s are undecided" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--suite", "s.yaml", "--task", "vision"], "--suite has its own tasks, models and deltas"),
+        (["--task", "vision"], "give --task, --model and --effect, or --suite NAME"),
+        (["--suite", "smoke"], "suite 'smoke' has no claim that could be decided"),
+        (["--task", "vision", "--model", "mlp-m", "--effect", "1", "--max-seeds", "8"], "--max-seeds is the rule by"),
+    ],
+)
+def test_what_is_wrong_with_a_plan_of_a_suite_is_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
+    suite_file(tmp_path)
+    done = command("plan", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr and done.stderr.count("\n") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Any, Final, NamedTuple
 
 from iml_bench.board.by_seed import NOT_RUN, BySeed, measured
@@ -69,6 +70,8 @@ class ClaimVerdict(Spec):
     """See ``Decided``."""
     p_none: float | None
     seeds_needed: int | None
+    seconds: float | None
+    """Of one more seed at all its points, one cell after the other, as long as recorded ones took."""
     points: tuple[Point, ...]
     local_slopes: tuple[Interval | None, ...]
     """Of a slope: between neighbours, per unit of its scale."""
@@ -105,6 +108,8 @@ class _Place(NamedTuple):
     seeds: tuple[int, ...]
     values: BySeed
     parameters: int | None
+    seconds: float | None
+    """Median wall time of its cells."""
 
 
 class _Case(NamedTuple):
@@ -206,8 +211,9 @@ def _places(
     for name in request.models:
         cells = cells_of(replace(request, models=(name,), references=False))
         (cell, changes), own = cells[0], [cell for cell, _ in cells]
-        counted = [stored.record.parameters for one in own if (stored := known.get(cell_key(one)))]
-        sizes = [size for size in counted if size is not None]
+        records = [stored.record for one in own if (stored := known.get(cell_key(one)))]
+        sizes = [one.parameters for one in records if one.parameters is not None]
+        times = [sum(one.timing.seconds.values()) for one in records if one.timing.seconds]
         found.append(
             _Place(
                 request=number,
@@ -220,6 +226,7 @@ def _places(
                 seeds=tuple(one.seed for one in own),
                 values=measured(own, claim.measure, known),
                 parameters=sizes[0] if sizes else None,
+                seconds=median(times) if times else None,
             )
         )
     return found
@@ -301,11 +308,18 @@ def _verdict(case: _Case, decided: Decided, n_claims: int) -> ClaimVerdict:
         p_effect=decided.p_effect,
         p_none=decided.p_none,
         seeds_needed=needed,
+        seconds=math.fsum(times) if (times := _times(case)) else None,
         points=tuple(_point(claim, place) for place in case.places),
         local_slopes=tuple(local_slopes(x, values)) if scaled else (),
         lack_of_fit=lack_of_fit(x, values) if scaled else None,
         per_seed=case.per_seed,
     )
+
+
+def _times(case: _Case) -> list[float]:
+    """Of all places; empty where that of one is not known."""
+    known = [place.seconds for place in case.places if place.seconds is not None]
+    return known if len(known) == len(case.places) else []
 
 
 def _reason(case: _Case, decided: Decided, needed: int | None) -> str:

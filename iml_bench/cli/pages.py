@@ -78,6 +78,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 def _files(records: Sequence[Path] | None, ruleset: str | None) -> dict[str, bytes]:
     from iml_bench.site.build import build_site
+    from iml_bench.site.shipped import shipped_reports
 
     stored, folders, problems = library.scan_folders(records)
     for problem in problems:
@@ -85,7 +86,8 @@ def _files(records: Sequence[Path] | None, ruleset: str | None) -> dict[str, byt
     # On the page a file is named as it lies in its folder; where that lies on this machine is nobody's business.
     left_out = [_within(problem, folders) for problem in problems]
     entries = [listed.spec for listed in MODELS.list() if listed.spec is not None]
-    return build_site(library.board(stored, ruleset), stored, entries, leaderboard_tasks(), left_out)
+    shown = library.board(stored, ruleset)
+    return build_site(shown, stored, entries, leaderboard_tasks(), left_out, shipped_reports())
 
 
 def _within(problem: str, folders: Sequence[Path]) -> str:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
+from iml_bench.board import ClaimVerdict
 from iml_bench.board.planning import Plan
-from iml_bench.board.words import signed
-from iml_bench.cli.options import Json, Records, load_records, print_json
+from iml_bench.board.words import signed, with_interval
+from iml_bench.cli.judging import rule_of
+from iml_bench.cli.options import Json, MaxSeeds, Records, load_records, print_json
 from iml_bench.cli.tables import out_console
+from iml_bench.errors import UsageError
 from iml_bench.library import reading as library
+from iml_bench.records import Stored
+from iml_bench.registry import SUITES
+from iml_bench.run.suites import suite_requests
 
 
 def plan(
-    task: Annotated[str, typer.Option("--task", help="A task with records of the model.")],
-    model: Annotated[str, typer.Option("--model", help="A model, as in the leaderboard.")],
-    effect: Annotated[float, typer.Option("--effect", help="The smallest effect to be found, in the measure's unit.")],
+    task: Annotated[str | None, typer.Option("--task", help="A task with records of the model.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="A model, as in the leaderboard.")] = None,
+    effect: Annotated[
+        float | None, typer.Option("--effect", help="The smallest effect to be found, in the measure's unit.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="In their place: what it takes to decide this suite's open claims.")
+    ] = None,
+    max_seeds: MaxSeeds = None,
     power: Annotated[float, typer.Option("--power", help="The chance of finding it, between 0.05 and 1.")] = 0.8,
     measure: Annotated[str, typer.Option("--measure", help="What is measured.")] = "iml",
     records: Records = None,
@@ -25,19 +39,67 @@ def plan(
 ) -> None:
     """Say how many seeds it takes to find an effect, how wide the interval will be, and how long that takes.
 
-    Told from the spread between the seeds that are recorded, and from the errors over items within them, which more
-    entities make smaller. The test is the two-sided t-test over seeds at 5 %.
+    Of a suite: how many seeds its undecided claims would take if mean and spread stayed, with the correction for all
+    its claims and looks. Told from the spread between the seeds that are recorded, and from the errors over items
+    within them, which more entities make smaller. The test is the two-sided t-test over seeds at 5 %.
 
     \b
     Examples:
       iml-bench plan --task vision --model mlp-m --effect 0.05
       iml-bench plan --task text --model neox-s --effect 0.02 --power 0.9 --measure trust
+      iml-bench plan --suite claims-cpu --records iml-results
     """
+    one = (task, model, effect)
+    if suite is not None:
+        if any(given is not None for given in one):
+            raise UsageError("--suite has its own tasks, models and deltas; leave --task, --model and --effect out")
+        _plan_suite(suite, max_seeds, load_records(records)[0], as_json=as_json)
+        return
+    if max_seeds is not None:
+        raise UsageError("--max-seeds is the rule by which a suite is judged; leave it out without --suite")
+    if task is None or model is None or effect is None:
+        raise UsageError("give --task, --model and --effect, or --suite NAME for its undecided claims")
     found = library.plan(task, model, effect=effect, power=power, measure=measure, records=load_records(records)[0])
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:
         _print(found)
+
+
+def _plan_suite(name: str, most: int | None, stored: Sequence[Stored], *, as_json: bool) -> None:
+    suite = SUITES.get(name)
+    if not suite.claims:
+        raise UsageError(f"suite {suite.name!r} has no claim that could be decided (iml-bench suite show {name})")
+    verdicts = rule_of(suite, suite_requests(suite), most, None).judged(suite, stored).claims
+    left = [one for one in verdicts if one.decision == "undecided"]
+    if as_json:
+        print_json([one.model_dump(mode="json") | {"more_hours": _more_hours(one)} for one in left])
+        return
+    console = out_console()
+    console.print(f"{len(left)} of {len(verdicts)} verdicts of {suite.name} are undecided", markup=False)
+    table = Table(box=None, padding=(0, 1))
+    for heading in ("claim", "model"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("seeds", "mean [95 %]", "delta", "seeds needed", "more hours"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("why not", overflow="fold")
+    for one in left:
+        hours = _more_hours(one)
+        needed = "-" if one.seeds_needed is None else str(one.seeds_needed)
+        cells = [str(one.n_seeds), with_interval(one.estimate, 3), f"{one.delta:g}", needed]
+        why = one.reason if one.seeds_needed is None else ""
+        table.add_row(
+            escape(one.claim), escape(one.model), *cells, "-" if hours is None else f"{hours:.2g}", escape(why)
+        )
+    if left:
+        console.print(table)
+
+
+def _more_hours(one: ClaimVerdict) -> float | None:
+    """Of the seeds that are lacking, one cell after the other; claims about the same cells share them."""
+    if one.seeds_needed is None or one.seconds is None:
+        return None
+    return max(0, one.seeds_needed - one.n_seeds) * one.seconds / 3600
 
 
 def _print(found: Plan) -> None:

@@ -24,6 +24,10 @@ Name = Annotated[str, typer.Argument(help="A suite's name, or the path of a suit
 def report_suite(
     name: Name,
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")],
+    ship: Annotated[
+        bool,
+        typer.Option("--ship", help="Put the records into it, without items, so that it can be shipped as it is."),
+    ] = False,
     max_seeds: MaxSeeds = None,
     records: Records = None,
     data: Data = None,
@@ -38,7 +42,7 @@ def report_suite(
     from iml_bench.site.assets import check_installed
 
     check_installed()
-    from iml_bench.site.report import Report, build_report, record_files
+    from iml_bench.site.report import Report, build_report, place_of, records_of, shipped_records
     from iml_bench.site.write import check_out, write_site
 
     suite = SUITES.get(name)
@@ -48,9 +52,12 @@ def report_suite(
     rule = rule_of(suite, suite_requests(suite, data=data), max_seeds, None)
     stored = load_records(records)[0]
     claims = rule.judged(suite, stored).claims
-    files = record_files(suite, rule.requests, stored, out)
+    own = records_of(suite, rule.requests, stored)
     until = "" if max_seeds is None else f" --until decided --max-seeds {max_seeds}"
-    write_site(build_report(Report(suite, claims, files, f"iml-bench suite run {shlex.quote(name)}{until}")), out)
+    command = f"iml-bench suite run {shlex.quote(name)}{until}"
+    shipped = shipped_records(own) if ship else {}
+    places = {grid: [place_of(one, None if ship else out) for one in found] for grid, found in own.items()}
+    write_site(build_report(Report(suite, claims, places, command)) | shipped, out)
     print_claims(claims, out_console())
     sys.stdout.write(f"open {out / 'index.html'}\n")
 

@@ -14,6 +14,7 @@ from iml_bench.records import Stored, as_named, in_order, latest_by_key, record_
 from iml_bench.site import assets, charts, numbers
 from iml_bench.site.commands import reproduce
 from iml_bench.site.contents import Contents, Model, Task, Variant, arrange, pairs
+from iml_bench.site.shipped import ShippedReport
 from iml_bench.spec import LEARNING_RATE, ModelEntry, same_model
 from iml_bench.spec.written import dump_yaml
 
@@ -41,6 +42,7 @@ def build_site(
     entries: Sequence[ModelEntry],
     required: Sequence[LeaderboardTask],
     left_out: Sequence[str] = (),
+    reports: Sequence[ShippedReport] = (),
 ) -> dict[str, bytes]:
     """All files of the page, by relative path; the same for the same board and records, wherever these are.
 
@@ -50,11 +52,15 @@ def build_site(
         entries: the registered models.
         required: what a complete row has.
         left_out: a sentence for every file that is no record.
+        reports: on claims; they are shipped with it, too.
     """
     stored = in_order(stored)
     contents = arrange(board, stored, entries, required)
     files, places = _records(stored)
     pages = _Pages(contents, entries, places)
+    pages.environment.globals["reports"] = reports
+    for report in reports:
+        files |= report.files
     files |= assets.shared({scheme: charts.theme(scheme) for scheme in charts.PALETTES})
     files["index.html"] = pages.index(left_out)
     files["guide.html"] = pages.guide()

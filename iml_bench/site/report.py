@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import markupsafe
 
 from iml_bench.board import ClaimVerdict, words
-from iml_bench.records import Stored, latest_by_key
+from iml_bench.records import Stored, as_named, latest_by_key, record_path
 from iml_bench.run.plan import Request, cells_of
 from iml_bench.site import assets
 from iml_bench.site.claim_chart import claim_chart
@@ -53,19 +53,30 @@ def build_report(report: Report) -> dict[str, bytes]:
     return dict(sorted(files.items()))
 
 
-def record_files(
-    suite: SuiteSpec, requests: Sequence[Request], stored: Sequence[Stored], out: Path
-) -> dict[str, list[str]]:
-    """The files of the cells that claims are about, by grid, as they are reached from the report's folder ``out``."""
+def records_of(suite: SuiteSpec, requests: Sequence[Request], stored: Sequence[Stored]) -> dict[str, list[Stored]]:
+    """The records of the cells that claims are about, by grid."""
     known = latest_by_key(stored)
     places = {suite.where(index): grid.name for index, grid in enumerate(suite.grids)}
-    found: dict[str, list[str]] = {claim.grid: [] for claim in suite.claims}
+    found: dict[str, list[Stored]] = {claim.grid: [] for claim in suite.claims}
     for request in requests:
         grid = places[request.where]
         if grid in found:
             keys = [cell_key(cell) for cell, _ in cells_of(replace(request, references=False))]
-            found[grid] += [os.path.relpath(known[key].path, out) for key in keys if key in known]
+            found[grid] += [known[key] for key in keys if key in known]
     return found
+
+
+def place_of(stored: Stored, out: Path | None) -> str:
+    """How a record is reached from the report's folder ``out``; None: where ``shipped_records`` puts it."""
+    if out is not None:
+        return os.path.relpath(stored.path, out)
+    return ("records" / record_path(stored.record.cell)).as_posix()
+
+
+def shipped_records(own: Mapping[str, Sequence[Stored]]) -> dict[str, bytes]:
+    """The records themselves, by file: scores and how they were made, without the per-item files beside them."""
+    every = {place_of(one, None): one for found in own.values() for one in found}
+    return {place: as_named(one, Path(place).name) for place, one in sorted(every.items())}
 
 
 def _grouped(report: Report) -> list[tuple[Claim, list[ClaimVerdict]]]:

@@ -1,0 +1,61 @@
+"""The reports on claims that are shipped with the leaderboard, as its pages show them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iml_bench.board.words import DECISIONS
+from iml_bench.paths import data_root
+
+PLACE = "claims"
+"""Where they lie, in the leaderboard's folder and on its page."""
+
+
+class ShippedReport(NamedTuple):
+    """One report."""
+
+    name: str
+    claims: list[tuple[str, list[tuple[str, str]]]]
+    """What is said, and of each model or family what was decided."""
+    counts: str
+    """``12 supported, 3 contradicted``, over all verdicts."""
+    files: dict[str, bytes]
+    """By their path on the page."""
+
+    @property
+    def page(self) -> str:
+        """Its first page."""
+        return f"{PLACE}/{self.name}/index.html"
+
+
+def shipped_reports(root: Path | None = None) -> list[ShippedReport]:
+    """All of them, by name.
+
+    Args:
+        root: the leaderboard's folder; the package's own without.
+    """
+    folder = (root or data_root() / "leaderboard") / PLACE
+    return [_read(path.parent) for path in sorted(folder.glob("*/report.json"))]
+
+
+def _read(folder: Path) -> ShippedReport:
+    data = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    said: dict[str, list[tuple[str, str]]] = {}
+    for one in data["claims"]:
+        said.setdefault(one["says"], []).append((_who(one), DECISIONS[one["decision"]]))
+    counts = Counter(DECISIONS[one["decision"]] for one in data["claims"])
+    shown = ", ".join(f"{counts[word]} {word}" for word in DECISIONS.values() if counts[word])
+    files = {
+        f"{PLACE}/{folder.name}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return ShippedReport(folder.name, list(said.items()), shown, files)
+
+
+def _who(one: dict[str, Any]) -> str:
+    """The model and the task as it was run, where that is not the task as it stands."""
+    return f"{one['model']}, {one['task']}"
