@@ -20,6 +20,18 @@ DECISIONS: Final[dict[Decision, str]] = {
 NOT_MEASURED = "-"
 
 
+def by_decision(found: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """``[("supported", ["mlp-m", "mlp-l"]), ("undecided", ["mlp-s"])]``: who, under what was decided.
+
+    Args:
+        found: who it is about, and one of the words of ``DECISIONS``.
+    """
+    named: dict[str, list[str]] = {}
+    for who, word in found:
+        named.setdefault(word, []).append(who)
+    return [(word, named[word]) for word in DECISIONS.values() if word in named]
+
+
 def signed(value: float | None, digits: int = 2) -> str:
     """A difference with its sign, also where it rounds to nought; a dash where it was not measured."""
     return NOT_MEASURED if value is None else f"{value + 0.0:+.{digits}f}"

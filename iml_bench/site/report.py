@@ -45,7 +45,7 @@ def build_report(report: Report) -> dict[str, bytes]:
         if any(point.per_seed for one in own for point in one.points):
             files |= as_files(claim.name, claim_chart(own))
     figures = {name.removesuffix(".svg"): svg.decode() for name, svg in files.items() if name.endswith(".svg")}
-    shown = {"report": report, "claims": _grouped(report), "words": words}
+    shown = {"report": report, "claims": _grouped(report), "words": words, "summary": _summary(report)}
     shown["figures"] = {claim: markupsafe.Markup(svg) for claim, svg in figures.items()}
     files["index.html"] = assets.templates().get_template("report.html").render(shown).encode()
     files["report.md"] = _markdown(report, figures).encode()
@@ -79,8 +79,22 @@ def shipped_records(own: Mapping[str, Sequence[Stored]]) -> dict[str, bytes]:
     return {place: as_named(one, Path(place).name) for place, one in sorted(every.items())}
 
 
+def who(model: str, task: str) -> str:
+    """A model or family, with what was changed in the task, where anything was."""
+    _, _, changes = task.partition(" ")
+    return f"{model} ({changes})" if changes else model
+
+
 def _grouped(report: Report) -> list[tuple[Claim, list[ClaimVerdict]]]:
     return [(claim, [one for one in report.claims if one.claim == claim.name]) for claim in report.suite.claims]
+
+
+def _summary(report: Report) -> list[tuple[Claim, list[tuple[str, list[str]]]]]:
+    """What was decided of whom, by claim."""
+    return [
+        (claim, words.by_decision((who(one.model, one.task), words.DECISIONS[one.decision]) for one in own))
+        for claim, own in _grouped(report)
+    ]
 
 
 def _data(report: Report) -> dict[str, Any]:
@@ -94,6 +108,11 @@ def _data(report: Report) -> dict[str, Any]:
 
 def _markdown(report: Report, drawn: Mapping[str, str]) -> str:
     lines = [f"# {report.suite.name}", "", _plain(report.suite.description), "", f"    {report.command}", ""]
+    lines += ["| claim | verdicts |", "|---|---|"]
+    for claim, found in _summary(report):
+        told = "; ".join(f"{word}: {', '.join(whom)}" for word, whom in found)
+        lines.append(f"| {_plain(claim.says)} ({claim.name}) | {_plain(told)} |")
+    lines.append("")
     for claim, verdicts in _grouped(report):
         lines += [f"## {_plain(claim.says)}", ""]
         lines += [f"| {' | '.join(HEADINGS)} |", "|---" * len(HEADINGS) + "|"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from iml_bench.board.words import DECISIONS
+from iml_bench.board.words import DECISIONS, by_decision
 from iml_bench.paths import data_root
+from iml_bench.site.report import who
 
 PLACE = "claims"
 """Where they lie, in the leaderboard's folder and on its page."""
@@ -18,8 +19,8 @@ class ShippedReport(NamedTuple):
     """One report."""
 
     name: str
-    claims: list[tuple[str, list[tuple[str, str]]]]
-    """What is said, and of each model or family what was decided."""
+    claims: list[tuple[str, str, list[tuple[str, list[str]]]]]
+    """A claim's name, what it says, and what was decided of whom."""
     counts: str
     """``12 supported, 3 contradicted``, over all verdicts."""
     files: dict[str, bytes]
@@ -43,9 +44,10 @@ def shipped_reports(root: Path | None = None) -> list[ShippedReport]:
 
 def _read(folder: Path) -> ShippedReport:
     data = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    said: dict[str, list[tuple[str, str]]] = {}
+    of: dict[str, list[tuple[str, str]]] = {claim["name"]: [] for claim in data["suite"]["claims"]}
     for one in data["claims"]:
-        said.setdefault(one["says"], []).append((_who(one), DECISIONS[one["decision"]]))
+        of[one["claim"]].append((who(one["model"], one["task"]), DECISIONS[one["decision"]]))
+    claims = [(one["name"], one["says"], by_decision(of[one["name"]])) for one in data["suite"]["claims"]]
     counts = Counter(DECISIONS[one["decision"]] for one in data["claims"])
     shown = ", ".join(f"{counts[word]} {word}" for word in DECISIONS.values() if counts[word])
     files = {
@@ -53,9 +55,4 @@ def _read(folder: Path) -> ShippedReport:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    return ShippedReport(folder.name, list(said.items()), shown, files)
-
-
-def _who(one: dict[str, Any]) -> str:
-    """The model and the task as it was run, where that is not the task as it stands."""
-    return f"{one['model']}, {one['task']}"
+    return ShippedReport(folder.name, claims, shown, files)
