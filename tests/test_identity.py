@@ -39,29 +39,38 @@ from iml_bench.submit.together import uneven
 Changes = dict[str, Any]
 
 SQUARE: Changes = {f"task.groups.new_{name}": 4 for name in ("reliable", "unreliable", "fresh", "undefined")}
-PAIRS: dict[str, tuple[Changes, Changes]] = {
-    "task.history": ({}, {"task.history": {1: "first version"}}),
-    "task.smoke": ({}, {"task.smoke": {"alpha": 0.5}}),
-    "task.variants": ({}, {"task.variants": {"half": {"alpha": 0.5}}}),
-    "task.small": ({}, {"task.small": {"alpha": 0.5}}),
-    "model.tuned": ({}, {"model.tuned": {"vision@2": {"recipe.lr": 0.1}}}),
-    "task.crossover": (SQUARE, SQUARE | {"task.crossover": "square"}),
-    "task.render.tag_words": ({}, {"task.render.tag_words": ["a", "b", "c"]}),
-    "task.render.in_context": ({"task.stages": 1}, {"task.stages": 1, "task.render.in_context": True}),
-    "model.digest": ({}, {"model.digest": "0" * 64}),
-    "model.commit": ({}, {"model.commit": "0" * 40}),
-    "task.render.canvas": ({}, {"task.render.canvas": [40, 40]}),
-    "model.tokenizer": (
-        {"model.source": "hf:folder/model"},
-        {"model.source": "hf:folder/model", "model.tokenizer": "own"},
-    ),
-} | {
-    f"task.recipe.{stage}.epochs": (
-        {f"task.recipe.{stage}.steps": None, f"task.recipe.{stage}.epochs": 1.0},
-        {f"task.recipe.{stage}.steps": None, f"task.recipe.{stage}.epochs": 2.0},
-    )
-    for stage in ("stage1", "stage2")
-}
+PAIRS: dict[str, tuple[Changes, Changes]] = (
+    {
+        "task.history": ({}, {"task.history": {1: "first version"}}),
+        "task.smoke": ({}, {"task.smoke": {"alpha": 0.5}}),
+        "task.variants": ({}, {"task.variants": {"half": {"alpha": 0.5}}}),
+        "task.small": ({}, {"task.small": {"alpha": 0.5}}),
+        "model.tuned": ({}, {"model.tuned": {"vision@2": {"recipe.lr": 0.1}}}),
+        "task.crossover": (SQUARE, SQUARE | {"task.crossover": "square"}),
+        "task.render.tag_words": ({}, {"task.render.tag_words": ["a", "b", "c"]}),
+        "task.render.in_context": ({"task.stages": 1}, {"task.stages": 1, "task.render.in_context": True}),
+        "model.digest": ({}, {"model.digest": "0" * 64}),
+        "model.commit": ({}, {"model.commit": "0" * 40}),
+        "task.render.canvas": ({}, {"task.render.canvas": [40, 40]}),
+        "model.tokenizer": (
+            {"model.source": "hf:folder/model"},
+            {"model.source": "hf:folder/model", "model.tokenizer": "own"},
+        ),
+    }
+    | {
+        f"task.recipe.{stage}.epochs": (
+            {f"task.recipe.{stage}.steps": None, f"task.recipe.{stage}.epochs": 1.0},
+            {f"task.recipe.{stage}.steps": None, f"task.recipe.{stage}.epochs": 2.0},
+        )
+        for stage in ("stage1", "stage2")
+    }
+    | {
+        "task.render.sentences": (
+            {"task.render.tags": "is-isnt"},
+            {"task.render.tags": "is-isnt", "task.render.sentences": 2},
+        )
+    }
+)
 """Fields that cannot be changed on their own: the changes that make the cell before and the one after."""
 
 FORCED = {
@@ -83,8 +92,8 @@ FORCED = {
         "task.render.kind": "other",
         "task.groups.named": 1,
         "task.attribution": True,
-        "task.render.order": "alias-tag-entity",
         "task.render.tags": "sources",
+        "task.render.sentences": 2,
     },
     "names": {
         "task.protocol": "other",
@@ -104,6 +113,7 @@ FORCED = {
         "task.groups.named": 1,
         "task.attribution": True,
         "task.render.tags": "sources",
+        "task.render.sentences": 2,
     },
 }
 """Fields with a single valid value in such a cell; they are changed without being validated."""
