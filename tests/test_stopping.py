@@ -108,7 +108,9 @@ SHORT = {"recipe.stage1.steps": 3, "recipe.stage2.steps": 2, "recipe.batch_size"
 
 def suite_file(folder: Path, **grid: Any) -> None:
     """A suite of a tiny grid with one claim."""
-    whole = {"name": "s", "description": "d", "grids": [GRID | {"models": ["mlp-xs"], "set": SHORT} | grid]}
+    own = GRID | {"models": ["mlp-xs"], "set": SHORT} | grid
+    beside = {"task": "vision", "models": ["mlp-xs"], "seeds": 1, "set": {**SHORT, "recipe.stage1.steps": 1}}
+    whole = {"name": "s", "description": "d", "grids": [own, beside]}
     (folder / "s.yaml").write_text(yaml.safe_dump(whole | {"claims": [CLAIM]}))
 
 
@@ -116,12 +118,12 @@ def test_a_run_ends_when_all_is_decided_or_has_all_seeds_and_goes_on_where_it_wa
     suite_file(tmp_path)
     asked = ("suite", "run", "s.yaml", "--until", "decided", "--workers", "1")
     dry = command(*asked, "--max-seeds", "5", "--dry-run", cwd=tmp_path)
-    assert "20 cells: 0 done already" in dry.stdout, dry.stderr
+    assert "21 cells: 0 done already" in dry.stdout, dry.stderr
     first = command(*asked, "--max-seeds", "5", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "1 of 1 verdicts are open; next look after 4 of 5 seeds" in first.stderr
     assert "next look after 5 of 5 seeds" in first.stderr
-    assert len(list((tmp_path / "iml-results" / "mlp-xs").glob("*.json"))) == 5
+    assert len(list((tmp_path / "iml-results" / "mlp-xs").glob("*.json"))) == 6
     again = command(*asked, "--max-seeds", "5", cwd=tmp_path)
     assert "next look" not in again.stderr and " to run; " not in again.stderr.replace("0 to run; ", "")
     verdict = command("suite", "verdict", "s.yaml", "--max-seeds", "5", "--records", "iml-results", cwd=tmp_path)

@@ -165,18 +165,19 @@ def _show_dry_run(found: DryRun, sweeps: Mapping[Place, Sweep], *, as_json: bool
 
 
 def _asked(suite: SuiteSpec, rule: Rule, out: Path) -> Sequence[Request]:
-    """What is to be run next: all of it, or as much as the next look at undecided claims takes.
-
-    Grids that no claim is about are run as they are.
-    """
-    if not rule.looks:
-        return rule.requests
-    others = [request for request in rule.requests if request.where not in _claimed(suite)]
-    return [*others, *judge(suite, rule.requests, Store(out).scan()[0], rule.looks).wanted]
+    """What is to be run next: all of it, or as much as the next look at undecided claims takes."""
+    return [*_unclaimed(suite, rule), *_wanted(suite, rule, out)] if rule.looks else rule.requests
 
 
-def _claimed(suite: SuiteSpec) -> set[str]:
-    return {suite.where(index) for index, grid in enumerate(suite.grids) if grid.name in suite.claimed}
+def _unclaimed(suite: SuiteSpec, rule: Rule) -> list[Request]:
+    """The grids that no claim is about, which are run as they are."""
+    claimed = {suite.where(index) for index, grid in enumerate(suite.grids) if grid.name in suite.claimed}
+    return [request for request in rule.requests if request.where not in claimed]
+
+
+def _wanted(suite: SuiteSpec, rule: Rule, out: Path) -> list[Request]:
+    """What the next look takes."""
+    return judge(suite, rule.requests, Store(out).scan()[0], rule.looks).wanted
 
 
 Place = tuple[int, str]
@@ -203,18 +204,16 @@ def _rates_of(sweeps: Mapping[Place, Sweep], *, as_json: bool) -> dict[Place, fl
 
 def _carry_out(suite: SuiteSpec, rule: Rule, work: Work, *, as_json: bool) -> int:
     """Carry out what the rule asks for, look by look, and show the rows of all of it; the exit status."""
-    asked: list[Request] = []
-    while rule.looks:
-        more = _asked(suite, rule, work.out)
-        if not more or more == asked[-len(more) :]:  # nothing is left, or there is no record of what was run
-            break
-        asked += more
+    asked = _unclaimed(suite, rule) if rule.looks else rule.requests
+    last: list[Request] = []
+    # Where the same is wanted again there is no record of what was run.
+    while rule.looks and (more := _wanted(suite, rule, work.out)) and more != last:
+        asked, last = [*asked, *more], more
         _say_look(suite, rule, more, work)
         look = work._replace(jobs=tuple(plan(more, work.out)))
-        display = display_of(look)
         with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a model's code may print
-            carry_out(look, display)
-    jobs = tuple(plan(asked if rule.looks else rule.requests, work.out))
+            carry_out(look, display_of(look))
+    jobs = tuple(plan(asked, work.out))
 
     def show(rows: Sequence[Row], results: Results, console: Console) -> None:
         """What varies in a grid as columns of its table, and the other rows as everywhere."""
@@ -229,7 +228,7 @@ def _carry_out(suite: SuiteSpec, rule: Rule, work: Work, *, as_json: bool) -> in
 def _say_look(suite: SuiteSpec, rule: Rule, asked: Sequence[Request], work: Work) -> None:
     verdicts = rule.judged(suite, Store(work.out).scan()[0]).claims
     left = sum(one.decision == "undecided" for one in verdicts)
-    seeds = max(len(request.seeds) for request in asked if request.where in _claimed(suite))
+    seeds = max(len(request.seeds) for request in asked)
     sys.stderr.write(
         f"{left} of {len(verdicts)} verdicts are open; next look after {seeds} of {rule.looks[-1]} seeds\n"
     )
