@@ -17,6 +17,7 @@ from iml_bench.registry import MODELS, TASKS, kind_of
 from iml_bench.sources.find import is_source
 from iml_bench.spec import Spec, parse_override
 
+SuiteName = Annotated[str, typer.Argument(metavar="NAME", help="A suite's name, or the path of a suite file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the records; the same command continues there.")]
 Records = Annotated[

@@ -12,7 +12,7 @@ from rich.table import Table
 from iml_bench.board import points_of, task_label
 from iml_bench.cli import suite_pages
 from iml_bench.cli.judging import rule_of
-from iml_bench.cli.options import Data, Json, MaxSeeds, Records, load_records, print_json
+from iml_bench.cli.options import Data, Json, MaxSeeds, Records, SuiteName, load_records, print_json
 from iml_bench.cli.points import print_points
 from iml_bench.cli.suite_run import run_suite
 from iml_bench.cli.tables import out_console
@@ -27,7 +27,6 @@ app = typer.Typer(help="Run named grids of cells (benchmarks/*.yaml).", no_args_
 app.command("run")(run_suite)
 app.command("report")(suite_pages.report_suite)
 app.command("plot")(suite_pages.plot_suite)
-Name = Annotated[str, typer.Argument(help="A suite's name, or the path of a suite file.")]
 OwnModels = Annotated[
     list[str] | None, typer.Option("--model", help="In place of the suite's models, as for suite run; repeatable.")
 ]
@@ -52,7 +51,7 @@ def list_suites(as_json: Json = False) -> None:
 
 
 @app.command("show")
-def show_suite(name: Name, as_json: Json = False) -> None:
+def show_suite(name: SuiteName, as_json: Json = False) -> None:
     """Show a suite's grids: the task, the models, what varies, the seeds and the number of cells.
 
     \b
@@ -125,7 +124,7 @@ def _count(suite: SuiteSpec) -> tuple[int, int]:
 
 @app.command("table")
 def show_table(
-    name: Name,
+    name: SuiteName,
     model: OwnModels = None,
     seeds: OwnSeeds = None,
     records: Records = None,
@@ -152,7 +151,7 @@ def show_table(
 
 @app.command("verdict")
 def show_verdict(
-    name: Name,
+    name: SuiteName,
     model: OwnModels = None,
     seeds: OwnSeeds = None,
     max_seeds: MaxSeeds = None,

@@ -12,17 +12,15 @@ import typer
 from iml_bench.board import judge
 from iml_bench.board.sweeps import sweep_claims
 from iml_bench.cli.judging import rule_of
-from iml_bench.cli.options import Data, MaxSeeds, Records, load_records
+from iml_bench.cli.options import Data, MaxSeeds, Records, SuiteName, load_records
 from iml_bench.cli.tables import out_console, print_claims
 from iml_bench.errors import UsageError
 from iml_bench.registry import SUITES
 from iml_bench.run.suites import suite_requests
 
-Name = Annotated[str, typer.Argument(help="A suite's name, or the path of a suite file.")]
-
 
 def report_suite(
-    name: Name,
+    name: SuiteName,
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")],
     ship: Annotated[
         bool,
@@ -63,7 +61,7 @@ def report_suite(
 
 
 def plot_suite(
-    name: Name,
+    name: SuiteName,
     x: Annotated[str, typer.Option("--x", help="The field that varies along the axis.")],
     out: Annotated[Path, typer.Option("--out", help="The figure: a name that ends in .png, .svg or .html.")],
     y: Annotated[

@@ -15,7 +15,7 @@ from rich.console import Console
 from iml_bench.board import Row, judge, points_of
 from iml_bench.cli.dryrun import DryRun, dry_run, print_dry_run
 from iml_bench.cli.judging import NONE, Rule, rule_of
-from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, MaxSeeds, Out, Workers, print_json
+from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, MaxSeeds, Out, SuiteName, Workers, print_json
 from iml_bench.cli.outcome import carry_out_and_show
 from iml_bench.cli.points import print_points
 from iml_bench.cli.tables import out_console, print_rows
@@ -36,7 +36,7 @@ from iml_bench.spec import SuiteSpec, cell_key
 
 
 def run_suite(
-    name: Annotated[str, typer.Argument(help="A suite's name, or the path of a suite file.")],
+    name: SuiteName,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", help="Put in place of the suite's models wherever it can read the task; repeatable."),
