@@ -12,7 +12,7 @@ from iml_bench.board.by_seed import NOT_RUN, BySeed, measured
 from iml_bench.board.rows import task_label
 from iml_bench.records import Stored, latest_by_key
 from iml_bench.run.plan import Request, cells_of
-from iml_bench.spec import NEEDS, PARAMETERS, Claim, Spec, SuiteSpec, cell_key
+from iml_bench.spec import LEARNING_RATE, NEEDS, PARAMETERS, Claim, Spec, SuiteSpec, cell_key
 from iml_bench.stats import (
     Contrast,
     Decided,
@@ -211,6 +211,8 @@ def _places(
     for name in request.models:
         cells = cells_of(replace(request, models=(name,), references=False))
         (cell, changes), own = cells[0], [cell for cell, _ in cells]
+        if request.ruleset == "tuned":  # what was chosen for a model is no change of the task
+            changes = {path: value for path, value in changes.items() if path != LEARNING_RATE}
         records = [stored.record for one in own if (stored := known.get(cell_key(one)))]
         sizes = [one.parameters for one in records if one.parameters is not None]
         times = [sum(one.timing.seconds.values()) for one in records if one.timing.seconds]
