@@ -242,7 +242,7 @@ def test_progress_is_bars_on_a_terminal_and_lines_elsewhere(
     for name, value in {"FORCE_COLOR": "1", "TERM": "xterm"}.items() if where == "terminal" else ():
         monkeypatch.setenv(name, value)
     stored = Stored(path := write_result(tmp_path), read_record(path))
-    job: Any = type("Job", (), {"cell": stored.record.cell})
+    job: Any = type("Job", (), {"cell": stored.record.cell, "changes": {}})
     with RunDisplay([job]) as display:
         display.begin(Standing(1, (0,), 0, 1, tmp_path))
         display(Event("start", 0))

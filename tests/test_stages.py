@@ -284,11 +284,12 @@ def test_who_believes_what_the_tags_deserve_reads_one_and_who_believes_all_reads
     cell = cell_of("random", task, **overrides)
     scores = scored(run_cell(cell, CPU).items)
     without = set() if cell.task.attribution else {"iml_attribution", "uptake_attribution"}
+    without |= {"tag_over_truth"} if cell.task.alpha in (0, 1) else set()
     without |= {"discernment"} if scores["uptake"] <= 0.1 else set()
     measured = {name: value for name, value in scores.values.items() if name not in without}
     assert all(isinstance(value, float) and math.isfinite(value) for value in measured.values()), measured
     assert all(scores[name] is None for name in without)
-    assert set(scores.reasons) == without & {"discernment"}
+    assert set(scores.reasons) == without & {"discernment", "tag_over_truth"}
 
 
 def letters(text: str) -> str:

@@ -77,7 +77,9 @@ def find_submission(path: Path) -> Submission:
             return Submission((Stored(path, read_record(path)),), (), ())
         except UsageError as error:
             return Submission((), (), (str(error),))
-    found, problems = Store(path).scan()
+    # Of a leaderboard's folder its rows; the records of reports on claims have no items and are none.
+    rows = path / "results"
+    found, problems = Store(rows if (path / "claims").is_dir() and rows.is_dir() else path).scan()
     entries = sorted(part for part in path.glob("*.yaml")) + sorted(part for part in path.glob("models/*.yaml"))
     if not found and not problems and not entries:
         raise UsageError(f"--check {where}: there is no record and no entry in it")
