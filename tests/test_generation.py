@@ -12,6 +12,7 @@ import pytest
 import torch
 from making import CPU, SEATS, small_cell, small_task
 from sources import people_file
+from texts import renderer_of
 
 from iml_bench.learners.answers import answer_questions
 from iml_bench.modalities.base import Answers
@@ -45,11 +46,6 @@ def only_questions(setting: Setting) -> TextFeed:
     feed = setting.renderer.feed(Examples(*(column[kept] for column in columns)), evaluation=True)
     assert isinstance(feed, TextFeed)
     return feed
-
-
-def renderer_of(setting: Setting) -> TextRenderer:
-    assert isinstance(setting.renderer, TextRenderer)
-    return setting.renderer
 
 
 def ask(setting: Setting, learner: Any, feed: TextFeed) -> Answers:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from texts import renderer_of
 
 from iml_bench.modalities.base import Indices
-from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.modalities.text.spec import ORDERS
 from iml_bench.modalities.text.tokens import PAD, isolate_random_strings, word_tokenizer
 from iml_bench.protocols.base import NONE
@@ -19,11 +19,6 @@ from iml_bench.run.cell import Setting
 from iml_bench.spec import TaskSpec
 
 Make = Callable[..., Setting]
-
-
-def renderer_of(setting: Setting) -> TextRenderer:
-    assert isinstance(setting.renderer, TextRenderer)
-    return setting.renderer
 
 
 def shown(feed: Any, *rows: int) -> Any:
