@@ -92,6 +92,10 @@ WRONG = {
     "value": (["recipe.batch_size=16", "recipe.batch_size=17"], "no grid of suite 'mine' has both"),
     "measure": (["recipe.batch_size=16", "recipe.batch_size=64", "--measure", "ilm"], "unknown measure 'ilm'"),
     "task": (["recipe.batch_size=16", "recipe.batch_size=64", "--task", "vision"], "--suite says the task"),
+    "data": (
+        ["recipe.batch_size=16", "recipe.batch_size=64", "--data", "mine.yaml"],
+        "no task of suite 'mine' reads a",
+    ),
 }
 
 

@@ -96,6 +96,8 @@ def test_an_experiment_without_stage_1_definitions_can_be_told() -> None:
     assert not joint.is_definition[np.isin(joint.entity, setting.design.members("undefined", "named"))].any()
     learners = protocol_of(setting.task).attitudes(setting.task)
     assert learners["oracle"] == learners["gullible"] and learners["sceptic"] == {}
+    assert protocol_of(setting.task).control(setting.task) == {}, "alpha says nothing where nothing is defined"
+    assert protocol_of(setting.task).control(people().task) == {"alpha": 0.5}
     with pytest.raises(UsageError, match="groups: stage 1 shows nobody"):
         people(**{**sizes, "groups__undefined": 0, "groups__named": 0})
 

@@ -178,7 +178,10 @@ def test_a_plan_says_what_undecided_claims_take(tmp_path: Path) -> None:
         (["--suite", "s.yaml", "--task", "vision"], "--suite has its own tasks, models and deltas"),
         (["--task", "vision"], "give --task, --model and --effect, or --suite NAME"),
         (["--suite", "smoke"], "suite 'smoke' has no claim that could be decided"),
-        (["--task", "vision", "--model", "mlp-m", "--effect", "1", "--max-seeds", "8"], "--max-seeds is the rule by"),
+        (
+            ["--task", "vision", "--model", "mlp-m", "--effect", "1", "--max-seeds", "8"],
+            "--max-seeds and --data are for a suite",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_plan_of_a_suite_is_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:

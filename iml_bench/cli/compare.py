@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from iml_bench.board import Versus, compare_points, points_of
-from iml_bench.cli.options import Json, Records, Ruleset, load_records, print_json
+from iml_bench.cli.options import Data, Json, Records, Ruleset, load_records, print_json
 from iml_bench.cli.tables import out_console, print_versus
 from iml_bench.errors import UsageError
 from iml_bench.library import reading as library
 from iml_bench.records import Stored
 from iml_bench.registry import SUITES
 from iml_bench.run.suites import suite_requests
-from iml_bench.spec import parse_override
+from iml_bench.spec import SuiteSpec, parse_override
 
 
 def compare(
@@ -33,6 +34,7 @@ def compare(
         str | None, typer.Option("--suite", help="Compare two points of this suite, for each model that has both.")
     ] = None,
     records: Records = None,
+    data: Data = None,
     ruleset: Ruleset = None,
     as_json: Json = False,
 ) -> None:
@@ -49,20 +51,22 @@ def compare(
     if suite is not None:
         if task is not None or ruleset is not None:
             raise UsageError("--suite says the task and the ruleset; leave --task and --ruleset out")
-        rows = _points(suite, models, measure, load_records(records)[0])
-        print_json(rows) if as_json else print_versus(rows, out_console())
-        return
-    rows = library.compare(*models, task=task, measure=measure, records=load_records(records)[0], ruleset=ruleset)
+        rows = _points(SUITES.get(suite), models, measure, load_records(records)[0], data)
+    elif data is not None:
+        raise UsageError("--data is for the points of a suite; leave it out without --suite")
+    else:
+        rows = library.compare(*models, task=task, measure=measure, records=load_records(records)[0], ruleset=ruleset)
     if as_json:
         print_json(rows)
     else:
         print_versus(rows, out_console())
 
 
-def _points(name: str, words: list[str], measure: str | None, stored: list[Stored]) -> list[Versus]:
-    suite = SUITES.get(name)
+def _points(
+    suite: SuiteSpec, words: list[str], measure: str | None, stored: list[Stored], data: Path | None
+) -> list[Versus]:
     if len(words) != 2:
         raise UsageError("with --suite two points are compared: recipe.batch_size=16 recipe.batch_size=256")
     first, second = (dict(map(parse_override, word.split(","))) for word in words)
-    points = points_of(suite, suite_requests(suite), stored)
+    points = points_of(suite, suite_requests(suite, data=data), stored)
     return compare_points(suite, points, first, second, measure)

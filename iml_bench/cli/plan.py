@@ -13,11 +13,10 @@ from iml_bench.board import ClaimVerdict
 from iml_bench.board.planning import Plan
 from iml_bench.board.words import signed, with_interval
 from iml_bench.cli.judging import rule_of
-from iml_bench.cli.options import Json, MaxSeeds, Records, load_records, print_json
+from iml_bench.cli.options import Data, Json, MaxSeeds, Records, load_records, print_json
 from iml_bench.cli.tables import out_console
 from iml_bench.errors import UsageError
 from iml_bench.library import reading as library
-from iml_bench.records import Stored
 from iml_bench.registry import SUITES
 from iml_bench.run.suites import suite_requests
 
@@ -35,6 +34,7 @@ def plan(
     power: Annotated[float, typer.Option("--power", help="The chance of finding it, between 0.05 and 1.")] = 0.8,
     measure: Annotated[str, typer.Option("--measure", help="What is measured.")] = "iml",
     records: Records = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Say how many seeds it takes to find an effect, how wide the interval will be, and how long that takes.
@@ -53,30 +53,30 @@ def plan(
     if suite is not None:
         if any(given is not None for given in one):
             raise UsageError("--suite has its own tasks, models and deltas; leave --task, --model and --effect out")
-        _plan_suite(suite, max_seeds, load_records(records)[0], as_json=as_json)
+        found = SUITES.get(suite)
+        if not found.claims:
+            raise UsageError(f"suite {suite!r} has no claim that could be decided (iml-bench suite show {suite})")
+        rule = rule_of(found, suite_requests(found, data=data), max_seeds, None)
+        _print_suite(found.name, rule.judged(found, load_records(records)[0]).claims, as_json=as_json)
         return
-    if max_seeds is not None:
-        raise UsageError("--max-seeds is the rule by which a suite is judged; leave it out without --suite")
+    if max_seeds is not None or data is not None:
+        raise UsageError("--max-seeds and --data are for a suite; leave them out without --suite")
     if task is None or model is None or effect is None:
         raise UsageError("give --task, --model and --effect, or --suite NAME for its undecided claims")
-    found = library.plan(task, model, effect=effect, power=power, measure=measure, records=load_records(records)[0])
+    planned = library.plan(task, model, effect=effect, power=power, measure=measure, records=load_records(records)[0])
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(planned.model_dump(mode="json"))
     else:
-        _print(found)
+        _print(planned)
 
 
-def _plan_suite(name: str, most: int | None, stored: Sequence[Stored], *, as_json: bool) -> None:
-    suite = SUITES.get(name)
-    if not suite.claims:
-        raise UsageError(f"suite {suite.name!r} has no claim that could be decided (iml-bench suite show {name})")
-    verdicts = rule_of(suite, suite_requests(suite), most, None).judged(suite, stored).claims
+def _print_suite(name: str, verdicts: Sequence[ClaimVerdict], *, as_json: bool) -> None:
     left = [one for one in verdicts if one.decision == "undecided"]
     if as_json:
         print_json([one.model_dump(mode="json") | {"more_hours": _more_hours(one)} for one in left])
         return
     console = out_console()
-    console.print(f"{len(left)} of {len(verdicts)} verdicts of {suite.name} are undecided", markup=False)
+    console.print(f"{len(left)} of {len(verdicts)} verdicts of {name} are undecided", markup=False)
     table = Table(box=None, padding=(0, 1))
     for heading in ("claim", "model"):
         table.add_column(heading, overflow="fold")

@@ -24,7 +24,7 @@ def report_suite(
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")],
     ship: Annotated[
         bool,
-        typer.Option("--ship", help="Put the records into it, without items, so that it can be shipped as it is."),
+        typer.Option("--ship", help="To ship it as it is: with the records, without their items; no PNG files."),
     ] = False,
     max_seeds: MaxSeeds = None,
     records: Records = None,
@@ -53,9 +53,11 @@ def report_suite(
     own = records_of(suite, rule.requests, stored)
     until = "" if max_seeds is None else f" --until decided --max-seeds {max_seeds}"
     command = f"iml-bench suite run {shlex.quote(name)}{until}"
-    shipped = shipped_records(own) if ship else {}
     places = {grid: [place_of(one, None if ship else out) for one in found] for grid, found in own.items()}
-    write_site(build_report(Report(suite, claims, places, command)) | shipped, out)
+    files = build_report(Report(suite, claims, places, command))
+    if ship:
+        files = {name: file for name, file in files.items() if not name.endswith(".png")} | shipped_records(own)
+    write_site(files, out)
     print_claims(claims, out_console())
     sys.stdout.write(f"open {out / 'index.html'}\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Final
 
@@ -45,4 +46,5 @@ def draw_sweep(verdicts: Sequence[ClaimVerdict], suffix: str) -> bytes:
     files = as_files("figure", claim_chart(verdicts, joined=True))
     if suffix != ".html":
         return files[f"figure{suffix}"]
-    return PAGE.format(title=f"{measures[0]} over {verdicts[0].along}", svg=files["figure.svg"].decode()).encode()
+    title = html.escape(f"{measures[0]} over {verdicts[0].along}")  # the name of a slice is a record's
+    return PAGE.format(title=title, svg=files["figure.svg"].decode()).encode()

@@ -64,6 +64,9 @@ class Submission(NamedTuple):
 def find_submission(path: Path) -> Submission:
     """What lies at a path: a record, an entry, or a folder of records and entries.
 
+    Of a leaderboard's folder, which has entries in ``models/``, its rows are what lies in ``results/``: reports on
+    claims hold records without items.
+
     Raises:
         UsageError: when nothing lies there.
     """
@@ -77,10 +80,9 @@ def find_submission(path: Path) -> Submission:
             return Submission((Stored(path, read_record(path)),), (), ())
         except UsageError as error:
             return Submission((), (), (str(error),))
-    # Of a leaderboard's folder its rows; the records of reports on claims have no items and are none.
-    rows = path / "results"
-    found, problems = Store(rows if (path / "claims").is_dir() and rows.is_dir() else path).scan()
-    entries = sorted(part for part in path.glob("*.yaml")) + sorted(part for part in path.glob("models/*.yaml"))
+    of_leaderboard, rows = sorted(path.glob("models/*.yaml")), path / "results"
+    found, problems = Store(rows if of_leaderboard and rows.is_dir() else path).scan()
+    entries = sorted(path.glob("*.yaml")) + of_leaderboard
     if not found and not problems and not entries:
         raise UsageError(f"--check {where}: there is no record and no entry in it")
     return Submission(tuple(found), tuple(entries), tuple(problems))

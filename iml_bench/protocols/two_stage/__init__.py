@@ -62,8 +62,10 @@ class TwoStage(Protocol):
         return slices(items)
 
     def control(self, task: TaskSpec) -> Mapping[str, Any]:
-        """``alpha`` one half makes the tags worthless."""
+        """``alpha`` one half makes the tags worthless; where stage 1 has no definitions it changes nothing."""
         own = cast(TwoStageTask, task)
+        if not own.groups.reliable + own.groups.unreliable:
+            return {}
         both = {} if own.alpha_unreliable is None else {"alpha_unreliable": None}
         return {} if own.alpha == 0.5 and not both else {"alpha": 0.5, **both}
 
