@@ -12,9 +12,14 @@ import yaml
 from making import command, made, write_result
 from scipy import stats as scipy_stats
 
-from iml_bench.registry import TASKS
+from iml_bench.board import judge
+from iml_bench.board.sweeps import sweep_claims
+from iml_bench.records import Store
+from iml_bench.registry import SUITES, TASKS
 from iml_bench.run.display import RunDisplay
 from iml_bench.run.plan import Request, plan
+from iml_bench.run.suites import suite_requests
+from iml_bench.site.sweep import draw_sweep
 from iml_bench.spec import apply_overrides
 
 BATCH = {"recipe.batch_size": [16, 64, 256], "recipe.stage1.steps": [12000, 3000, 750]}
@@ -120,6 +125,16 @@ def test_a_figure_shows_every_seed_along_a_field(suffix: str, folder: Path) -> N
     assert all(name in text for name in ("mlp-m, iml", "mlp-s, uptake", "recipe.batch_size"))
     assert text.count("<path") > 2 * sum(len(values) for values in VALUES.values())
     assert suffix == ".svg" or "<script" not in text
+
+
+def test_a_slice_of_a_strange_record_is_text_in_a_figure(folder: Path) -> None:
+    suite = SUITES.get(str(folder / "mine.yaml"))
+    stored = Store(folder / "records").scan()[0]
+    asked = sweep_claims(suite, "alpha", [], None, stored)
+    whole = judge(suite.model_copy(update={"claims": asked}), suite_requests(suite), stored).verdicts
+    strange = [one.model_copy(update={"measure": "<script>alert(1)</script>"}) for one in whole]
+    page = draw_sweep(strange, ".html").decode()
+    assert "<script" not in page and "&lt;script&gt;" in page
 
 
 BAD_PLOTS = {

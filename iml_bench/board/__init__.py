@@ -1,6 +1,6 @@
 """What a set of records comes to: rows, ranks, comparisons, and the board that all of it stands on."""
 
-from iml_bench.board.claims import ClaimVerdict, Point, judge
+from iml_bench.board.claims import ClaimVerdict, Judgement, Point, judge
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
 from iml_bench.board.points import PointRow, compare_points, points_of
@@ -15,6 +15,7 @@ __all__ = [
     "Absent",
     "Board",
     "ClaimVerdict",
+    "Judgement",
     "LeaderboardTask",
     "Point",
     "PointRow",

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from iml_bench.board import Row, judge, points_of
+from iml_bench.board import Judgement, Row, judge, points_of
 from iml_bench.cli.dryrun import DryRun, dry_run, print_dry_run
 from iml_bench.cli.judging import NONE, Rule, rule_of
 from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, MaxSeeds, Out, SuiteName, Workers, print_json
@@ -166,7 +166,7 @@ def _show_dry_run(found: DryRun, sweeps: Mapping[Place, Sweep], *, as_json: bool
 
 def _asked(suite: SuiteSpec, rule: Rule, out: Path) -> Sequence[Request]:
     """What is to be run next: all of it, or as much as the next look at undecided claims takes."""
-    return [*_unclaimed(suite, rule), *_wanted(suite, rule, out)] if rule.looks else rule.requests
+    return [*_unclaimed(suite, rule), *_looked(suite, rule, out).wanted] if rule.looks else rule.requests
 
 
 def _unclaimed(suite: SuiteSpec, rule: Rule) -> list[Request]:
@@ -175,9 +175,9 @@ def _unclaimed(suite: SuiteSpec, rule: Rule) -> list[Request]:
     return [request for request in rule.requests if request.where not in claimed]
 
 
-def _wanted(suite: SuiteSpec, rule: Rule, out: Path) -> list[Request]:
-    """What the next look takes."""
-    return judge(suite, rule.requests, Store(out).scan()[0], rule.looks).wanted
+def _looked(suite: SuiteSpec, rule: Rule, out: Path) -> Judgement:
+    """What is decided by now, and what the next look takes."""
+    return judge(suite, rule.requests, Store(out).scan()[0], rule.looks)
 
 
 Place = tuple[int, str]
@@ -207,10 +207,10 @@ def _carry_out(suite: SuiteSpec, rule: Rule, work: Work, *, as_json: bool) -> in
     asked = _unclaimed(suite, rule) if rule.looks else rule.requests
     last: list[Request] = []
     # Where the same is wanted again there is no record of what was run.
-    while rule.looks and (more := _wanted(suite, rule, work.out)) and more != last:
-        asked, last = [*asked, *more], more
-        _say_look(suite, rule, more, work)
-        look = work._replace(jobs=tuple(plan(more, work.out)))
+    while rule.looks and (found := _looked(suite, rule, work.out)).wanted not in ([], last):
+        asked, last = [*asked, *found.wanted], found.wanted
+        _say_look(found, rule)
+        look = work._replace(jobs=tuple(plan(found.wanted, work.out)))
         with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a model's code may print
             carry_out(look, display_of(look))
     jobs = tuple(plan(asked, work.out))
@@ -225,12 +225,11 @@ def _carry_out(suite: SuiteSpec, rule: Rule, work: Work, *, as_json: bool) -> in
     return carry_out_and_show(work._replace(jobs=jobs), None, as_json=as_json, show=show) if jobs else 1
 
 
-def _say_look(suite: SuiteSpec, rule: Rule, asked: Sequence[Request], work: Work) -> None:
-    verdicts = rule.judged(suite, Store(work.out).scan()[0]).claims
-    left = sum(one.decision == "undecided" for one in verdicts)
-    seeds = max(len(request.seeds) for request in asked)
+def _say_look(found: Judgement, rule: Rule) -> None:
+    left = sum(one.decision == "undecided" for one in found.verdicts)
+    seeds = max(len(request.seeds) for request in found.wanted)
     sys.stderr.write(
-        f"{left} of {len(verdicts)} verdicts are open; next look after {seeds} of {rule.looks[-1]} seeds\n"
+        f"{left} of {len(found.verdicts)} verdicts are open; next look after {seeds} of {rule.looks[-1]} seeds\n"
     )
 
 
