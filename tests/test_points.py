@@ -12,7 +12,7 @@ import yaml
 from making import command, made, write_result
 from scipy import stats as scipy_stats
 
-from iml_bench.board import judge
+from iml_bench.board import compare_points, judge, points_of
 from iml_bench.board.sweeps import sweep_claims
 from iml_bench.records import Store
 from iml_bench.registry import SUITES, TASKS
@@ -20,7 +20,7 @@ from iml_bench.run.display import RunDisplay
 from iml_bench.run.plan import Request, plan
 from iml_bench.run.suites import suite_requests
 from iml_bench.site.sweep import draw_sweep
-from iml_bench.spec import apply_overrides
+from iml_bench.spec import SuiteSpec, apply_overrides
 
 BATCH = {"recipe.batch_size": [16, 64, 256], "recipe.stage1.steps": [12000, 3000, 750]}
 VALUES: dict[int, tuple[float, ...]] = {16: (0.3, 0.32, 0.35, 0.3), 64: (0.2, 0.25, 0.2, 0.2), 256: (0.1, 0.12, 0.1, 0)}
@@ -87,6 +87,19 @@ def test_two_points_are_compared_for_every_model_that_has_both(folder: Path) -> 
     assert [row["first"] for row in json.loads(far.stdout)] == ["mlp-m recipe.batch_size=16"]
     shown = command("compare", *both, *asked, "--measure", "uptake", cwd=folder).stdout
     assert "uptake, paired on shared seeds" in shown
+
+
+def test_points_are_compared_at_each_value_of_what_neither_names(tmp_path: Path) -> None:
+    axes = {"alpha": [1.0, 0.5], "recipe.batch_size": [16, 64]}
+    grid = {"name": "g", "task": "vision", "models": ["mlp-m"], "seeds": 4, "axes": axes}
+    suite = SuiteSpec.model_validate({"name": "s", "description": "d", "grids": [grid]})
+    for alpha in axes["alpha"]:
+        for batch in axes["recipe.batch_size"]:
+            values = [alpha / 4 + batch / 800 + seed * 0.005 for seed in range(4)]
+            write(tmp_path, "mlp-m", values, alpha=alpha, **{"recipe.batch_size": batch})
+    points = points_of(suite, suite_requests(suite), Store(tmp_path).scan()[0])
+    found = compare_points(suite, points, {"recipe.batch_size": 64}, {"recipe.batch_size": 16}, None)
+    assert [(one.changes, round(one.difference.mean, 3)) for one in found] == [({}, 0.06), ({"alpha": 0.5}, 0.06)]
 
 
 WRONG = {

@@ -90,6 +90,15 @@ def test_only_what_is_undecided_gets_more_seeds(tmp_path: Path) -> None:
     assert [(one.decision, one.n_seeds) for one in done.verdicts] == [("supported", 4), ("undecided", 8)]
 
 
+def test_the_looks_share_the_error_of_a_suite(tmp_path: Path) -> None:
+    """Each of two has half, so that a p counts twice as much as where there is one."""
+    write(tmp_path, "convnet-s", OPEN)
+    write(tmp_path, "mlp-m", CLEAR)
+    at_once, by_looks = (judged(tmp_path, most).verdicts[0] for most in (4, 8))
+    p = scipy_stats.ttest_1samp(CLEAR, 0).pvalue
+    assert (at_once.p_effect, by_looks.p_effect) == (pytest.approx(2 * p), pytest.approx(4 * p))
+
+
 def test_a_cell_that_failed_is_not_waited_for(tmp_path: Path) -> None:
     write(tmp_path, "mlp-m", CLEAR)
     write(tmp_path, "convnet-s", OPEN[:3])
