@@ -17,8 +17,9 @@ from torch import nn
 
 from iml_bench.extensions import PROBES
 from iml_bench.modalities.base import Indices
-from iml_bench.probes.base import default_moment, moments, undone
+from iml_bench.probes.base import undone
 from iml_bench.protocols import protocol_of
+from iml_bench.protocols.base import default_moment, moments
 from iml_bench.records import Attachments, read_record
 from iml_bench.run.cell import CellOutcome, prepare, run_cell
 from iml_bench.spec import CellSpec
@@ -164,7 +165,9 @@ def test_what_a_probe_finds_later_is_what_it_finds_while_the_cell_runs(tmp_path:
     }
     told = command(*asked, "--probe", "losses@initial", cwd=tmp_path)
     assert told.returncode == 0
-    assert "1 of the cells were done before, without --keep or this --probe" in told.stderr
+    assert {("losses", "initial"), ("losses", "stage2/fold1")} <= {
+        (one.name, one.moment) for one in read_record(path).attachments
+    }
 
 
 def test_what_cannot_be_probed_is_one_sentence(tmp_path: Path) -> None:
@@ -178,7 +181,8 @@ def test_what_cannot_be_probed_is_one_sentence(tmp_path: Path) -> None:
     assert command(*run, cwd=tmp_path).returncode == 0
     bad = command("probe", "losses", "out", cwd=tmp_path)
     assert bad.returncode == 2
-    assert "has no weights after stage1; run its cell with --keep" in bad.stderr
+    assert "has no weights after stage1; give --train to train its cell again" in bad.stderr
+    assert command("probe", "losses", "out", "--train", cwd=tmp_path).returncode == 0
     assert command("probe", "losses@initial", "out", cwd=tmp_path).returncode == 0
 
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from iml_bench.protocols import measure_of, measures_of
-from iml_bench.records import Stored, scores_of
+from iml_bench.protocols import measure_of, measures_of, protocol_of
+from iml_bench.protocols.base import default_moment
+from iml_bench.records import Record, Stored, scores_of
 from iml_bench.spec import CellSpec, cell_key
 from iml_bench.stats import linearised
 
@@ -35,7 +36,7 @@ def measured(cells: Sequence[CellSpec], name: str, known: Mapping[str, Stored]) 
 
     Args:
         cells: of one model at one point.
-        name: one of the protocol's measures, or a slice of exact match.
+        name: one of the protocol's measures, a slice of exact match, or ``PROBE.SCORE[@MOMENT]``.
         known: records by the key of their cell.
     """
     if name not in {one.name for one in measures_of(cells[0].task)}:
@@ -62,6 +63,11 @@ def _of_cells(cells: Sequence[CellSpec], measure: str, known: Mapping[str, Store
         elif stored.record.status == "failed":
             found.lacking[seed] = "failed"
         else:
+            if "." in measure:
+                value, why = probed(stored.record, measure)
+                found.values.update({} if value is None else {seed: value})
+                found.lacking.update({seed: why} if value is None else {})
+                continue
             scores = scores_of(stored)
             value = scores.get(measure) if measure in scores else scores.exact_match.get(measure)
             if value is None:
@@ -69,3 +75,24 @@ def _of_cells(cells: Sequence[CellSpec], measure: str, known: Mapping[str, Store
             else:
                 found.values[seed] = value
     return found
+
+
+def probed(record: Record, name: str) -> tuple[float | None, str]:
+    """A score of a probe in one record, and why it is not known.
+
+    Args:
+        record: of a done cell.
+        name: ``PROBE.SCORE`` or ``PROBE.SCORE@MOMENT``; without a moment the one at which probes look by default.
+    """
+    probe, _, rest = name.partition(".")
+    score, _, moment = rest.partition("@")
+    moment = moment or default_moment(protocol_of(record.cell.task).schedule(record.cell.task))
+    wanted = ("probe", probe, moment)
+    made = next((one for one in record.attachments if (one.kind, one.name, one.moment) == wanted), None)
+    if made is None:
+        return None, f"was not probed by {probe} at {moment}"
+    if made.file is None:
+        return None, f"has no table of {probe}: {made.reason}"
+    if score not in made.scores:
+        return None, f"has no score {score} of {probe}; it has {', '.join(made.scores) or 'none'}"
+    return made.scores[score], made.reasons.get(score, "not measured")

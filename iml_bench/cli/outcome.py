@@ -67,18 +67,11 @@ def say_failures(work: Work, display: RunDisplay) -> None:
 
 
 def _say_not_attached(work: Work, results: Sequence[Stored]) -> None:
-    """Say of how many cells there is nothing of what ``--probe`` and ``--keep`` ask for: they were done before."""
-    wanted = {*work.runtime.probes, *([("weights", None)] if work.runtime.keep else [])}
-    lacking = 0
-    for record in (one.record for one in results):
-        if record.status == "done" and not record.cell.model.is_reference:
-            made = {(one.name, one.moment if one.kind == "probe" else None) for one in record.attachments}
-            lacking += not wanted <= made
-    if lacking:
-        sys.stderr.write(
-            f"{lacking} of the cells were done before, without --keep or this --probe: give another --out, or "
-            "iml-bench probe where weights were kept\n"
-        )
+    """Say of how many cells there are no weights though ``--keep`` asks for them: they were done before."""
+    records = [one.record for one in results if one.record.status == "done" and not one.record.cell.model.is_reference]
+    lacking = sum(all(one.kind != "weights" for one in record.attachments) for record in records)
+    if work.runtime.keep and lacking:
+        sys.stderr.write(f"{lacking} of the cells were done before, without --keep: give another --out\n")
 
 
 def _print(

@@ -91,7 +91,7 @@ class RunOptions(TuneOptions, total=False):
     track: str | None
     """A tracker of Accelerate (``tensorboard``, ``wandb``, ...): one run for every cell that is trained."""
     probe: Sequence[str]
-    """Probes that look into every network, each ``NAME`` or ``NAME@MOMENT``; their tables lie beside the records."""
+    """Probes that look into every network, ``NAME[?OPTION=VALUE][@MOMENT]``; their tables lie beside the records."""
     keep: bool
     """Write the weights after every training step beside the records."""
 
@@ -150,6 +150,7 @@ def make_request(
         variant=options.get("variant"),
         trust_remote_code=options.get("trust_remote_code", False),
         data=None if data is None else Path(data),
+        probes=tuple(options.get("probe", ())),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Unpack
 
@@ -79,10 +78,10 @@ def planned(
     if workers is not None and workers < 1:
         raise UsageError(f"--workers {workers}: give 1, or as many cells as shall run side by side")
     jobs = plan([request], out)
-    if options.get("probe"):
+    if request.probes:
         from iml_bench.run.probing import probes_of
 
-        runtime = replace(runtime, probes=probes_of(jobs[0].cell.task, list(options["probe"])))
+        probes_of(jobs[0].cell.task, request.probes)
     return Work(tuple(jobs), runtime, out, workers, options.get("executor"), request, request.ruleset)
 
 

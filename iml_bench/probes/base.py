@@ -6,29 +6,34 @@ buffers, gradients, the mode of the model and the random generators is undone af
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import polars as pl
 
-from iml_bench.errors import UsageError, shown
+from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.extensions import PROBES
 from iml_bench.generators import kept
 from iml_bench.learners.base import Inspectable, Learner
 from iml_bench.modalities.trial import device_of
-from iml_bench.protocols.base import Step, trains
+from iml_bench.protocols import Measure, evaluate
+from iml_bench.protocols.base import Step, default_moment, moments
+from iml_bench.spec.written import read_value, why
 
 if TYPE_CHECKING:
     from iml_bench.records import Attachments
     from iml_bench.run.cell import Setting
 
-INITIAL: Final = "initial"
-"""The moment before anything is trained."""
-
 
 class Probe(Protocol):
-    """One analysis, added by name (``extensions.PROBES``)."""
+    """One analysis, added by name (``extensions.PROBES``).
+
+    The fields of a probe that is a frozen dataclass are its options, each with its default: ``alignment?entities=64``.
+    It may have ``scores``, a sequence of ``Measure``: numbers of its table, which the record lists beside it and which
+    a claim of a suite may be about (``alignment.gap``).
+    """
 
     description: str
     """What its table says, in a sentence."""
@@ -50,36 +55,71 @@ class Probe(Protocol):
         ...
 
 
-def moments(schedule: Sequence[Step]) -> tuple[str, ...]:
-    """The moments of a schedule at which a probe can look."""
-    return (INITIAL, *(step.label for step in trains(tuple(schedule))))
+class Asked(NamedTuple):
+    """A probe that was asked for."""
+
+    name: str
+    options: dict[str, Any]
+    """Those that were given."""
+    probe: Probe
+    """With these options."""
 
 
-def default_moment(schedule: Sequence[Step]) -> str:
-    """The end of what all branches share: after stage 1, before any branch."""
-    shared = [step.label for step in trains(tuple(schedule)) if step.branch is None]
-    return shared[-1] if shared else INITIAL
-
-
-def parse_probe(text: str, schedule: Sequence[Step]) -> tuple[str, str]:
-    """``NAME`` or ``NAME@MOMENT`` as name and moment.
+def parse_probe(text: str, schedule: tuple[Step, ...]) -> tuple[str, str]:
+    """``NAME[?OPTION=VALUE&...][@MOMENT]`` as the probe with its options, and the moment.
 
     Raises:
-        UsageError: when there is no such probe, or the schedule has no such moment.
+        UsageError: when there is no such probe or option, or the schedule has no such moment.
     """
-    name, _, moment = text.partition("@")
-    PROBES.get(name)
+    what, _, moment = text.partition("@")
+    asked_of(what)
     known = moments(schedule)
     if moment and moment not in known:
-        raise UsageError(f"probe {name!r}: there is no moment {shown(repr(moment))}; the task has {', '.join(known)}")
-    return name, moment or default_moment(schedule)
+        raise UsageError(f"probe {what!r}: there is no moment {shown(repr(moment))}; the task has {', '.join(known)}")
+    return what, moment or default_moment(schedule)
 
 
-def look(name: str, setting: Setting, learner: Learner, moment: str, attachments: Attachments) -> None:
-    """Run a probe and file its table; what keeps it from a table is filed as the reason."""
-    probe: Probe = PROBES.get(name)
+def asked_of(text: str) -> Asked:
+    """``NAME[?OPTION=VALUE&...]`` as a probe.
+
+    Raises:
+        UsageError: when there is no such probe or option, or a value is of another type than the default.
+    """
+    name, _, query = text.partition("?")
+    probe: Any = PROBES.get(name)
+    fields: dict[str, Any] = {}
+    if dataclasses.is_dataclass(probe):
+        fields = {field.name: getattr(probe, field.name) for field in dataclasses.fields(probe)}
+    options: dict[str, Any] = {}
+    for part in query.split("&") if query else []:
+        key, _, value = part.partition("=")
+        if key not in fields:
+            raise unknown(f"option of probe {name!r}", key, fields, "iml-bench probe --help")
+        try:
+            options[key] = read_value(value)
+        except Exception as error:
+            raise UsageError(f"probe {shown(repr(text))}: {shown(repr(value))} {why(error)}") from error
+        wanted = type(fields[key])
+        if type(options[key]) is not wanted:
+            raise UsageError(
+                f"probe {name!r}: {key} is like {fields[key]!r}, which is its default, and not {shown(repr(value))}"
+            )
+    return Asked(name, options, dataclasses.replace(probe, **options) if options else probe)
+
+
+def look(text: str, setting: Setting, learner: Learner, moment: str, attachments: Attachments) -> None:
+    """Run a probe and file its table with its scores; what keeps it from a table is filed as the reason.
+
+    Args:
+        text: ``NAME[?OPTION=VALUE&...]``.
+        setting: the data side of the cell.
+        learner: as it is at this moment, and after it.
+        moment: what the table is filed under.
+        attachments: takes it.
+    """
+    name, options, probe = asked_of(text)
     if not hasattr(learner, "losses"):
-        attachments.missing(name, moment, "a reference learner has no weights to look into")
+        attachments.missing(name, moment, "a reference learner has no weights to look into", options=options)
         return
     try:
         with undone(learner):
@@ -88,9 +128,16 @@ def look(name: str, setting: Setting, learner: Learner, moment: str, attachments
         # A cell is not lost for an analysis that failed.
         lines = str(error).strip().splitlines() or [""]
         reason = lines[0] if isinstance(error, UsageError) else f"{type(error).__name__}: {lines[0]}"
-        attachments.missing(name, moment, reason)
+        attachments.missing(name, moment, reason, options=options)
         return
-    attachments.table(name, moment, table)
+    attachments.table(name, moment, table, scores_of_table(probe, table), options)
+
+
+def scores_of_table(probe: Probe, table: pl.DataFrame) -> dict[str, tuple[float | None, str]]:
+    """A table's scores by name, each with the reason why it is null; the only place where they are computed."""
+    measures: Sequence[Measure] = getattr(probe, "scores", ())
+    columns = {name: table[name].to_numpy() for name in table.columns}
+    return {measure.name: evaluate(measure, columns) for measure in measures}
 
 
 @contextmanager

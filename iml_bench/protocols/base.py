@@ -31,6 +31,8 @@ FACTS: Final = "fact"
 """The set of questions about attributes, which every protocol asks."""
 BELIEVES, REJECTS = "believes", "rejects"
 """What a reference learner may make of a definition."""
+INITIAL: Final = "initial"
+"""The moment before anything is trained."""
 OWN: Final = "own"
 """A random tag that no other definition has."""
 
@@ -272,3 +274,14 @@ def trains(schedule: tuple[Step, ...]) -> list[Train]:
 def asks(schedule: tuple[Step, ...]) -> list[Ask]:
     """The asking steps of a schedule."""
     return [step for step in schedule if isinstance(step, Ask)]
+
+
+def moments(schedule: tuple[Step, ...]) -> tuple[str, ...]:
+    """The moments of a schedule at which a probe can look."""
+    return (INITIAL, *(step.label for step in trains(schedule)))
+
+
+def default_moment(schedule: tuple[Step, ...]) -> str:
+    """The end of what all branches share: after stage 1, before any branch."""
+    shared = [step.label for step in trains(schedule) if step.branch is None]
+    return shared[-1] if shared else INITIAL

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w@.+-]*\.(parquet|safetensors)$", max_length=255)]
 """Of a file beside the record: never a path."""
+Number = Annotated[float, Field(allow_inf_nan=False)]
+MOST: Final = 100
+"""Options, scores and reasons of one attachment."""
 
 
 def by_content(name: str, digest: str) -> str:
@@ -41,11 +44,19 @@ class Attachment(Spec):
     sha256: Digest | None
     reason: Line | None = None
     """Why there is no file."""
+    options: dict[Line, int | float | bool | str] = Field(default={}, max_length=MOST)
+    """Of a probe: what it was asked with, other than its defaults."""
+    scores: dict[Line, Number | None] = Field(default={}, max_length=MOST)
+    """Of a probe: numbers that follow from its table, null where they cannot be had."""
+    reasons: dict[Line, Line] = Field(default={}, max_length=MOST)
+    """Why a score is null."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         if (self.file is None) != (self.sha256 is None) or (self.file is None) == (self.reason is None):
             raise ValueError("an attachment has a file with its digest, or the reason why there is none")
+        if self.file is None and self.scores:
+            raise ValueError("scores follow from a table, and there is none")
         return self
 
 
@@ -67,8 +78,15 @@ class Attachments:
         self.lost: list[str] = []
         """What could not be written, and why."""
 
-    def table(self, name: str, moment: str, table: pl.DataFrame) -> None:
-        """File a probe's table as Parquet."""
+    def table(
+        self,
+        name: str,
+        moment: str,
+        table: pl.DataFrame,
+        scores: Mapping[str, tuple[float | None, str]] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """File a probe's table as Parquet, with its scores, each with the reason why it is null."""
 
         def write(path: Path) -> None:
             # In memory first: polars takes no path that is not UTF-8, and says little of a full disk.
@@ -76,7 +94,12 @@ class Attachments:
             table.write_parquet(content, statistics=False)
             path.write_bytes(content.getvalue())
 
-        self._file("probe", name, moment, "parquet", write)
+        said = {
+            "options": dict(options or {}),
+            "scores": {score: value for score, (value, _) in (scores or {}).items()},
+            "reasons": {score: why for score, (value, why) in (scores or {}).items() if value is None and why},
+        }
+        self._file("probe", name, moment, "parquet", write, said)
 
     def weights(self, moment: str, tensors: Mapping[str, Any]) -> None:
         """File weights on the host as safetensors.
@@ -90,10 +113,18 @@ class Attachments:
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         self._file("weights", "weights", moment, "safetensors", lambda path: save_file(whole, path))
 
-    def missing(self, name: str, moment: str, reason: str, kind: Literal["probe", "weights"] = "probe") -> None:
+    def missing(
+        self,
+        name: str,
+        moment: str,
+        reason: str,
+        kind: Literal["probe", "weights"] = "probe",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         """Note that there is no table, or no weights, and why."""
         line = "".join(sign for sign in reason if sign.isprintable())[:200] or "no reason was given"
-        self.made.append(Attachment(kind=kind, name=name, moment=moment, file=None, sha256=None, reason=line))
+        said = {"kind": kind, "name": name, "moment": moment, "reason": line, "options": dict(options or {})}
+        self.made.append(Attachment(file=None, sha256=None, **said))
 
     def clear(self) -> None:
         """Remove the files that no record took over."""
@@ -102,7 +133,13 @@ class Attachments:
         self.waiting = {}
 
     def _file(
-        self, kind: Literal["probe", "weights"], name: str, moment: str, suffix: str, write: Callable[[Path], object]
+        self,
+        kind: Literal["probe", "weights"],
+        name: str,
+        moment: str,
+        suffix: str,
+        write: Callable[[Path], object],
+        said: Mapping[str, Any] | None = None,
     ) -> None:
         if not self.writes:
             return
@@ -130,4 +167,4 @@ class Attachments:
         if title in self.waiting:
             title = by_content(title, digest)
         self.waiting[title] = file
-        self.made.append(Attachment(kind=kind, name=name, moment=moment, file=title, sha256=digest))
+        self.made.append(Attachment(kind=kind, name=name, moment=moment, file=title, sha256=digest, **(said or {})))

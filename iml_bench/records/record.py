@@ -14,14 +14,15 @@ from iml_bench.spec.base import Digest, FileName, Line
 from iml_bench.spec.report import Count
 from iml_bench.untrusted import fit
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Version of ``Record``; a record of a newer one is refused, older ones are read.
 
 1: first light. 2: learning curves, entity attribution, sets of questions in the per-item file.
 3: scores are those of the protocol at the time, by name; what definitions claimed in the per-item file.
 4: a seal over all other fields (``records/reading.py``); files beside it may have part of their digest in the name;
 the commit of a model from the hub; the path of local files is no part of the key any more; how the model's tokenizer
-reads the texts.
+reads the texts. 5: at which place a definition states what is asked, in the per-item file. 6: options and scores of
+probes.
 """
 KEYS_WITH_PLACE: Final = 3
 """The last version whose keys the path of local files was part of."""

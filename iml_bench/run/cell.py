@@ -22,9 +22,9 @@ from iml_bench.learners.base import Learner, Watch
 from iml_bench.learners.setup import make_accelerator
 from iml_bench.modalities.base import Feed, Modality, Renderer, Scene, draw_noise
 from iml_bench.models import load_form
-from iml_bench.probes.base import INITIAL, look
+from iml_bench.probes.base import look
 from iml_bench.protocols import ITEM_TYPES, protocol_of, streams_of
-from iml_bench.protocols.base import FACTS, NONE, Ask, Examples, Keep, Restore, Train, asks, trains
+from iml_bench.protocols.base import FACTS, INITIAL, NONE, Ask, Examples, Keep, Restore, Train, asks, trains
 from iml_bench.records import Attachment, Attachments
 from iml_bench.runtime import Runtime, StageProgress
 from iml_bench.spec import Audit, CellSpec, CurvePoint, StageOutcome, TaskSpec
@@ -245,6 +245,22 @@ def run_cell(cell: CellSpec, runtime: Runtime, attachments: Attachments | None =
         attachments=attachments.made if attachments else [],
         seconds=run.clock.seconds,
     )
+
+
+def train_until(setting: Setting, learner: Learner, moment: str) -> None:
+    """Carry out what a schedule trains up to a moment; nothing is asked, which changes nothing that is learned."""
+    kept: dict[str, Any] = {}
+    for step in setting.schedule:
+        match step:
+            case Train():
+                feed = setting.train_feed(step.phase, step.fold)
+                learner.fit(feed, getattr(setting.task.recipe, step.recipe), step.phase)
+                if step.label == moment:
+                    return
+            case Keep(name):
+                kept[name] = learner.snapshot()
+            case Restore(name):
+                learner.restore(kept[name])
 
 
 def prepare(cell: CellSpec, runtime: Runtime) -> tuple[Setting, Learner, Any]:

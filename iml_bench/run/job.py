@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import streams_of
-from iml_bench.records import CHECKPOINTING, Draft, Failure, Store, Timing, WriteError, read_record, this_provenance
+from iml_bench.records import (
+    CHECKPOINTING,
+    Draft,
+    Failure,
+    Store,
+    Stored,
+    Timing,
+    WriteError,
+    read_record,
+    this_provenance,
+)
 from iml_bench.run.tracking import tracked
 from iml_bench.runtime import Runtime, is_first, launched
 from iml_bench.sources import digest_files
@@ -41,6 +51,10 @@ class Job:
     out: Path
     sign: str | None = None
     """What the session left in the folder ``out``, by which it is known again; None: it may be any folder."""
+    probes: tuple[str, ...] = ()
+    """What looks into this cell, as ``--probe`` takes it, beside what ``Runtime.probes`` has look into all."""
+    record: Path | None = None
+    """Of a cell that is done, and whose probes are all that is missing."""
 
     @property
     def store(self) -> Store:
@@ -60,6 +74,13 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
     from iml_bench.run.cell import run_cell
 
     torch.set_num_threads(THREADS)
+    if job.record is not None:
+        return _look_again(job, runtime)
+    if job.probes:
+        from iml_bench.run.probing import probes_of
+
+        own = probes_of(job.cell.task, job.probes)
+        runtime = replace(runtime, probes=tuple(dict.fromkeys((*runtime.probes, *own))))
     started = datetime.now(UTC)
     attachments = job.store.attachments(job.cell, writes=is_first())
     try:
@@ -79,6 +100,20 @@ def run_job(job: Job, runtime: Runtime) -> str | None:
     finally:
         attachments.clear()
     return f"it is done, but {'; '.join(attachments.lost)}" if attachments.lost else None
+
+
+def _look_again(job: Job, runtime: Runtime) -> str | None:
+    """Look into a cell that is done, with the probes that its record lacks; why that failed, None where it did not."""
+    from iml_bench.run.probing import lacking_probes, probe_record
+
+    try:
+        assert job.record is not None
+        stored = Stored(job.record, read_record(job.record))
+        for what, moment in lacking_probes(stored.record, job.probes):
+            probe_record(stored, f"{what}@{moment}", runtime, train=True)
+    except Exception as error:
+        return f"its record is done, but it cannot be probed: {first_line(error)}"
+    return None
 
 
 def check_unchanged(cell: CellSpec, runtime: Runtime) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +51,8 @@ class Request:
     """Whether the reference learners are run, too."""
     data: Path | None = None
     """The file of a world that is read from one."""
+    probes: tuple[str, ...] = ()
+    """What looks into every trained cell, as ``--probe`` takes it."""
     where: str = ""
     """Said before whatever is wrong with the request: the grid that it comes from."""
 
@@ -73,7 +75,10 @@ def plan(requests: Iterable[Request], out: Path, *, with_source: bool = True) ->
         for cell, said in cells_of(request, with_source=with_source):
             _keep_apart(cell.model, out)
             which = references if cell.model.is_reference else jobs
-            which.setdefault(cell_key(cell), Job(cell, said, request.smoke, out))  # as it was first called
+            key, probes = cell_key(cell), () if cell.model.is_reference else request.probes
+            which.setdefault(key, Job(cell, said, request.smoke, out))  # as it was first called
+            if probes:
+                which[key] = replace(which[key], probes=tuple(dict.fromkeys((*which[key].probes, *probes))))
     return [*jobs.values(), *references.values()]
 
 

@@ -1,38 +1,52 @@
-"""Probes of cells that are done, from the weights that were kept beside their records: nothing is trained again."""
+"""Probes of cells that are done: from the weights that were kept beside their records, or after training them again."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from iml_bench.errors import UsageError, shown
-from iml_bench.probes.base import INITIAL, look, parse_probe
+from iml_bench.probes.base import asked_of, look, parse_probe
 from iml_bench.protocols import protocol_of
-from iml_bench.records import Attachment, Attachments, Store, Stored
-from iml_bench.run.cell import prepare
+from iml_bench.protocols.base import INITIAL
+from iml_bench.records import Attachment, Attachments, Record, Store, Stored
+from iml_bench.run.cell import prepare, train_until
 from iml_bench.run.job import THREADS
 from iml_bench.runtime import Runtime
 from iml_bench.spec import TaskSpec
 
 
-def probes_of(task: TaskSpec, asked: list[str]) -> tuple[tuple[str, str], ...]:
-    """``NAME`` or ``NAME@MOMENT`` as pairs of name and moment of a task's schedule.
+def probes_of(task: TaskSpec, asked: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """``NAME[?OPTION=VALUE&...][@MOMENT]`` as pairs of a probe with its options and a moment of a task's schedule.
 
     Raises:
-        UsageError: when there is no such probe, or the schedule has no such moment.
+        UsageError: when there is no such probe or option, or the schedule has no such moment.
     """
     schedule = protocol_of(task).schedule(task)
     return tuple(dict.fromkeys(parse_probe(text, schedule) for text in asked))
 
 
-def probe_record(stored: Stored, asked: str, runtime: Runtime) -> Attachment:
-    """Run a probe on the weights of a done cell and list its table in the record.
+def lacking_probes(record: Record, asked: Sequence[str]) -> list[tuple[str, str]]:
+    """Those of some probes that have not looked into a cell yet, as ``probes_of`` gives them."""
+    made = {(one.name, tuple(one.options.items()), one.moment) for one in record.attachments if one.kind == "probe"}
+    found = []
+    for what, moment in probes_of(record.cell.task, asked):
+        name, options, _ = asked_of(what)
+        found += [(what, moment)] if (name, tuple(options.items()), moment) not in made else []
+    return found
+
+
+def probe_record(stored: Stored, asked: str, runtime: Runtime, *, train: bool = False) -> Attachment:
+    """Run a probe on a done cell and list its table in the record.
 
     Args:
-        stored: the record; ``--keep`` wrote the weights beside it, unless the moment is ``initial``.
-        asked: ``NAME`` or ``NAME@MOMENT``.
+        stored: the record.
+        asked: ``NAME[?OPTION=VALUE&...][@MOMENT]``.
         runtime: device and data folders.
+        train: where the weights of the moment were not kept, train the cell anew up to there. On the machine that
+            made the record these are the same weights; on another they differ by rounding.
 
     Returns:
         What was filed: a table, or the reason why there is none.
@@ -40,6 +54,7 @@ def probe_record(stored: Stored, asked: str, runtime: Runtime) -> Attachment:
     Raises:
         UsageError: when the probe or the moment does not exist, the weights were not kept or are not the recorded
             ones, or the cell's data or model cannot be had here.
+        CellError: when training cannot go on.
         WriteError: when the record cannot be written.
     """
     import torch
@@ -48,19 +63,21 @@ def probe_record(stored: Stored, asked: str, runtime: Runtime) -> Attachment:
     where = shown(str(stored.path), 300)
     if record.status != "done":
         raise UsageError(f"{where} is the record of a failed cell")
-    ((name, moment),) = probes_of(record.cell.task, [asked])
+    ((what, moment),) = probes_of(record.cell.task, [asked])
     torch.set_num_threads(THREADS)
-    weights = None
-    if moment != INITIAL and not record.cell.model.is_reference:
-        weights = _weights(stored, moment)
+    trained = moment != INITIAL and not record.cell.model.is_reference
+    anew = train and not any(one.moment == moment and one.file for one in record.attachments if one.kind == "weights")
+    weights = _weights(stored, moment) if trained and not anew else None
     setting, learner, _ = prepare(record.cell, runtime)
     if setting.digest() != record.data_digest:
         raise UsageError(f"{where}: its data are not those that are generated here")
     if weights is not None:
         learner.restore(weights)
+    elif trained:
+        train_until(setting, learner, moment)
     attachments = Attachments(stored.path)
     try:
-        look(name, setting, learner, moment, attachments)
+        look(what, setting, learner, moment, attachments)
         Store(stored.path.parent).attach(stored, attachments)
     finally:
         attachments.clear()
@@ -76,7 +93,7 @@ def _weights(stored: Stored, moment: str) -> Any:
     where = shown(str(stored.path), 300)
     if moment not in kept:
         told = f"; kept are {', '.join(kept)}" if kept else ""
-        raise UsageError(f"{where} has no weights after {moment}{told}; run its cell with --keep in a new folder")
+        raise UsageError(f"{where} has no weights after {moment}{told}; give --train to train its cell again")
     file = kept[moment].file
     assert file is not None
     path = Path(stored.path.with_name(file))

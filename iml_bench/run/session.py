@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -48,8 +48,9 @@ class Standing(NamedTuple):
 class Session:
     """A folder of records and the hardware on which more are made.
 
-    A cell whose record is done, whatever command wrote it, is never run again; one that failed or was cut is. Every
-    cell runs in one thread, so that its outcome does not depend on how many run side by side.
+    A cell whose record is done, whatever command wrote it, is never run again; one that failed or was cut is, and one
+    that some probe is yet to look into is trained again for that probe alone. Every cell runs in one thread, so that
+    its outcome does not depend on how many run side by side.
     """
 
     def __init__(self, out: Path, runtime: Runtime, workers: int | None = None) -> None:
@@ -93,7 +94,8 @@ class Session:
                 raise UsageError(f"a job for {job.out} cannot run in a session of {self.out}")
         stored = self.store.scan()[0]
         known = status_of(jobs, stored)
-        places = [index for index, job in enumerate(jobs) if known.get(cell_key(job.cell)) != "done"]
+        jobs = _to_look_into(jobs, known, stored)
+        places = [index for index, job in enumerate(jobs) if job.record or known.get(cell_key(job.cell)) != "done"]
         executor = executor or choose_executor(None, self.workers, self.runtime, len(places))
         broken = self._broken([jobs[place] for place in places], stored)
         if begin is not None:
@@ -157,6 +159,22 @@ class Session:
 
 def _is_done(entry: Stored | None) -> bool:
     return entry is not None and entry.record.status == "done"
+
+
+def _to_look_into(jobs: Sequence[Job], known: Mapping[str, str], stored: Sequence[Stored]) -> list[Job]:
+    """The jobs, those of done cells that some of their probes have not looked into with the record that is there."""
+    if not any(job.probes for job in jobs):
+        return list(jobs)
+    from iml_bench.run.probing import lacking_probes
+
+    records = latest_by_key(stored)
+
+    def looked(job: Job) -> Job:
+        key = cell_key(job.cell)
+        done = job.probes and known.get(key) == "done" and lacking_probes(records[key].record, job.probes)
+        return replace(job, record=records[key].path) if done else job
+
+    return [looked(job) for job in jobs]
 
 
 class _Placed:

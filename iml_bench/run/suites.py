@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from iml_bench.errors import UsageError
+from iml_bench.errors import UsageError, unknown
 from iml_bench.protocols import measure_of
 from iml_bench.registry import TASKS
 from iml_bench.run.plan import Request
@@ -61,6 +62,7 @@ def suite_requests(
                     small=grid.small and not smoke,
                     smoke=smoke,
                     variant=grid.variant,
+                    probes=grid.probes,
                     data=data if task.world.reads_file else None,
                     where=suite.where(index),
                 )
@@ -110,7 +112,24 @@ def _task_of(suite: SuiteSpec, index: int) -> TaskSpec:
     claims = [claim for claim in suite.claims if claim.grid == grid.name]
     for place, measure in (*named, *((f"{suite.where_claimed(claim)}: measure", claim.measure) for claim in claims)):
         try:
-            measure_of(task, measure)
+            check_measure(task, measure, grid.probes)
         except UsageError as error:
             raise UsageError(f"{place}: {error}") from error
     return task
+
+
+def check_measure(task: TaskSpec, name: str, probes: Sequence[str]) -> None:
+    """Whether cells have a measure, or one of their probes a score: ``PROBE.SCORE`` or ``PROBE.SCORE@MOMENT``.
+
+    Which scores a probe has is known when it has looked; here it must be one of the grid's.
+
+    Raises:
+        UsageError: when they have not.
+    """
+    probe, dot, _ = name.partition(".")
+    if not dot:
+        measure_of(task, name)
+        return
+    named = dict.fromkeys(re.split("[?@]", text)[0] for text in probes)
+    if probe not in named:
+        raise unknown("probe of this grid", probe, named, "iml-bench suite show")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from iml_bench.errors import UsageError, unknown
-from iml_bench.spec.base import Spec, first_problem, parse
+from iml_bench.spec.base import Line, Spec, first_problem, parse
 from iml_bench.spec.cell import OUTSIDE_KEY
 from iml_bench.spec.claim import PARAMETERS, Claim, check_claim
 from iml_bench.spec.control import Control
@@ -48,6 +48,8 @@ class Grid(Spec):
     """Fields that vary, each on its own: all combinations are run."""
     zip: dict[str, tuple[Any, ...]] = {}
     """Fields that vary together: all first values, all second ones, and so on, each crossed with the axes."""
+    probes: tuple[Line, ...] = ()
+    """Probes that look into every cell, as ``--probe`` takes them; claims may be about their scores."""
     control: Control | None = None
     """What must be zero in this grid, for each model at every point of it."""
 
