@@ -159,6 +159,8 @@ PROBES: Final = Extensions(
     "a `probes.base.Probe`: it looks at a learner after a step of the schedule and returns a table of its own",
     {
         "losses": "probes.losses:LOSSES",
+        "alignment": "probes.alignment:ALIGNMENT",
+        "uptake": "probes.uptake:UPTAKE",
     },
 )
 EXECUTORS: Final = Extensions(

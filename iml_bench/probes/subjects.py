@@ -58,10 +58,16 @@ def new_entities(setting: Setting, most: int = 0) -> Ints:
     return order[:most] if most else order
 
 
-def definitions(setting: Setting, entities: Ints, tag: int) -> Examples:
-    """True definitions of entities under one of the shared tags, as stage 2 shows them; one row each."""
+def definitions(entities: Ints, tag: int, claims: Ints | None = None) -> Examples:
+    """Definitions of entities under one of the shared tags; one row each.
+
+    Args:
+        entities: whose alias is shown.
+        tag: an index into ``Design.tags``.
+        claims: whom each says it is; None: itself, as stage 2 shows them.
+    """
     none = np.full(len(entities), NONE)
-    return Examples(entities, entities, np.full(len(entities), tag), none, none)
+    return Examples(entities, entities if claims is None else claims, np.full(len(entities), tag), none, none)
 
 
 def questions(setting: Setting, entities: Ints) -> Examples:
@@ -70,6 +76,17 @@ def questions(setting: Setting, entities: Ints) -> Examples:
     asked = setting.design.asked(last.stage, last.branch)
     rows = np.concatenate([np.flatnonzero(asked.entity == entity) for entity in entities])
     return Examples(*(column[rows] for column in asked))
+
+
+def stage1_questions(setting: Setting) -> dict[str, Examples]:
+    """What the phases before any branch train and hold out: ``stage 1, trained`` and ``stage 1, held out``."""
+    shared = [step for step in trains(setting.schedule) if step.branch is None]
+    if not shared:
+        return {}
+    shown = Examples.joined(*(setting.design.trained(step.phase) for step in shared))
+    trained = Examples(*(column[~shown.is_definition] for column in shown))
+    first = asks(setting.schedule)[0]
+    return {"stage 1, trained": trained, "stage 1, held out": setting.design.asked(first.stage, first.branch)}
 
 
 def branch_steps(setting: Setting) -> list[Train]:
