@@ -11,6 +11,8 @@ from typing import Final, Literal, NamedTuple
 from iml_bench.errors import UsageError, shown
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+THREADS: Final = 1
+"""Threads of a cell on a CPU. One always, since the number of threads changes how sums are rounded."""
 
 
 class StageProgress(NamedTuple):

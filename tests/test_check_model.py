@@ -21,7 +21,7 @@ from iml_bench.errors import UsageError
 from iml_bench.models import VisionShape, check_model, count_parameters, language, load_model, memory, outline
 from iml_bench.run.cell import run_cell
 from iml_bench.run.executors.inline import InlineExecutor
-from iml_bench.run.job import THREADS, Job, check_job
+from iml_bench.run.job import Job, check_job
 from iml_bench.sources import hub
 from iml_bench.spec import CellSpec
 

@@ -12,7 +12,7 @@ from iml_bench.board.by_seed import NOT_RUN, BySeed, measured
 from iml_bench.board.rows import task_label
 from iml_bench.records import Stored, latest_by_key
 from iml_bench.run.plan import Request, cells_of
-from iml_bench.spec import LEARNING_RATE, NEEDS, PARAMETERS, Claim, Spec, SuiteSpec, cell_key
+from iml_bench.spec import LEARNING_RATE, NEEDS, PARAMETERS, CellSpec, Claim, Spec, SuiteSpec, cell_key
 from iml_bench.stats import (
     Contrast,
     Decided,
@@ -26,6 +26,8 @@ from iml_bench.stats import (
     seeds_needed,
 )
 
+EVERYBODY: Final = "all models"
+"""Whom a verdict is about where every model and point has its place by what a probe found in it."""
 UNITS: Final = {"linear": "unit of", "log2": "doubling of", "log10": "tenfold"}
 CLAIMED: Final = {"up": "above 0", "down": "below 0", "none": "0"}
 
@@ -108,6 +110,8 @@ class _Place(NamedTuple):
     seeds: tuple[int, ...]
     values: BySeed
     parameters: int | None
+    placed: float | None
+    """The mean over seeds of the score that the claim is along, where it is along one."""
     seconds: float | None
     """Median wall time of its cells."""
 
@@ -228,10 +232,18 @@ def _places(
                 seeds=tuple(one.seed for one in own),
                 values=measured(own, claim.measure, known),
                 parameters=sizes[0] if sizes else None,
+                placed=_placed(own, claim, known),
                 seconds=median(times) if times else None,
             )
         )
     return found
+
+
+def _placed(cells: Sequence[CellSpec], claim: Claim, known: Mapping[str, Stored]) -> float | None:
+    if not claim.is_along_score:
+        return None
+    found = measured(cells, claim.along or "", known).values
+    return math.fsum(found.values()) / len(found) if found else None
 
 
 def _groups(claim: Claim, places: Sequence[_Place], together: frozenset[str]) -> list[list[_Place]]:
@@ -239,9 +251,16 @@ def _groups(claim: Claim, places: Sequence[_Place], together: frozenset[str]) ->
     found: dict[tuple[str, str], list[_Place]] = {}
     for place in places:
         rest = {path: value for path, value in place.fields.items() if path not in together}
-        who = place.family if claim.along == PARAMETERS else place.model
-        found.setdefault((who, repr(rest)), []).append(place)
+        point = repr({} if claim.is_along_score else rest)
+        found.setdefault((_whose(claim, place), point), []).append(place)
     return [sorted(group, key=lambda place: _order(claim, place)) for group in found.values()]
+
+
+def _whose(claim: Claim, place: _Place) -> str:
+    """Whom the case that a place belongs to is about."""
+    if claim.is_along_score:
+        return EVERYBODY
+    return place.family if claim.along == PARAMETERS else place.model
 
 
 def _order(claim: Claim, place: _Place) -> float:
@@ -252,6 +271,7 @@ def _order(claim: Claim, place: _Place) -> float:
 def _x(claim: Claim, place: _Place) -> float | None:
     """A value of the field as a number."""
     value = place.parameters if claim.along == PARAMETERS else place.fields.get(claim.along or "")
+    value = place.placed if claim.is_along_score else value
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
@@ -269,6 +289,8 @@ def _case(claim: Claim, places: list[_Place], together: frozenset[str]) -> _Case
         return _Case(claim, places, together, {}, f"{len(places)} of {NEEDS[claim.estimand]} points that it needs")
     if claim.along == PARAMETERS and len({place.parameters for place in places} - {None}) < len(places):
         return _Case(claim, places, together, {}, "not all its models were run yet, or two are equally large")
+    if claim.is_along_score and any(place.placed is None for place in places):
+        return _Case(claim, places, together, {}, f"{claim.along} is not known everywhere yet")
     seeds = sorted(set.intersection(*(set(place.values.values) for place in places)))
     shared = [{seed: place.values.values[seed] for seed in seeds} for place in places]
     reasons = [f"{_named(claim, place)}{place.values.missing}" for place in places if place.values.missing]
@@ -282,6 +304,8 @@ def _named(claim: Claim, place: _Place) -> str:
 
 
 def _value(claim: Claim, place: _Place) -> Any:
+    if claim.is_along_score:
+        return ", ".join([place.model, *(f"{path}={value}" for path, value in place.fields.items())])
     return place.model if claim.along == PARAMETERS else place.fields.get(claim.along or "")
 
 
@@ -295,13 +319,14 @@ def _verdict(case: _Case, decided: Decided, n_claims: int) -> ClaimVerdict:
     claim, first = case.claim, case.places[0]
     scaled = claim.estimand == "slope" and len(_scaled(claim, case.places)) == len(case.places) and bool(case.per_seed)
     x, values = (_scaled(claim, case.places) if scaled else []), [place.values.values for place in case.places]
-    changes = {path: value for path, value in first.changes.items() if path not in case.together}
+    together = first.changes if claim.is_along_score else case.together
+    changes = {path: value for path, value in first.changes.items() if path not in together}
     needed = seeds_needed(_contrast(case), n_claims) if decided.decision == "undecided" else None
     return ClaimVerdict(
         **claim.model_dump(include={"says", "grid", "measure", "estimand", "along", "scale", "direction", "delta"}),
         claim=claim.name,
         task=task_label(*first.task, changes),
-        model=first.family if claim.along == PARAMETERS else first.model,
+        model=_whose(claim, first),
         decision=decided.decision,
         reason=_reason(case, decided, needed),
         n_seeds=len(case.per_seed),

@@ -24,7 +24,7 @@ from iml_bench.protocols.base import Reading, ZeroControl, trains
 from iml_bench.records import columns_of, read_items
 from iml_bench.registry import TASKS
 from iml_bench.run.cell import CellOutcome, Setting, prepare, run_cell
-from iml_bench.run.job import THREADS, Job
+from iml_bench.run.job import Job
 from iml_bench.run.rehearsal import rehearse
 from iml_bench.run.session import Session
 from iml_bench.runtime import Runtime

@@ -23,16 +23,13 @@ from iml_bench.records import (
     this_provenance,
 )
 from iml_bench.run.tracking import tracked
-from iml_bench.runtime import Runtime, is_first, launched
+from iml_bench.runtime import THREADS, Runtime, is_first, launched
 from iml_bench.sources import digest_files
 from iml_bench.spec import CellSpec, cell_key
 
 if TYPE_CHECKING:
     from iml_bench.records import Provenance
     from iml_bench.run.cell import CellOutcome
-
-THREADS = 1
-"""Threads of a cell on a CPU. One always, since the number of threads changes how sums are rounded."""
 
 VARIABLES = (
     *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),

@@ -13,8 +13,7 @@ from iml_bench.protocols import protocol_of
 from iml_bench.protocols.base import INITIAL
 from iml_bench.records import Attachment, Attachments, Record, Store, Stored
 from iml_bench.run.cell import prepare, train_until
-from iml_bench.run.job import THREADS
-from iml_bench.runtime import Runtime
+from iml_bench.runtime import THREADS, Runtime
 from iml_bench.spec import TaskSpec
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +111,7 @@ def _task_of(suite: SuiteSpec, index: int) -> TaskSpec:
     claims = [claim for claim in suite.claims if claim.grid == grid.name]
     for place, measure in (*named, *((f"{suite.where_claimed(claim)}: measure", claim.measure) for claim in claims)):
         try:
-            check_measure(task, measure, grid.probes)
+            check_measure(task, measure, grid.probed)
         except UsageError as error:
             raise UsageError(f"{place}: {error}") from error
     return task
@@ -130,6 +129,5 @@ def check_measure(task: TaskSpec, name: str, probes: Sequence[str]) -> None:
     if not dot:
         measure_of(task, name)
         return
-    named = dict.fromkeys(re.split("[?@]", text)[0] for text in probes)
-    if probe not in named:
-        raise unknown("probe of this grid", probe, named, "iml-bench suite show")
+    if probe not in probes:
+        raise unknown("probe of this grid", probe, probes, "iml-bench suite show")

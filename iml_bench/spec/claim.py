@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from iml_bench.errors import UsageError, unknown
+from iml_bench.extensions import PROBES
 from iml_bench.spec.base import Spec
 from iml_bench.spec.task import NAME_PATTERN
 
@@ -42,7 +43,8 @@ class Claim(Spec):
     """One of the measures of the grid's task."""
     estimand: Estimand
     along: str | None = None
-    """The field that varies, as the grid has it, or ``parameters``."""
+    """The field that varies, as the grid has it, or ``parameters``; or, of a slope, a score of one of the grid's probes
+    (``alignment.gap``), whose mean over seeds then places each point of the grid, whatever its model."""
     between: tuple[Any, Any] | None = None
     """Of a difference: the two values of the field, first the one that is taken away."""
     scale: Scale = "linear"
@@ -53,6 +55,11 @@ class Claim(Spec):
     """``up``: above zero, ``down``: below it, ``none``: within delta of it."""
     delta: float = Field(gt=0)
     """The smallest effect worth caring about, in the unit of the estimand."""
+
+    @property
+    def is_along_score(self) -> bool:
+        """Whether it is along what a probe found, and not along a field."""
+        return (self.along or "").partition(".")[0] in PROBES.origins
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -73,7 +80,8 @@ def check_claim(claim: Claim, varied: Mapping[str, Sequence[Any]], listing: str)
 
     Args:
         claim: what is checked.
-        varied: the values of every field that varies in the grid, with the models as ``parameters``.
+        varied: the values of every field that varies in the grid, with the models as ``parameters``; and by the score
+            of a probe that the claim is along, every model at every point.
         listing: the command that lists them.
 
     Raises:
@@ -90,7 +98,10 @@ def check_claim(claim: Claim, varied: Mapping[str, Sequence[Any]], listing: str)
     if claim.along not in varied:
         raise unknown("field", claim.along, varied, listing)
     values = varied[claim.along]
-    if claim.along != PARAMETERS and claim.estimand in ("slope", "symmetry"):
+    if claim.is_along_score:
+        if claim.estimand != "slope" or claim.scale != "linear":
+            raise UsageError(f"along {claim.along}, which is measured, there can be a linear slope only")
+    elif claim.along != PARAMETERS and claim.estimand in ("slope", "symmetry"):
         _check_numbers(claim, values)
     lacking = [value for value in claim.between or () if value not in values]
     if claim.estimand == "symmetry":

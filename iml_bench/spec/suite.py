@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Annotated, Any, Literal, Self
@@ -88,6 +89,16 @@ class Grid(Spec):
         return frozenset(self.zip) if path in self.zip else frozenset([path] if path is not None else [])
 
     @property
+    def probed(self) -> tuple[str, ...]:
+        """The names of its probes, without options and moments."""
+        return tuple(dict.fromkeys(re.split("[?@]", text)[0] for text in self.probes))
+
+    @property
+    def everywhere(self) -> tuple[tuple[str, str], ...]:
+        """Every model at every point."""
+        return tuple((model, repr(point)) for model in self.models for point in self.points)
+
+    @property
     def points(self) -> list[dict[str, Any]]:
         """The values of all fields that vary, once for every combination that is run."""
         zipped: list[Sequence[Any]] = list(zip(*self.zip.values(), strict=True)) or [()]
@@ -146,9 +157,10 @@ class SuiteSpec(Spec):
                 if claim.name in [other.name for other in self.claims[:index]]:
                     raise UsageError("there is another claim of this name")
                 grid = self.named(claim.grid)
-                check_claim(
-                    claim, {PARAMETERS: grid.models, **grid.axes, **grid.zip}, f"iml-bench suite show {self.name}"
-                )
+                varied = {PARAMETERS: grid.models, **grid.axes, **grid.zip}
+                if claim.is_along_score and (claim.along or "").partition(".")[0] in grid.probed:
+                    varied[claim.along or ""] = grid.everywhere
+                check_claim(claim, varied, f"iml-bench suite show {self.name}")
             except UsageError as error:
                 raise ValueError(f"{self.where_claimed(claim)}: {error}") from error
         return self
