@@ -1,4 +1,6 @@
 PYTHON ?= python3
+# Processes that share the tests, each in one thread.
+WORKERS ?= 2
 
 .PHONY: demo test fast speed pages clean
 
@@ -8,7 +10,7 @@ demo: .venv/installed
 test: .venv/tested
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/pytest
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n $(WORKERS) --dist loadfile
 
 fast: .venv/tested
 	.venv/bin/pytest -m 'not slow'

@@ -32,6 +32,13 @@ SLOW = frozenset(
         *("test_extend", "test_generation", "test_hostile", "test_neutral", "test_references", "test_rehearsal"),
         *("test_leaderboard_command", "test_library", "test_model_files", "test_next_step", "test_probes"),
         *(
+            "test_probe_gradients",
+            "test_probe_intervene",
+            "test_probe_linear",
+            "test_probe_order",
+            "test_probed_claims",
+        ),
+        *(
             "test_processes",
             "test_site",
             "test_site_parts",
