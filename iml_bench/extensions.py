@@ -161,6 +161,7 @@ PROBES: Final = Extensions(
         "losses": "probes.losses:LOSSES",
         "alignment": "probes.alignment:ALIGNMENT",
         "uptake": "probes.uptake:UPTAKE",
+        "intervene": "probes.intervene:INTERVENE",
     },
 )
 EXECUTORS: Final = Extensions(

@@ -27,7 +27,7 @@ from iml_bench.run.cell import CellOutcome, Setting, prepare, run_cell
 from iml_bench.run.job import Job
 from iml_bench.run.rehearsal import rehearse
 from iml_bench.run.session import Session
-from iml_bench.runtime import Runtime
+from iml_bench.runtime import THREADS, Runtime
 from iml_bench.sources import find_model
 from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides
 
