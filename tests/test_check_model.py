@@ -22,6 +22,7 @@ from iml_bench.models import VisionShape, check_model, count_parameters, languag
 from iml_bench.run.cell import run_cell
 from iml_bench.run.executors.inline import InlineExecutor
 from iml_bench.run.job import Job, check_job
+from iml_bench.runtime import THREADS
 from iml_bench.sources import hub
 from iml_bench.spec import CellSpec
 
