@@ -30,7 +30,14 @@ SLOW = frozenset(
             "test_export",
         ),
         *("test_extend", "test_generation", "test_hostile", "test_neutral", "test_references", "test_rehearsal"),
-        *("test_leaderboard_command", "test_library", "test_model_files", "test_next_step", "test_probes"),
+        *(
+            "test_leaderboard_command",
+            "test_library",
+            "test_mechanisms",
+            "test_model_files",
+            "test_next_step",
+            "test_probes",
+        ),
         *(
             "test_probe_gradients",
             "test_probe_intervene",

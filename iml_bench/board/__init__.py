@@ -3,6 +3,7 @@
 from iml_bench.board.claims import ClaimVerdict, Judgement, Point, judge
 from iml_bench.board.compare import Versus, compare_models, versus, with_holm
 from iml_bench.board.export import data_files, model_index, to_csv, to_table
+from iml_bench.board.mechanisms import Panel, panels
 from iml_bench.board.points import PointRow, compare_points, points_of
 from iml_bench.board.ranks import ranked
 from iml_bench.board.required import LeaderboardTask, fits, leaderboard_tasks
@@ -17,6 +18,7 @@ __all__ = [
     "ClaimVerdict",
     "Judgement",
     "LeaderboardTask",
+    "Panel",
     "Point",
     "PointRow",
     "Row",
@@ -33,6 +35,7 @@ __all__ = [
     "judge",
     "leaderboard_tasks",
     "model_index",
+    "panels",
     "points_of",
     "ranked",
     "row_label",

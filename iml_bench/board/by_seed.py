@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from iml_bench.protocols import measure_of, measures_of, protocol_of
 from iml_bench.protocols.base import default_moment
-from iml_bench.records import Record, Stored, scores_of
+from iml_bench.records import Attachment, Record, Stored, scores_of
 from iml_bench.spec import CellSpec, cell_key
 from iml_bench.stats import linearised
 
@@ -86,13 +86,27 @@ def probed(record: Record, name: str) -> tuple[float | None, str]:
     """
     probe, _, rest = name.partition(".")
     score, _, moment = rest.partition("@")
-    moment = moment or default_moment(protocol_of(record.cell.task).schedule(record.cell.task))
-    wanted = ("probe", probe, moment)
-    made = next((one for one in record.attachments if (one.kind, one.name, one.moment) == wanted), None)
+    made = made_by(record, probe, moment)
     if made is None:
-        return None, f"was not probed by {probe} at {moment}"
+        return None, f"was not probed by {probe} at {moment or _default_moment(record)}"
     if made.file is None:
         return None, f"has no table of {probe}: {made.reason}"
     if score not in made.scores:
         return None, f"has no score {score} of {probe}; it has {', '.join(made.scores) or 'none'}"
     return made.scores[score], made.reasons.get(score, "not measured")
+
+
+def made_by(record: Record, probe: str, moment: str = "") -> Attachment | None:
+    """What a probe made of one record; None where it did not look.
+
+    Args:
+        record: of a done cell.
+        probe: its name.
+        moment: empty: the one at which probes look by default.
+    """
+    wanted = ("probe", probe, moment or _default_moment(record))
+    return next((one for one in record.attachments if (one.kind, one.name, one.moment) == wanted), None)
+
+
+def _default_moment(record: Record) -> str:
+    return default_moment(protocol_of(record.cell.task).schedule(record.cell.task))

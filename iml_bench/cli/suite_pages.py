@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from iml_bench.board import judge
+from iml_bench.board import judge, panels
 from iml_bench.board.sweeps import sweep_claims
 from iml_bench.cli.judging import rule_of
 from iml_bench.cli.options import Data, MaxSeeds, Records, SuiteName, load_records
@@ -31,6 +31,8 @@ def report_suite(
     data: Data = None,
 ) -> None:
     """Write the report on a suite's claims: a page that needs nothing else, Markdown, figures, and all numbers as JSON.
+
+    Where tables of probes lie beside the records, what they say of the models is in it, too.
 
     \b
     Examples:
@@ -54,7 +56,8 @@ def report_suite(
     until = "" if max_seeds is None else f" --until decided --max-seeds {max_seeds}"
     command = f"iml-bench suite run {shlex.quote(name)}{until}"
     places = {grid: [place_of(one, None if ship else out) for one in found] for grid, found in own.items()}
-    files = build_report(Report(suite, claims, places, command))
+    inside = panels([one for found in own.values() for one in found])
+    files = build_report(Report(suite, claims, places, command, inside))
     if ship:
         files = {name: file for name, file in files.items() if not name.endswith(".png")} | shipped_records(own)
     write_site(files, out)

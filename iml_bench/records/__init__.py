@@ -15,6 +15,7 @@ from iml_bench.records.reading import (
     damage_of,
     read_items,
     read_record,
+    read_table,
     scores_of,
     written,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "latest_by_key",
     "read_items",
     "read_record",
+    "read_table",
     "record_path",
     "scores_of",
     "this_provenance",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import ITEM_TYPES, Columns, Scores, evaluate, measures_of
 from iml_bench.protocols.items import NULLABLE, OPTIONAL
-from iml_bench.records.attachments import by_content
+from iml_bench.records.attachments import Attachment, by_content
 from iml_bench.records.record import SCHEMA_VERSION, ItemFile, Record
 from iml_bench.spec import digest_of
 from iml_bench.spec.base import first_problem
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 LARGEST_RECORD: Final = 5_000_000
 """Bytes of a record; the shipped ones have some 5,000, most of it the traceback where there is one."""
 LARGEST_ITEMS: Final = 50_000_000
-"""Bytes of a per-item file."""
+"""Bytes of a per-item file, or of a probe's table."""
+MOST_TABLE_ROWS: Final = 2_000_000
+"""Of a probe's table."""
 LONGEST_ANSWER: Final = 10_000
 """Bytes of one text of a per-item file."""
 
@@ -116,41 +119,94 @@ def damage_of(stored: Stored) -> str | None:
     return None
 
 
+def read_table(stored: Stored, listed: Attachment, columns: Mapping[str, str]) -> pl.DataFrame:
+    """Some columns of a table that lies beside a record.
+
+    Args:
+        stored: the record.
+        listed: one of its attachments, with a file.
+        columns: those that are read, with their types as polars writes them; the table may have others.
+
+    Raises:
+        UsageError: why it cannot be read, in a few words that name no place on this machine.
+    """
+    assert listed.file is not None and listed.sha256 is not None
+
+    def check(types: dict[str, str], rows: int) -> list[str]:
+        wrong = sorted(name for name, kind in columns.items() if types.get(name) != kind)
+        if wrong:
+            raise UsageError(f"its column {wrong[0]!r} is not as it must be")
+        if rows > MOST_TABLE_ROWS:
+            raise UsageError(f"it has {rows:,} rows, and no more than {MOST_TABLE_ROWS:,} are read")
+        return list(columns)
+
+    try:
+        raw = _content(stored.path.with_name(listed.file), listed.sha256, "its record")
+    except UsageError as error:
+        raise UsageError(f"it {error}") from error
+    return _unpacked(raw, check)
+
+
 def _items_of(stored: Stored) -> tuple[ItemFile, bytes]:
     items = stored.record.items
     whose = shown(str(stored.path), 300)
     if items is None:
         raise UsageError(f"{whose} is the record of a failed cell and has no items")
     path = stored.path.with_name(items.file)
-    where = shown(str(path), 300)
+    try:
+        return items, _content(path, items.sha256, whose)
+    except UsageError as error:
+        raise UsageError(f"{shown(str(path), 300)} {error}") from error
+
+
+def _content(path: Path, digest: str, whose: str) -> bytes:
+    """The bytes of a file beside a record.
+
+    Raises:
+        UsageError: what is wrong with the file, as it follows its name.
+    """
     if not path.is_symlink() and not path.exists():
-        raise UsageError(f"{where} is missing; it belongs to {whose}")
+        raise UsageError(f"is missing; it belongs to {whose}")
     try:
         raw = read_bytes(path, LARGEST_ITEMS)
     except UsageError as error:
-        raise UsageError(f"{where} cannot be read: {error}") from error
-    if hashlib.sha256(raw).hexdigest() != items.sha256:
-        raise UsageError(f"{where} is not the file that {whose} was made with")
-    return items, raw
+        raise UsageError(f"cannot be read: {error}") from error
+    if hashlib.sha256(raw).hexdigest() != digest:
+        raise UsageError(f"is not the file that {whose} was made with")
+    return raw
 
 
-def _table(raw: bytes, rows: int) -> pl.DataFrame:
-    """A Parquet file's table; its columns and its number of rows are known before it is unpacked."""
+def _unpacked(raw: bytes, check: Callable[[dict[str, str], int], list[str]]) -> pl.DataFrame:
+    """A Parquet file's table, with those of its columns that ``check`` says.
+
+    Args:
+        raw: the file.
+        check: is told the types of the columns and the number of rows before anything is unpacked.
+    """
     import polars as pl
 
     try:
-        schema = pl.read_parquet_schema(io.BytesIO(raw))
-        types = {name: kind for name, kind in ITEM_TYPES.items() if name in schema or name not in OPTIONAL}
-        found = {name: str(kind) for name, kind in schema.items()}
+        types = {name: str(kind) for name, kind in pl.read_parquet_schema(io.BytesIO(raw)).items()}
+        rows = pl.scan_parquet(io.BytesIO(raw)).select(pl.len()).collect().item()
+        return pl.read_parquet(io.BytesIO(raw), columns=check(types, rows))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        raise UsageError("it is not a Parquet file") from error
+
+
+def _table(raw: bytes, rows: int) -> pl.DataFrame:
+    """The per-item outcomes in a Parquet file."""
+    import polars as pl
+
+    def check(found: dict[str, str], held: int) -> list[str]:
+        types = {name: kind for name, kind in ITEM_TYPES.items() if name in found or name not in OPTIONAL}
         if found != types:
             wrong = sorted(name for name in {*found, *types} if found.get(name) != types.get(name))
             raise UsageError(f"column {shown(repr(wrong[0]))} is not as it must be")
-        held = pl.scan_parquet(io.BytesIO(raw)).select(pl.len()).collect().item()
         if held != rows:
             raise UsageError(f"it has {held:,} rows, and the record says {rows:,}")
-        table = pl.read_parquet(io.BytesIO(raw))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise UsageError("it is not a Parquet file") from error
+        return list(found)
+
+    table = _unpacked(raw, check)
     for name in table.columns:
         if name not in NULLABLE and table[name].null_count():
             raise UsageError(f"column {name!r} has gaps")
@@ -194,11 +250,15 @@ def scores_of(stored: Stored) -> Scores:
 
 
 def as_named(stored: Stored, name: str) -> bytes:
-    """The JSON of a record as it is, or where it lies under another name, as it must be under this one."""
+    """The JSON of a record as it is, or where it lies under another name, as it must be under this one.
+
+    Weights and tables of probes stay where they are; what has scores is still listed, with the digest of its table.
+    """
     items = stored.record.items
     beside = Path(name).with_suffix(".parquet").name
-    if stored.record.attachments:  # weights and tables of probes stay where they are
-        bare = stored.record.model_copy(update={"attachments": ()})
+    listed = tuple(one for one in stored.record.attachments if one.scores)
+    if listed != stored.record.attachments:
+        bare = stored.record.model_copy(update={"attachments": listed})
     elif items is None or items.file == beside:
         return stored.path.read_bytes()
     else:

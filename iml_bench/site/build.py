@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from iml_bench.board import Board, LeaderboardTask, Row, data_files, words
+from iml_bench.board import Board, LeaderboardTask, Row, data_files, panels, words
 from iml_bench.paths import data_root
 from iml_bench.protocols import Measure, measures_of
 from iml_bench.records import Stored, as_named, in_order, latest_by_key, record_path
-from iml_bench.site import assets, charts, numbers
+from iml_bench.site import assets, charts, mechanism_charts, numbers
 from iml_bench.site.commands import reproduce
 from iml_bench.site.contents import Contents, Model, Task, Variant, arrange, pairs
+from iml_bench.site.panels import Shown, by_model
 from iml_bench.site.shipped import ShippedReport
 from iml_bench.spec import LEARNING_RATE, ModelEntry, same_model
 from iml_bench.spec.written import dump_yaml
@@ -59,6 +60,8 @@ def build_site(
     files, places = _records(stored)
     pages = _Pages(contents, entries, places)
     pages.environment.globals["reports"] = reports
+    pages.panels = by_model(panels([one for own in contents.cells.values() for one in own]), reports)
+    left_out = [*left_out, *(why for report in reports for why in report.problems)]
     for report in reports:
         files |= report.files
     files |= assets.shared({scheme: charts.theme(scheme) for scheme in charts.PALETTES})
@@ -139,10 +142,13 @@ class _Pages:
 
     def __init__(self, contents: Contents, entries: Sequence[ModelEntry], places: Mapping[str, _Place]) -> None:
         self.contents, self.entries, self.places = contents, entries, places
+        self.panels: Mapping[str, Sequence[Shown]] = {}
+        """By model key."""
         self.environment = assets.templates()
         self.environment.globals |= {
             "numbers": numbers,
             "words": words,
+            "drawing": mechanism_charts,
             "contents": contents,
             "policy": POLICY,
             "n_records": len(places),
@@ -189,7 +195,7 @@ class _Pages:
         )
 
     def model(self, model: Model) -> dict[str, bytes]:
-        """A model's page, and its learning curves."""
+        """A model's page, its learning curves, and what probes found inside it."""
         files: dict[str, bytes] = {}
         variants = {variant.key: variant for variant in self.contents.variants}
         order = list(variants)
@@ -203,9 +209,14 @@ class _Pages:
                 spec = charts.learning_curve([stored.record for stored in own], variant.label)
                 curves += assets.data_script("curve", section["curve"], spec)
             sections.append(section)
-        name = f"curves-{model.slug}.js" if curves else None
-        if name:
-            files[f"assets/{name}"] = curves
+        shown = self.panels.get(model.key, ())
+        inside = b"".join(
+            assets.data_script("mechanism", f"{one.slug}-{kind}", spec)
+            for one in shown
+            for kind, spec in one.charts.items()
+        )
+        scripts = {f"{kind}-{model.slug}.js": made for kind, made in (("curves", curves), ("inside", inside)) if made}
+        files |= {f"assets/{name}": made for name, made in scripts.items()}
         facts = [
             (field, value)
             for field, value in model.entry.model_dump(mode="json", exclude={"name", "tuned"}).items()
@@ -215,7 +226,8 @@ class _Pages:
         parameters = sorted({row.parameters for row in model.rows if row.parameters})
         if parameters:
             facts.append(("parameters", ", ".join(f"{n:,}" for n in parameters) + " (measured, trainable)"))
-        page = self.render("model.html", "../", model=model, facts=facts, sections=sections, curves=name)
+        about = {"model": model, "facts": facts, "sections": sections, "panels": shown, "scripts": list(scripts)}
+        page = self.render("model.html", "../", **about)
         return {f"models/{model.slug}.html": page, **files}
 
     def _section(self, model: Model, row: Row, variant: Variant, own: Sequence[Stored]) -> dict[str, Any]:

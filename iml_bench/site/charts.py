@@ -30,17 +30,27 @@ PALETTES: Final = {
     "light": ("#0072b2", "#c8550b", "#00805c", "#b0518f", "#7a6a00", "#5b4fc4"),
     "dark": ("#56b4e9", "#ff9a52", "#2cc295", "#e79bc7", "#e0c341", "#b3a7f5"),
 }
+# From little to much by lightness alone, so that it can be read in grey; figures in the lower half of it are black on
+# paper and white in the dark, in the upper half the other way round, each with 4.5:1 to what is behind it.
+RAMPS: Final = {"light": ("#eef3f8", "#3c7bb2", "#0b2f5c"), "dark": ("#1c2530", "#3c7bb2", "#d5ebff")}
+ON_RAMPS: Final = {"light": ("#000000", "#ffffff"), "dark": ("#ffffff", "#000000")}
 INK: Final = {"light": ("#1b1f24", "#5a636e", "#d9dee4"), "dark": ("#e6e9ed", "#a3adb8", "#343b43")}
 
 
 def theme(scheme: str) -> Spec:
     """The Vega-Lite configuration of a scheme, ``light`` or ``dark``."""
     ink, soft, line = INK[scheme]
+    lower, upper = ON_RAMPS[scheme]
     axis = {"labelColor": soft, "titleColor": ink, "domainColor": soft, "tickColor": soft, "gridColor": line}
     return {
         "background": "transparent",
         "font": "sans-serif",
-        "range": {"category": list(PALETTES[scheme])},
+        "range": {
+            "category": list(PALETTES[scheme]),
+            "heatmap": list(RAMPS[scheme]),
+            "ordinal": [PALETTES[scheme][0], "transparent"],  # filled, and hollow
+        },
+        "style": {"on-lower": {"color": lower}, "on-upper": {"color": upper}},
         "view": {"stroke": "transparent"},
         "axis": {**axis, "titleFontWeight": "normal", "titleFontSize": 12, "labelFontSize": 11},
         "header": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12},

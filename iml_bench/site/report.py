@@ -12,12 +12,13 @@ from typing import Any, Final, NamedTuple
 
 import markupsafe
 
-from iml_bench.board import ClaimVerdict, words
+from iml_bench.board import ClaimVerdict, Panel, words
 from iml_bench.records import Stored, as_named, latest_by_key, record_path
 from iml_bench.run.plan import Request, cells_of
-from iml_bench.site import assets
+from iml_bench.site import assets, mechanism_charts
 from iml_bench.site.claim_chart import claim_chart
 from iml_bench.site.figures import as_files
+from iml_bench.site.panels import PANELS, Shown, as_json, shown_panels
 from iml_bench.spec import Claim, SuiteSpec, cell_key
 
 HEADINGS: Final = ("model", "task", "about", "seeds", "mean [95 %]", "delta", "p effect", "p none", "verdict")
@@ -32,25 +33,39 @@ class Report(NamedTuple):
     """By grid, the files of its cells, as they are reached from the report."""
     command: str
     """Runs the suite again."""
+    panels: Sequence[Panel] = ()
+    """What probes found inside its models."""
 
 
 def build_report(report: Report) -> dict[str, bytes]:
     """The files of a report by name; the same for the same verdicts.
 
     ``index.html`` holds its figures and has no scripts, ``report.md`` shows those that lie beside it, ``report.json``
-    has every number.
+    has every number. What probes found is in ``mechanisms.json``, and its figures in the folder ``mechanisms``.
     """
     files: dict[str, bytes] = {}
     for claim, own in _grouped(report):
         if any(point.per_seed for one in own for point in one.points):
             files |= as_files(claim.name, claim_chart(own))
+    inside = shown_panels(report.panels)
+    for one in inside:
+        for kind, spec in one.charts.items():
+            files |= as_files(place_of_figure(one, kind), spec)
     figures = {name.removesuffix(".svg"): svg.decode() for name, svg in files.items() if name.endswith(".svg")}
     shown = {"report": report, "claims": _grouped(report), "words": words, "summary": _summary(report)}
-    shown["figures"] = {claim: markupsafe.Markup(svg) for claim, svg in figures.items()}
+    shown["figures"] = {name: markupsafe.Markup(svg) for name, svg in figures.items()}
+    shown |= {"inside": inside, "place": place_of_figure, "drawing": mechanism_charts}
     files["index.html"] = assets.templates().get_template("report.html").render(shown).encode()
-    files["report.md"] = _markdown(report, figures).encode()
+    files["report.md"] = _markdown(report, figures, inside).encode()
     files["report.json"] = (json.dumps(_data(report), indent=1, ensure_ascii=False) + "\n").encode()
+    if report.panels:
+        files[PANELS] = as_json(report.panels)
     return dict(sorted(files.items()))
+
+
+def place_of_figure(shown: Shown, kind: str) -> str:
+    """Where a figure of a panel lies in a report's folder, without its suffix; no claim is called like it."""
+    return f"mechanisms/{shown.slug}-{kind}"
 
 
 def records_of(suite: SuiteSpec, requests: Sequence[Request], stored: Sequence[Stored]) -> dict[str, list[Stored]]:
@@ -106,7 +121,7 @@ def _data(report: Report) -> dict[str, Any]:
     }
 
 
-def _markdown(report: Report, drawn: Mapping[str, str]) -> str:
+def _markdown(report: Report, drawn: Mapping[str, str], inside: Sequence[Shown]) -> str:
     lines = [f"# {report.suite.name}", "", _plain(report.suite.description), "", f"    {report.command}", ""]
     lines += ["| claim | verdicts |", "|---|---|"]
     for claim, found in _summary(report):
@@ -124,7 +139,20 @@ def _markdown(report: Report, drawn: Mapping[str, str]) -> str:
             lines.append("| " + " | ".join(_plain(cell) for cell in cells) + _plain(why) + " |")
         lines += ["", *([f"![{claim.name}]({claim.name}.svg)", ""] if claim.name in drawn else [])]
         lines += [f"{len(report.records[claim.grid])} records of grid `{claim.grid}`.", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_inside(inside)])
+
+
+def _inside(inside: Sequence[Shown]) -> list[str]:
+    """Lines on what probes found."""
+    lines = ["## What the tag does inside", ""] if inside else []
+    for one in inside:
+        lines += [f"### {_plain(one.panel.model)}, {_plain(one.panel.task)}: {len(one.panel.seeds)} seeds", ""]
+        for kind, said in one.figures:
+            title = mechanism_charts.TITLES[kind]
+            lines += [f"**{title}** {_plain(said)} `{mechanism_charts.DOCS}`", ""]
+            lines += [f"![{title}]({place_of_figure(one, kind)}.svg)", ""]
+        lines += [line for why in one.panel.left_out for line in (f"Left out: {_plain(why)}.", "")]
+    return lines
 
 
 def _plain(text: str) -> str:

@@ -7,8 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from iml_bench.board import Panel
 from iml_bench.board.words import DECISIONS, by_decision
+from iml_bench.errors import UsageError
 from iml_bench.paths import data_root
+from iml_bench.site.panels import PANELS, read_panels
 from iml_bench.site.report import who
 
 PLACE = "claims"
@@ -25,6 +28,10 @@ class ShippedReport(NamedTuple):
     """``12 supported, 3 contradicted``, over all verdicts."""
     files: dict[str, bytes]
     """By their path on the page."""
+    panels: list[Panel]
+    """What probes found inside its models."""
+    problems: list[str]
+    """A sentence for what of it cannot be shown."""
 
     @property
     def page(self) -> str:
@@ -55,4 +62,10 @@ def _read(folder: Path) -> ShippedReport:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    return ShippedReport(folder.name, claims, shown, files)
+    panels, problems = list[Panel](), list[str]()
+    if (folder / PANELS).exists():
+        try:
+            panels = read_panels(folder / PANELS)
+        except UsageError as error:
+            problems.append(str(error))
+    return ShippedReport(folder.name, claims, shown, files, panels, problems)

@@ -26,7 +26,8 @@
 
   const show = async () => {
     const mine = ++turn;
-    const places = [...document.querySelectorAll("[data-chart]")].map((place) => [place, "curve", place.dataset.chart]);
+    const places = [...document.querySelectorAll("[data-chart]")]
+      .map((place) => [place, place.dataset.kind, place.dataset.chart]);
     const hint = document.getElementById("charts-hint");
     if (iml.task) {
       const task = iml.task();
@@ -45,7 +46,7 @@
       if (mine !== turn) return;
       const spec = name ? found[name] : found;
       place.closest("figure").hidden = !spec;
-      if (spec) await draw(place, spec, `iml-${name || "curve"}-${key}`);
+      if (spec) await draw(place, spec, `iml-${name || kind}-${key}`);
     }
     document.documentElement.dataset.charts = "drawn";
   };
