@@ -161,6 +161,8 @@ PROBES: Final = Extensions(
         "losses": "probes.losses:LOSSES",
         "alignment": "probes.alignment:ALIGNMENT",
         "uptake": "probes.uptake:UPTAKE",
+        "linear": "probes.linear:LINEAR",
+        "order": "probes.order:ORDER",
         "intervene": "probes.intervene:INTERVENE",
     },
 )

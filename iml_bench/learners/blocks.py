@@ -37,7 +37,7 @@ def block_outputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, T
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
             first = output[0] if isinstance(output, tuple) else output
             if isinstance(first, Tensor):
-                found[name] = first.detach()
+                found[name] = first.detach().clone()  # what follows may write over it
 
         return hook
 
