@@ -19,7 +19,7 @@ from iml_bench.extensions import PROBES
 from iml_bench.modalities.base import Indices
 from iml_bench.probes.base import undone
 from iml_bench.protocols import protocol_of
-from iml_bench.protocols.base import default_moment, moments
+from iml_bench.protocols.base import default_moment, moments, trains
 from iml_bench.records import Attachments, read_record
 from iml_bench.run.cell import CellOutcome, prepare, run_cell
 from iml_bench.spec import CellSpec
@@ -170,6 +170,21 @@ def test_what_a_probe_finds_later_is_what_it_finds_while_the_cell_runs(tmp_path:
     }
 
 
+@pytest.mark.parametrize("which", ["vision", "buffers and dropout", "text, one stage"])
+def test_a_probe_at_every_point_of_the_curve_changes_nothing(which: str, tmp_path: Path) -> None:
+    cell = CELLS[which]()
+    plain = outcomes(cell, curve=2)
+    attachments = Attachments(tmp_path / "record.json")
+    probed = outcomes(cell, attachments, probes=((LOUD, "curve"),), curve=2)
+    assert probed.items.equals(plain.items) and probed.curve == plain.curve
+    trained = [step.label for step in trains(protocol_of(cell.task).schedule(cell.task))]
+    assert [one.moment for one in probed.attachments] == [
+        f"{label}+{step}"
+        for label, point in zip(np.repeat(trained, 2), plain.curve, strict=True)
+        for step in [point.step]
+    ]
+
+
 def test_what_cannot_be_probed_is_one_sentence(tmp_path: Path) -> None:
     run = ["run", "--task", "vision", "--smoke", "--seeds", "1", "--model", "mlp-xs", "--out", "out"]
     bad = command(*run, "--probe", "loses", cwd=tmp_path)
@@ -178,6 +193,9 @@ def test_what_cannot_be_probed_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     bad = command(*run, "--probe", "losses@stage3", cwd=tmp_path)
     assert "no moment 'stage3'; the task has initial, stage1, stage2/fold0, stage2/fold1" in bad.stderr
+    bad = command(*run, "--probe", "losses@curve", cwd=tmp_path)
+    assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
+    assert "a probe at points of the curve needs some; give --curve N, too" in bad.stderr
     assert command(*run, cwd=tmp_path).returncode == 0
     bad = command("probe", "losses", "out", cwd=tmp_path)
     assert bad.returncode == 2

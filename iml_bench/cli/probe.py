@@ -29,6 +29,8 @@ none. With --task in their place, its cells are run first, or trained again wher
 \b
 Probes: {", ".join(PROBES.origins)}; docs/mechanisms.md says what each can and cannot show
 
+Moments: initial, the training steps of the task (stage1, stage2/fold0, ...), and, with run --curve N, curve: every point.
+
 \b
 Examples:
   iml-bench probe alignment --task vision --model mlp-m --seeds 8

@@ -16,6 +16,7 @@ from iml_bench.library.options import (
     runtime_of,
 )
 from iml_bench.library.results import Results
+from iml_bench.protocols.base import CURVE
 from iml_bench.run.job import Job
 from iml_bench.run.plan import Request, plan
 from iml_bench.runtime import Runtime
@@ -81,7 +82,9 @@ def planned(
     if request.probes:
         from iml_bench.run.probing import probes_of
 
-        probes_of(jobs[0].cell.task, request.probes)
+        asked = probes_of(jobs[0].cell.task, request.probes)
+        if not runtime.curve and any(moment == CURVE for _, moment in asked):
+            raise UsageError("a probe at points of the curve needs some; give --curve N, too")
     return Work(tuple(jobs), runtime, out, workers, options.get("executor"), request, request.ruleset)
 
 

@@ -19,7 +19,7 @@ from iml_bench.generators import kept
 from iml_bench.learners.base import Inspectable, Learner
 from iml_bench.modalities.trial import device_of
 from iml_bench.protocols import Measure, evaluate
-from iml_bench.protocols.base import Step, default_moment, moments
+from iml_bench.protocols.base import CURVE, Step, default_moment, moments
 from iml_bench.spec.written import read_value, why
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def parse_probe(text: str, schedule: tuple[Step, ...]) -> tuple[str, str]:
     """
     what, _, moment = text.partition("@")
     asked_of(what)
-    known = moments(schedule)
+    known = (*moments(schedule), CURVE)
     if moment and moment not in known:
         raise UsageError(f"probe {what!r}: there is no moment {shown(repr(moment))}; the task has {', '.join(known)}")
     return what, moment or default_moment(schedule)

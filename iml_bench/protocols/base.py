@@ -33,6 +33,9 @@ BELIEVES, REJECTS = "believes", "rejects"
 """What a reference learner may make of a definition."""
 INITIAL: Final = "initial"
 """The moment before anything is trained."""
+CURVE: Final = "curve"
+"""Every point of the learning curve. What is made there is filed under the training step and how far it was:
+``stage1+300``."""
 OWN: Final = "own"
 """A random tag that no other definition has."""
 

@@ -24,7 +24,7 @@ from iml_bench.modalities.base import Feed, Modality, Renderer, Scene, draw_nois
 from iml_bench.models import load_form
 from iml_bench.probes.base import look
 from iml_bench.protocols import ITEM_TYPES, protocol_of, streams_of
-from iml_bench.protocols.base import FACTS, INITIAL, NONE, Ask, Examples, Keep, Restore, Train, asks, trains
+from iml_bench.protocols.base import CURVE, FACTS, INITIAL, NONE, Ask, Examples, Keep, Restore, Train, asks, trains
 from iml_bench.records import Attachment, Attachments
 from iml_bench.runtime import Runtime, StageProgress
 from iml_bench.spec import Audit, CellSpec, CurvePoint, StageOutcome, TaskSpec
@@ -202,10 +202,16 @@ class _Run:
             columns = {name: items[name].to_numpy() for name in items.columns if name != "place"}
             found = self.setting.protocol.slices(columns)
             self.curve.append(CurvePoint(phase=step.phase, fold=step.fold, step=done, exact_match=found))
+        self.moment(CURVE, f"{step.label}+{done}")
 
-    def moment(self, name: str) -> None:
-        """What was asked for at a moment beside the protocol: probes, and the weights as a file."""
-        keep = self.runtime.keep and name != INITIAL and not self.cell.model.is_reference
+    def moment(self, name: str, filed: str = "") -> None:
+        """What was asked for at a moment beside the protocol: probes, and the weights as a file.
+
+        Args:
+            name: the moment.
+            filed: what it is filed under, where that is not its name.
+        """
+        keep = self.runtime.keep and name not in (INITIAL, CURVE) and not self.cell.model.is_reference
         probes = [probe for probe, after in self.runtime.probes if after == name]
         if self.attachments is None or not (keep or probes):
             return
@@ -213,7 +219,7 @@ class _Run:
             if keep:
                 self.attachments.weights(name, self.learner.snapshot())
             for probe in probes:
-                look(probe, self.setting, self.learner, name, self.attachments)
+                look(probe, self.setting, self.learner, filed or name, self.attachments)
 
 
 def run_cell(cell: CellSpec, runtime: Runtime, attachments: Attachments | None = None) -> CellOutcome:

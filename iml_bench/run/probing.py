@@ -10,7 +10,7 @@ from typing import Any
 from iml_bench.errors import UsageError, shown
 from iml_bench.probes.base import asked_of, look, parse_probe
 from iml_bench.protocols import protocol_of
-from iml_bench.protocols.base import INITIAL
+from iml_bench.protocols.base import CURVE, INITIAL
 from iml_bench.records import Attachment, Attachments, Record, Store, Stored
 from iml_bench.run.cell import prepare, train_until
 from iml_bench.runtime import THREADS, Runtime
@@ -29,7 +29,8 @@ def probes_of(task: TaskSpec, asked: Sequence[str]) -> tuple[tuple[str, str], ..
 
 def lacking_probes(record: Record, asked: Sequence[str]) -> list[tuple[str, str]]:
     """Those of some probes that have not looked into a cell yet, as ``probes_of`` gives them."""
-    made = {(one.name, tuple(one.options.items()), one.moment) for one in record.attachments if one.kind == "probe"}
+    tables = [one for one in record.attachments if one.kind == "probe"]
+    made = {(one.name, tuple(one.options.items()), CURVE if "+" in one.moment else one.moment) for one in tables}
     found = []
     for what, moment in probes_of(record.cell.task, asked):
         name, options, _ = asked_of(what)
@@ -63,6 +64,8 @@ def probe_record(stored: Stored, asked: str, runtime: Runtime, *, train: bool = 
     if record.status != "done":
         raise UsageError(f"{where} is the record of a failed cell")
     ((what, moment),) = probes_of(record.cell.task, [asked])
+    if moment == CURVE:
+        raise UsageError(f"{where}: at points of the curve a probe looks while a cell is trained; give another --out")
     torch.set_num_threads(THREADS)
     trained = moment != INITIAL and not record.cell.model.is_reference
     anew = train and not any(one.moment == moment and one.file for one in record.attachments if one.kind == "weights")
