@@ -27,7 +27,8 @@ Of records, the weights are those that --keep wrote beside them; with --train a 
 none. With --task in their place, its cells are run first, or trained again where they are done.
 
 \b
-Probes: {", ".join(PROBES.origins)}; docs/mechanisms.md says what each can and cannot show
+Probes: {", ".join(PROBES.origins)}
+(docs/mechanisms.md says what each can and cannot show)
 
 Moments: initial, the training steps of the task (stage1, stage2/fold0, ...), and, with run --curve N, curve: every point.
 
