@@ -30,7 +30,8 @@ none. With --task in their place, its cells are run first, or trained again wher
 Probes: {", ".join(PROBES.origins)}
 (docs/mechanisms.md says what each can and cannot show)
 
-Moments: initial, the training steps of the task (stage1, stage2/fold0, ...), and, with run --curve N, curve: every point.
+Moments: initial, the training steps of the task (stage1, stage2/fold0, ...), and
+curve: every point of the learning curve, with run --curve N.
 
 \b
 Examples:
