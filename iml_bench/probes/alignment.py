@@ -19,9 +19,16 @@ from torch import Tensor
 
 from iml_bench.errors import UsageError
 from iml_bench.learners.base import Inspectable
-from iml_bench.modalities.base import Feed, draw_noise
+from iml_bench.modalities.base import Feed
 from iml_bench.probes.gradients import ALL, Gradients, Spread
-from iml_bench.probes.subjects import definitions, new_entities, questions, stage1_questions, streams_of_probe
+from iml_bench.probes.subjects import (
+    definitions,
+    looks_of,
+    new_entities,
+    questions,
+    stage1_questions,
+    streams_of_probe,
+)
 from iml_bench.protocols import Columns, Measure
 from iml_bench.protocols.base import NONE, Examples, Ints
 
@@ -30,8 +37,6 @@ if TYPE_CHECKING:
 
 NEW: Final = "new"
 """The set of new entities, which no model has read a definition of at the end of stage 1."""
-LOOKS: Final = 4
-"""Pictures drawn of each example, the same for all tags; texts are always the same."""
 Floats = NDArray[np.float64]
 
 
@@ -104,7 +109,7 @@ def _table(setting: Setting, gradients: Gradients, one: _Set) -> pl.DataFrame:
     feeds = [setting.feed(examples, evaluation=False) for examples in shown]
     asked = setting.feed(one.asked, evaluation=False)
     rng = streams_of_probe(setting).generator("probe/pictures")
-    drawn = _noise(rng, len(one.entities), feeds[0], device), _noise(rng, len(one.asked), asked, device)
+    drawn = looks_of(rng, feeds[0], device), looks_of(rng, asked, device)
     spreads = [Spread(gradients, device) for _ in (*feeds, asked)]
     tables = []
     for pair in _pairs(setting, one):
@@ -198,11 +203,6 @@ def _pairs(setting: Setting, one: _Set) -> Iterator[_Pair]:
             left.remove(second)
             rows = [np.flatnonzero(one.asked.entity == one.entities[place]) for place in (first, second)]
             yield _Pair([first, second], rows)
-
-
-def _noise(rng: np.random.Generator, n: int, feed: Feed, device: torch.device) -> Tensor:
-    """``[n, looks, noise]``: the draws of each example, as many looks as make a difference."""
-    return torch.from_numpy(draw_noise(rng, n, LOOKS if feed.noise else 1, feed.noise)).to(device)
 
 
 def mean_of(column: str, tag: str, part: str = ALL) -> Callable[[Columns], Floats]:

@@ -83,7 +83,10 @@ class Gradients:
         return torch.stack([self._single(batch, own) for batch, own in zip(batches, mass, strict=True)])
 
     def _single(self, batch: Batch, mass: Tensor) -> Tensor:
-        loss = training_loss(self.model, batch) / mass
+        return self.flat(training_loss(self.model, batch) / mass)
+
+    def flat(self, loss: Tensor) -> Tensor:
+        """The gradient of a scalar, ``[P]`` float32; zero where it does not depend on a weight."""
         weights = list(self.weights.values())
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         pairs = zip(gradients, weights, strict=True)

@@ -61,7 +61,7 @@ from iml_bench.modalities.base import Batch, Feed, draw_noise
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.probes.gradients import plain
 from iml_bench.probes.states import Direction, directions, embedding_of, places_of, shifted, title, without
-from iml_bench.probes.subjects import branch_steps, definitions, new_entities, quiet, streams_of_probe
+from iml_bench.probes.subjects import LOOKS, branch_steps, definitions, new_entities, quiet, streams_of_probe
 from iml_bench.probes.tagged import Told, mean_inputs, moved, replaced, told, worn_pair
 from iml_bench.protocols import Columns, Measure, score_items
 from iml_bench.protocols.base import FACTS, NONE, Ask, Train, asks
@@ -85,8 +85,6 @@ WHICH: Final = {
     "all": (INPUT_SWAP, INPUT_ABLATE, STATE_SWAP, DIRECTION_SWAP, ABLATE, RANDOM),
 }
 """What may be asked for, beside ``none``."""
-LOOKS: Final = 4
-"""Pictures drawn of each definition where a direction is measured; texts are always the same."""
 LEAST_IML: Final = 0.05
 """Of a share of IML that is left: where there is less to begin with, it is a ratio of noise."""
 LEAST_UPTAKE: Final = 0.1

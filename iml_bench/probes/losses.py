@@ -14,13 +14,12 @@ import torch
 
 from iml_bench.learners.base import Inspectable
 from iml_bench.modalities.base import Indices, draw_noise
+from iml_bench.probes.subjects import LOOKS
 from iml_bench.protocols.base import NONE, Examples
 
 if TYPE_CHECKING:
     from iml_bench.run.cell import Setting
 
-LOOKS = 4
-"""Pictures drawn anew of each example, the same for all tags; texts are always the same."""
 AT_ONCE = 256
 
 

@@ -8,9 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from iml_bench.errors import UsageError
 from iml_bench.learners.base import Inspectable
+from iml_bench.modalities.base import Feed, draw_noise
 from iml_bench.protocols.base import NONE, Examples, Ints, Train, asks, trains
 from iml_bench.runtime import Runtime
 from iml_bench.streams import Streams
@@ -25,6 +28,10 @@ STREAMS: Final = {
     "probe/permutations": "the permuted labels of a probe's control",
 }
 """Random streams of probes. They are no part of a cell, so its record does not list them."""
+
+
+LOOKS: Final = 4
+"""Pictures that probes draw of each example, the same under every tag; texts are always the same."""
 
 
 def streams_of_probe(setting: Setting) -> Streams:
@@ -87,6 +94,12 @@ def stage1_questions(setting: Setting) -> dict[str, Examples]:
     trained = Examples(*(column[~shown.is_definition] for column in shown))
     first = asks(setting.schedule)[0]
     return {"stage 1, trained": trained, "stage 1, held out": setting.design.asked(first.stage, first.branch)}
+
+
+def looks_of(rng: np.random.Generator, feed: Feed, device: torch.device) -> Tensor:
+    """``[n, looks, feed.noise]``: the draws of each example of a feed, as many looks as make a difference."""
+    looks = LOOKS if feed.noise else 1
+    return torch.from_numpy(draw_noise(rng, len(feed.examples), looks, feed.noise)).to(device)
 
 
 def branch_steps(setting: Setting) -> list[Train]:

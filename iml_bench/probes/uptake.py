@@ -20,10 +20,16 @@ from torch import Tensor
 from iml_bench.learners.answers import answer_questions
 from iml_bench.learners.base import Inspectable
 from iml_bench.learners.setup import make_optimizer
-from iml_bench.modalities.base import Feed, Indices, draw_noise
-from iml_bench.probes.alignment import LOOKS
+from iml_bench.modalities.base import Indices
 from iml_bench.probes.gradients import Gradients, plain
-from iml_bench.probes.subjects import definitions, new_entities, questions, streams_of_probe, trained_branches
+from iml_bench.probes.subjects import (
+    definitions,
+    looks_of,
+    new_entities,
+    questions,
+    streams_of_probe,
+    trained_branches,
+)
 from iml_bench.protocols import Columns, Measure
 from iml_bench.protocols.base import NONE, Ints, asks
 
@@ -84,7 +90,7 @@ class _Steps:
         self.told = [setting.feed(definitions(entities, tag), evaluation=False) for tag in tags]
         self.asked = setting.feed(questions(setting, entities), evaluation=True)
         rng = streams_of_probe(setting).generator("probe/pictures")
-        self.draws = [_noise(rng, feed, setting.device) for feed in (self.told[0], self.asked)]
+        self.draws = [looks_of(rng, feed, setting.device) for feed in (self.told[0], self.asked)]
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows of the table, but for what stage 2 makes of them."""
@@ -138,10 +144,7 @@ class _Steps:
 
     def _slope(self, asked: Ints) -> Tensor:
         """The gradient of ``_surprise``, ``[P]``."""
-        weights = list(self.learner.trainable().values())
-        found = torch.autograd.grad(self._losses(asked).mean(), weights, allow_unused=True)
-        pairs = zip(found, weights, strict=True)
-        return torch.cat([(torch.zeros_like(w) if g is None else g).detach().flatten().float() for g, w in pairs])
+        return self.gradients.flat(self._losses(asked).mean())
 
     def _losses(self, asked: Ints) -> Tensor:
         noise = self.draws[1][asked]
@@ -150,12 +153,6 @@ class _Steps:
         with plain(self.gradients.model):
             losses = self.learner.losses(self.asked, indices, noise.flatten(0, 1))
         return losses * self.asked.mass.index_select(0, indices.device)
-
-
-def _noise(rng: np.random.Generator, feed: Feed, device: torch.device) -> Tensor:
-    """``[n, looks, noise]``: the draws of each example, the same under every tag."""
-    looks = LOOKS if feed.noise else 1
-    return torch.from_numpy(draw_noise(rng, len(feed.examples), looks, feed.noise)).to(device)
 
 
 def _learned(setting: Setting, learner: Inspectable, entities: Ints) -> pl.DataFrame:
