@@ -24,6 +24,8 @@ TITLES: Final = {
 BEFORE: Final = "before training"
 CHOSEN: Final = "at the place that other examples choose"
 IML, TAKEN = "IML", "uptake under both tags"
+ROOM: Final = {"left": 30, "right": 24, "top": 5, "bottom": 5}
+"""Around a figure: names of layers are wider where a reader has another font than the one that was measured."""
 MIDDLE: Final = 0.75
 """Of the scale of accuracies, which goes from chance to 1."""
 
@@ -35,7 +37,7 @@ def mechanism_charts(panel: Panel) -> dict[str, Spec]:
         "readable": readable(panel) if panel.heat and panel.heat.cells else None,
         "interventions": interventions(panel) if panel.interventions else None,
     }
-    return {kind: spec for kind, spec in found.items() if spec is not None}
+    return {kind: spec | {"padding": ROOM} for kind, spec in found.items() if spec is not None}
 
 
 def captions(panel: Panel) -> dict[str, str]:
