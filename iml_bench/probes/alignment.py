@@ -114,11 +114,13 @@ def _table(setting: Setting, gradients: Gradients, one: _Set) -> pl.DataFrame:
     tables = []
     for pair in _pairs(setting, one):
         places = np.array(pair.places)
-        told = [gradients.of(feed, places, drawn[0][places]) for feed in feeds]
-        for spread, found in zip(spreads, told, strict=False):
-            spread.add(found)
+        told = torch.empty(len(feeds) * len(places), gradients.size, device=device)
+        for tag, feed in enumerate(feeds):
+            found = gradients.of(feed, places, drawn[0][places])
+            spreads[tag].add(found)
+            told[tag * len(places) : (tag + 1) * len(places)] = found
         rows = np.concatenate(pair.rows)
-        parts = _products(gradients, torch.cat(told), asked, (rows, drawn[1][rows]), spreads[-1])
+        parts = _products(gradients, told, asked, (rows, drawn[1][rows]), spreads[-1])
         tables.append(_rows(setting, one, pair, parts, gradients.parts))
     if not tables:
         raise UsageError("no two entities have different contents")
