@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,12 @@ def command(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
         check=False,
         stdin=subprocess.DEVNULL,
     )
+
+
+def heed_signals() -> None:
+    """In a child: whoever started the tests may have had some signals ignored, which a run respects."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def log_likelihoods(table: pl.DataFrame) -> np.ndarray[Any, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import command, write_failure, write_result
+from making import command, heed_signals, write_failure, write_result
 
 from iml_bench.records import SCHEMA_VERSION
 
@@ -108,7 +108,11 @@ def test_a_killed_run_continues_to_the_same_records(
     out, _, _ = finished
     arguments = ["run", "--task", "vision", "--model", "mlp-xs", "--smoke", "--seeds", "2", "--out", str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "iml_bench", *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "iml_bench", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_signals,
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -128,7 +132,11 @@ def test_an_interrupt_exits_130_with_the_command_to_continue(tmp_path: Path, wor
     arguments += ["--set", "recipe.stage1.steps=1000000"]  # hours: it cannot have ended before the interrupt
     arguments += ["--out", str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "iml_bench", *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "iml_bench", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_signals,
     )
     try:
         time.sleep(12)  # somewhere in the imports or in stage 1; the answer is the same

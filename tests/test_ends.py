@@ -11,23 +11,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+from making import heed_signals
 
 SIDE_BY_SIDE = {"--workers 2": 4, "--processes 2": 3, "--workers 1": 0}
 """Children that a run of each kind has: its workers, and those of Python that keep queues and locks."""
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
-def _heed_signals() -> None:
-    """In a child: whoever started the tests may have had some signals ignored, which a run respects."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def begun(arguments: list[str], children: int, out: int) -> subprocess.Popen[bytes]:
     """A run of hours that has all its children; whatever it says goes into one pipe."""
     words = ["run", "--task", "vision", "--model", "mlp-xs", "--seeds", "2", "--set", "recipe.stage1.steps=100000"]
     command = [sys.executable, "-m", "iml_bench", *words, *arguments]
-    run = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, preexec_fn=_heed_signals)
+    run = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, preexec_fn=heed_signals)
     deadline = time.monotonic() + 120
     while len(psutil.Process(run.pid).children(recursive=True)) < children and time.monotonic() < deadline:
         time.sleep(0.1)

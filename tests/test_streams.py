@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import iml_bench
 from iml_bench.errors import UsageError
+from iml_bench.probes.subjects import STREAMS as OF_PROBES
 from iml_bench.protocols.two_stage.schedule import PHASES
 from iml_bench.streams import OF_A_PHASE, STREAMS, Streams
 
@@ -114,4 +115,4 @@ def test_the_package_uses_every_documented_stream_and_no_other() -> None:
     for path in Path(iml_bench.__file__).parent.rglob("*.py"):
         for name in re.findall(r"\.(?:generator|integer)\(f?\"([^\"]+)\"\)", path.read_text(encoding="utf-8")):
             used |= {name.replace("{name}", phase) for phase in PHASES}
-    assert used == set(Streams(0, PHASES).meanings)
+    assert used == {*Streams(0, PHASES).meanings, *OF_PROBES}

@@ -25,7 +25,7 @@ from iml_bench.modalities.text.generated import compared, generate_answers
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.modalities.text.tokens import Codec, Form, isolate_random_strings
 from iml_bench.models import generate, load_form
-from iml_bench.records import read_record
+from iml_bench.records import SCHEMA_VERSION, read_record
 from iml_bench.run.cell import Setting, run_cell
 from iml_bench.run.checks import check_model
 from iml_bench.run.job import Job, check_job, run_job
@@ -297,7 +297,7 @@ def test_a_cell_runs_and_its_record_says_how_it_read(kind: str, tmp_path: Path) 
     assert run_job(job, CPU) is None
     (path,) = (tmp_path / "out").rglob("*.json")
     record = read_record(path)
-    assert record.schema_version == 5
+    assert record.schema_version == SCHEMA_VERSION
     assert record.audit == Setting(cell.task, 0, DEVICE, CPU, load_form(cell.model)).audit()
     assert record.audit is not None
     assert not {"<", ">"} & set("".join(record.audit.notes))
