@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from making import CPU, command, small_cell, small_task
+from test_probes import CELLS
 from torch import nn
 
 from iml_bench.modalities.base import Indices
@@ -245,30 +246,15 @@ def test_parts_are_blocks_and_what_lies_outside_of_them() -> None:
     assert parts_of(learner.model, list(learner.trainable()))[:2] == ["1 Linear", "1 Linear"]
 
 
-def with_dropout(shape: Any) -> nn.Module:
-    """A network that drops half of its units, and has running means."""
-    inputs = shape.height * shape.width
-    hidden = nn.Sequential(nn.Linear(inputs, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.ReLU())
-    return nn.Sequential(nn.Flatten(), hidden, nn.Linear(16, shape.positions * shape.classes))
-
-
 @pytest.mark.parametrize("probe", [ALIGNMENT, UPTAKE])
 def test_a_model_with_dropout_reads_the_same_twice(probe: Any) -> None:
-    setting, learner = prepared(f"python:{__file__}:with_dropout")
+    setting, learner, _ = prepare(CELLS["buffers and dropout"](), CPU)
     probe = replace(probe, entities=4)
     tables = []
     for _ in range(2):
         with undone(learner):
             tables.append(probe(setting, learner, "stage1").sort(pl.all().exclude("variance")))
     assert tables[0].equals(tables[1])
-
-
-CELLS = {
-    "vision": lambda: small_cell("mlp-xs"),
-    "buffers and dropout": lambda: small_cell(f"python:{__file__}:with_dropout"),
-    "text, three stages": lambda: small_cell("neox-xs", task="text", stages=3),
-    "joint": lambda: small_cell("neox-xs", task="text", stages=1),
-}
 
 
 @pytest.mark.parametrize("which", CELLS)

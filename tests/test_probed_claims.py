@@ -82,6 +82,17 @@ def test_what_a_probe_did_not_find_has_a_reason(probed: Path) -> None:
     assert (one.decision, one.reason) == ("undecided", "alignment.gap is not known everywhere yet")
 
 
+def test_a_table_with_other_options_does_not_count_and_is_made_again(probed: Path) -> None:
+    claim, other = {"measure": "alignment.gap"}, ["alignment?entities=9"]
+    (first, *_) = judged(probed, claim, probes=other)
+    assert first.reason == "0 of 4 seeds: seed 300 was not probed by alignment at stage1 with the suite's options"
+    suite = suite_of(claim, probes=other)
+    wanted = judge(suite, suite_requests(suite), Store(probed).scan()[0], looks=(4,)).wanted
+    assert [request.models for request in wanted] == [MODELS]
+    suite = suite_of(claim)
+    assert judge(suite, suite_requests(suite), Store(probed).scan()[0], looks=(4,)).wanted == []
+
+
 @pytest.mark.parametrize(
     "claim,grid,said",
     [

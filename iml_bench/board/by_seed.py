@@ -10,9 +10,11 @@ from iml_bench.protocols import measure_of, measures_of, protocol_of
 from iml_bench.protocols.base import default_moment
 from iml_bench.records import Attachment, Record, Stored, scores_of
 from iml_bench.spec import CellSpec, cell_key
+from iml_bench.spec.look import parse_look
 from iml_bench.stats import linearised
 
 NOT_RUN: Final = "not run yet"
+NOT_PROBED: Final = "was not probed"
 
 
 class BySeed(NamedTuple):
@@ -31,16 +33,17 @@ class BySeed(NamedTuple):
         return f"{len(self.values)} of {len(self.values) + len(self.lacking)} seeds: seed {seed} {why}"
 
 
-def measured(cells: Sequence[CellSpec], name: str, known: Mapping[str, Stored]) -> BySeed:
+def measured(cells: Sequence[CellSpec], name: str, known: Mapping[str, Stored], probes: Sequence[str] = ()) -> BySeed:
     """A measure of some cells, one a seed; of a quotient what each seed adds to that of the means (``linearised``).
 
     Args:
         cells: of one model at one point.
         name: one of the protocol's measures, a slice of exact match, or ``PROBE.SCORE[@MOMENT]``.
         known: records by the key of their cell.
+        probes: that were asked for; of one among them only tables with its options count.
     """
     if name not in {one.name for one in measures_of(cells[0].task)}:
-        return _of_cells(cells, name, known)
+        return _of_cells(cells, name, known, probes)
     measure = measure_of(cells[0].task, name)
     if measure.ratio is None:
         return _of_cells(cells, name, known)
@@ -54,7 +57,9 @@ def measured(cells: Sequence[CellSpec], name: str, known: Mapping[str, Stored]) 
     return BySeed(dict(zip(seeds, linearised(upper, lower), strict=True)) if seeds else {}, lacking)
 
 
-def _of_cells(cells: Sequence[CellSpec], measure: str, known: Mapping[str, Stored]) -> BySeed:
+def _of_cells(
+    cells: Sequence[CellSpec], measure: str, known: Mapping[str, Stored], probes: Sequence[str] = ()
+) -> BySeed:
     found = BySeed({}, {})
     for cell in cells:
         seed, stored = cell.seed, known.get(cell_key(cell))
@@ -64,7 +69,7 @@ def _of_cells(cells: Sequence[CellSpec], measure: str, known: Mapping[str, Store
             found.lacking[seed] = "failed"
         else:
             if "." in measure:
-                value, why = probed(stored.record, measure)
+                value, why = probed(stored.record, measure, probes)
                 found.values.update({} if value is None else {seed: value})
                 found.lacking.update({seed: why} if value is None else {})
                 continue
@@ -77,18 +82,24 @@ def _of_cells(cells: Sequence[CellSpec], measure: str, known: Mapping[str, Store
     return found
 
 
-def probed(record: Record, name: str) -> tuple[float | None, str]:
+def probed(record: Record, name: str, probes: Sequence[str] = ()) -> tuple[float | None, str]:
     """A score of a probe in one record, and why it is not known.
 
     Args:
         record: of a done cell.
         name: ``PROBE.SCORE`` or ``PROBE.SCORE@MOMENT``; without a moment the one at which probes look by default.
+        probes: see ``measured``.
     """
     probe, _, rest = name.partition(".")
     score, _, moment = rest.partition("@")
+    moment = moment or _default_moment(record)
     made = made_by(record, probe, moment)
+    asked = [look for look in map(parse_look, probes) if look.name == probe]
+    wanted = [look.options for look in asked if (look.moment or _default_moment(record)) == moment]
     if made is None:
-        return None, f"was not probed by {probe} at {moment or _default_moment(record)}"
+        return None, f"{NOT_PROBED} by {probe} at {moment}"
+    if wanted and made.options not in wanted:
+        return None, f"{NOT_PROBED} by {probe} at {moment} with the suite's options"
     if made.file is None:
         return None, f"has no table of {probe}: {made.reason}"
     if score not in made.scores:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any, Final, NamedTuple
 
-from iml_bench.board.by_seed import NOT_RUN, BySeed, measured
+from iml_bench.board.by_seed import NOT_PROBED, NOT_RUN, BySeed, measured
 from iml_bench.board.rows import task_label
 from iml_bench.records import Stored, latest_by_key
 from iml_bench.run.plan import Request, cells_of
@@ -129,8 +129,9 @@ class _Case(NamedTuple):
 
     @property
     def to_run(self) -> bool:
-        """Whether cells are missing that were never run."""
-        return any(NOT_RUN in place.values.lacking.values() for place in self.places)
+        """Whether cells are missing that were never run, or never looked into."""
+        reasons = [why for place in self.places for why in place.values.lacking.values()]
+        return any(why.startswith((NOT_RUN, NOT_PROBED)) for why in reasons)
 
 
 class Judgement(NamedTuple):
@@ -230,19 +231,21 @@ def _places(
                 changes=changes,
                 task=(cell.task.name, cell.task.version),
                 seeds=tuple(one.seed for one in own),
-                values=measured(own, claim.measure, known),
+                values=measured(own, claim.measure, known, request.probes),
                 parameters=sizes[0] if sizes else None,
-                placed=_placed(own, claim, known),
+                placed=_placed(own, claim, known, request.probes),
                 seconds=median(times) if times else None,
             )
         )
     return found
 
 
-def _placed(cells: Sequence[CellSpec], claim: Claim, known: Mapping[str, Stored]) -> float | None:
+def _placed(
+    cells: Sequence[CellSpec], claim: Claim, known: Mapping[str, Stored], probes: Sequence[str]
+) -> float | None:
     if not claim.is_along_score:
         return None
-    found = measured(cells, claim.along or "", known).values
+    found = measured(cells, claim.along or "", known, probes).values
     return math.fsum(found.values()) / len(found) if found else None
 
 

@@ -20,6 +20,7 @@ from iml_bench.library.options import DEFAULT_OUT, make_runtime
 from iml_bench.library.running import carry_out, display_of, planned
 from iml_bench.records import Attachment, Store, Stored, WriteError, latest_by_key, read_record
 from iml_bench.runtime import Runtime
+from iml_bench.spec.look import parse_look
 
 HELP = f"""Look into cells with a probe: its table lies beside each record, and its scores stand in it.
 
@@ -64,7 +65,7 @@ def probe(
     as_json: Json = False,
 ) -> None:
     """Look into cells; replaced by ``HELP``."""
-    PROBES.get(name.partition("@")[0].partition("?")[0])
+    PROBES.get(parse_look(name).name)
     if bool(records) == (task is not None):
         raise UsageError(f"iml-bench probe: {WANTED}")
     if task is not None:
@@ -91,7 +92,7 @@ def _run(
     ((what, moment),) = probes_of(work.jobs[0].cell.task, options["probe"])
     rows = []
     for one in results:
-        made = [found for found in one.record.attachments if found.name == what.partition("?")[0]]
+        made = [found for found in one.record.attachments if found.name == parse_look(what).name]
         rows += [_row(one, found, as_json=as_json) for found in made if found.moment == moment]
     say_failures(work, display)
     return rows, bool(display.failures)

@@ -24,6 +24,22 @@ def blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             todo += inside
 
 
+def title(path: str, module: nn.Module) -> str:
+    """A block's name for people: its path in the body, and its kind where that is a number (``4 Linear``)."""
+    path = path.removeprefix("body.")
+    return f"{path} {type(module).__name__}" if path.isdecimal() else path
+
+
+def input_embedding(model: nn.Module) -> nn.Module | None:
+    """The module that gives a token's vector; None where the model says of none."""
+    body: Any = getattr(model, "body", model)
+    try:
+        found = body.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # no model of transformers, or one that has none
+        found = next((part for part in body.modules() if isinstance(part, nn.Embedding)), None)
+    return found if isinstance(found, nn.Module) else None
+
+
 def block_outputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The output of every block in one forward pass, detached.
 

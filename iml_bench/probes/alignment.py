@@ -211,7 +211,7 @@ def mean_of(column: str, tag: str, part: str = ALL) -> Callable[[Columns], Float
     """Of a table's columns, one of them for the new entities under a tag, in the order of entities."""
 
     def found(columns: Columns) -> Floats:
-        with_entity = columns["norm_definition"] == columns["norm_definition"]
+        with_entity = ~np.isnan(columns["entity"].astype(np.float64))
         rows = (columns["set"] == NEW) & (columns["tag"] == tag) & (columns["part"] == part) & with_entity
         values: Floats = columns[column][rows].astype(np.float64)
         return values

@@ -20,7 +20,7 @@ from iml_bench.learners.base import Inspectable, Learner
 from iml_bench.modalities.trial import device_of
 from iml_bench.protocols import Measure, evaluate
 from iml_bench.protocols.base import CURVE, Step, default_moment, moments
-from iml_bench.spec.written import read_value, why
+from iml_bench.spec.look import parse_look
 
 if TYPE_CHECKING:
     from iml_bench.records import Attachments
@@ -63,6 +63,8 @@ class Asked(NamedTuple):
     """Those that were given."""
     probe: Probe
     """With these options."""
+    moment: str = ""
+    """Empty where none is given."""
 
 
 def parse_probe(text: str, schedule: tuple[Step, ...]) -> tuple[str, str]:
@@ -71,8 +73,7 @@ def parse_probe(text: str, schedule: tuple[Step, ...]) -> tuple[str, str]:
     Raises:
         UsageError: when there is no such probe or option, or the schedule has no such moment.
     """
-    what, _, moment = text.partition("@")
-    asked_of(what)
+    what, moment = text.partition("@")[0], asked_of(text).moment
     known = (*moments(schedule), CURVE)
     if moment and moment not in known:
         raise UsageError(f"probe {what!r}: there is no moment {shown(repr(moment))}; the task has {', '.join(known)}")
@@ -80,31 +81,24 @@ def parse_probe(text: str, schedule: tuple[Step, ...]) -> tuple[str, str]:
 
 
 def asked_of(text: str) -> Asked:
-    """``NAME[?OPTION=VALUE&...]`` as a probe.
+    """``NAME[?OPTION=VALUE&...][@MOMENT]`` as a probe.
 
     Raises:
         UsageError: when there is no such probe or option, or a value is of another type than the default.
     """
-    name, _, query = text.partition("?")
+    name, options, moment = parse_look(text)
     probe: Any = PROBES.get(name)
     fields: dict[str, Any] = {}
     if dataclasses.is_dataclass(probe):
         fields = {field.name: getattr(probe, field.name) for field in dataclasses.fields(probe)}
-    options: dict[str, Any] = {}
-    for part in query.split("&") if query else []:
-        key, _, value = part.partition("=")
+    for key, value in options.items():
         if key not in fields:
             raise unknown(f"option of probe {name!r}", key, fields, "iml-bench probe --help")
-        try:
-            options[key] = read_value(value)
-        except Exception as error:
-            raise UsageError(f"probe {shown(repr(text))}: {shown(repr(value))} {why(error)}") from error
-        wanted = type(fields[key])
-        if type(options[key]) is not wanted:
+        if type(value) is not type(fields[key]):
             raise UsageError(
                 f"probe {name!r}: {key} is like {fields[key]!r}, which is its default, and not {shown(repr(value))}"
             )
-    return Asked(name, options, dataclasses.replace(probe, **options) if options else probe)
+    return Asked(name, options, dataclasses.replace(probe, **options) if options else probe, moment)
 
 
 def look(text: str, setting: Setting, learner: Learner, moment: str, attachments: Attachments) -> None:
@@ -117,7 +111,7 @@ def look(text: str, setting: Setting, learner: Learner, moment: str, attachments
         moment: what the table is filed under.
         attachments: takes it.
     """
-    name, options, probe = asked_of(text)
+    name, options, probe, _ = asked_of(text)
     if not hasattr(learner, "losses"):
         attachments.missing(name, moment, "a reference learner has no weights to look into", options=options)
         return

@@ -17,7 +17,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from iml_bench.learners.base import Inspectable
-from iml_bench.learners.blocks import blocks
+from iml_bench.learners.blocks import blocks, title
 from iml_bench.learners.network import training_loss
 from iml_bench.modalities.base import Batch, Feed, Indices
 from iml_bench.protocols.base import Ints
@@ -167,12 +167,12 @@ def parts_of(model: nn.Module, names: Sequence[str]) -> list[str]:
         model: whose blocks these are, see ``learners.blocks``.
         names: of parameters, as the model names them.
     """
-    kinds = {path: type(module).__name__ for path, module in blocks(model)}
+    inside = dict(blocks(model))
     found = []
     for name in names:
-        block = next((path for path in kinds if name.startswith(f"{path}.")), None)
-        part = (block or name.rpartition(".")[0]).removeprefix("body.") or name
-        found.append(f"{part} {kinds[block]}" if block and part.isdecimal() else part)
+        block = next((path for path in inside if name.startswith(f"{path}.")), None)
+        outside = name.rpartition(".")[0].removeprefix("body.") or name
+        found.append(title(block, inside[block]) if block else outside)
     return found
 
 

@@ -56,11 +56,12 @@ from iml_bench.errors import UsageError
 from iml_bench.generators import seeded
 from iml_bench.learners.answers import answer_questions
 from iml_bench.learners.base import Inspectable
+from iml_bench.learners.blocks import title
 from iml_bench.learners.cut import causes_of, copied
 from iml_bench.modalities.base import Batch, Feed, draw_noise
 from iml_bench.modalities.text.renderer import TextRenderer
 from iml_bench.probes.gradients import plain
-from iml_bench.probes.states import Direction, directions, embedding_of, places_of, shifted, title, without
+from iml_bench.probes.states import Direction, directions, embedding_of, places_of, shifted, without
 from iml_bench.probes.subjects import LOOKS, branch_steps, definitions, new_entities, quiet, streams_of_probe
 from iml_bench.probes.tagged import Told, mean_inputs, moved, replaced, told, worn_pair
 from iml_bench.protocols import Columns, Measure, score_items

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from iml_bench.errors import UsageError
 from iml_bench.learners.base import Inspectable
-from iml_bench.learners.blocks import blocks
+from iml_bench.learners.blocks import input_embedding, title
 from iml_bench.modalities.base import Feed, Indices, draw_noise
 from iml_bench.modalities.text.feed import TextFeed
 from iml_bench.probes.gradients import plain
@@ -137,8 +137,7 @@ class Reader:
             raise UsageError("no block of this model gives a state for each example and position")
         first = 0 if names[0] == EMBEDDINGS else 1
         positions, tokens = (self.places.positions, self.places.tokens) if self.places else ((None,), (None,))
-        kinds = {path: type(module).__name__ for path, module in blocks(model)}
-        titles = tuple(_title(name, kinds.get(name, "")) for name in names)
+        titles = tuple(name if name == EMBEDDINGS else title(name, model.get_submodule(name)) for name in names)
         self.cells = Cells(positions, tokens, titles, tuple(range(first, first + len(names))))
         return [np.concatenate([piece[name] for piece in pieces]) for name in names]
 
@@ -350,12 +349,6 @@ def _prompts(feed: TextFeed) -> tuple[list[str], list[list[tuple[int, int]]]]:
     return prompts, feed.codec.read(prompts)["offset_mapping"]
 
 
-def _title(name: str, kind: str) -> str:
-    """A layer's name: its path in the model, and its kind where that is a number."""
-    path = name.removeprefix("body.")
-    return f"{path} {kind}" if path.isdecimal() else path
-
-
 def _chosen(output: Tensor, shape: Sequence[int], at: Tensor) -> Tensor | None:
     """``[n, P, d]`` of the output of a layer at all tokens; None of anything else."""
     if output.dim() != 3 or output.shape[:2] != shape or not output.is_floating_point():
@@ -379,14 +372,11 @@ def _pooled(output: Tensor, n: int) -> Tensor | None:
 
 
 @contextmanager
-def _embedded(model: Any, *, wanted: bool) -> Iterator[list[Tensor]]:
+def _embedded(model: nn.Module, *, wanted: bool) -> Iterator[list[Tensor]]:
     """What the input embedding gives in the block, where a model says which that is."""
     found: list[Tensor] = []
-    try:
-        module = model.body.get_input_embeddings() if wanted else None
-    except (AttributeError, NotImplementedError):
-        module = None
-    if not isinstance(module, nn.Module):
+    module = input_embedding(model) if wanted else None
+    if module is None:
         yield found
         return
     handle = module.register_forward_hook(lambda module, arguments, output: found.append(output.detach().clone()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from iml_bench.errors import UsageError
 from iml_bench.learners.base import Inspectable
-from iml_bench.learners.blocks import blocks
+from iml_bench.learners.blocks import blocks, input_embedding
 from iml_bench.modalities.base import Indices, to_device
 from iml_bench.probes.tagged import Move, Slots, Told, in_slots, outputs_of
 from iml_bench.protocols.base import Ints
@@ -55,23 +55,14 @@ def places_of(learner: Inspectable, model: nn.Module, one: Told) -> list[str]:
     return found
 
 
-def title(name: str, module: nn.Module) -> str:
-    """A block's name: its path in the model, and its kind where that is a number."""
-    path = name.removeprefix("body.")
-    return f"{path} {type(module).__name__}" if path.isdecimal() else path
-
-
 def embedding_of(model: nn.Module) -> nn.Module:
     """The module that gives a token's vector.
 
     Raises:
         UsageError: when there is none.
     """
-    body: Any = getattr(model, "body", model)
-    find = getattr(body, "get_input_embeddings", None)
-    embeddings = (part for part in body.modules() if isinstance(part, nn.Embedding))
-    found = find() if callable(find) else next(embeddings, None)
-    if not isinstance(found, nn.Module):
+    found = input_embedding(model)
+    if found is None:
         raise UsageError("this model has no input embedding")
     return found
 

@@ -33,7 +33,7 @@ def lacking_probes(record: Record, asked: Sequence[str]) -> list[tuple[str, str]
     made = {(one.name, tuple(one.options.items()), CURVE if "+" in one.moment else one.moment) for one in tables}
     found = []
     for what, moment in probes_of(record.cell.task, asked):
-        name, options, _ = asked_of(what)
+        name, options, *_ = asked_of(what)
         found += [(what, moment)] if (name, tuple(options.items()), moment) not in made else []
     return found
 

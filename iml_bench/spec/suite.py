@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +13,7 @@ from iml_bench.spec.base import Line, Spec, first_problem, parse
 from iml_bench.spec.cell import OUTSIDE_KEY
 from iml_bench.spec.claim import PARAMETERS, Claim, check_claim
 from iml_bench.spec.control import Control
+from iml_bench.spec.look import parse_look
 from iml_bench.spec.model import LEARNING_RATE, ModelEntry, entry_from_source, label, parse_source
 from iml_bench.spec.seeds import LIMIT, parse_seeds
 from iml_bench.spec.task import NAME_PATTERN
@@ -91,7 +91,7 @@ class Grid(Spec):
     @property
     def probed(self) -> tuple[str, ...]:
         """The names of its probes, without options and moments."""
-        return tuple(dict.fromkeys(re.split("[?@]", text)[0] for text in self.probes))
+        return tuple(dict.fromkeys(parse_look(text).name for text in self.probes))
 
     @property
     def everywhere(self) -> tuple[tuple[str, str], ...]:
