@@ -41,7 +41,7 @@ ATTEMPTS: Final = 20
 
 
 @cache
-def _machine() -> str:
+def this_machine() -> str:
     """Where a process number means a process: this host since it was started, and this container of it."""
     parts = [platform.node()]
     with suppress(OSError):
@@ -76,7 +76,7 @@ def join(root: Path) -> Sign:
                     _blank(marker, _of_the_dead)
                 own = os.open(root / MARKER, os.O_WRONLY | os.O_APPEND)
                 try:
-                    os.write(own, f"{text} {_machine()} {os.getpid()}\n".encode())
+                    os.write(own, f"{text} {this_machine()} {os.getpid()}\n".encode())
                 finally:
                     os.close(own)
             break
@@ -192,7 +192,7 @@ def _blank(marker: int, which: Callable[[bytes], bool]) -> bool:
 def _of_the_dead(line: bytes) -> bool:
     """Whether a sign is that of a process of this machine that was killed."""
     match line.split():
-        case [_, machine, number] if machine == _machine().encode() and number.isdigit():
+        case [_, machine, number] if machine == this_machine().encode() and number.isdigit():
             return not psutil.pid_exists(int(number))
     return False
 

@@ -54,6 +54,8 @@ class RunDisplay:
         self.failures: dict[int, str] = {}
         """First line of the error of every job that failed, by its place."""
         self.ended: set[int] = set()
+        self.others: set[int] = set()
+        """Places of the cells that other processes have or had."""
         self.to_do = 0
         self.whole: Any = None
         """The bar of all cells, above those of each."""
@@ -108,8 +110,21 @@ class RunDisplay:
                 self.bars[event.job] = self.progress.add_task(self._name(event.job), total=None, told=" setup")
         elif event.kind == "progress":
             self._advance(event)
+        elif event.kind == "elsewhere":
+            self._leave(event)
         else:
             self._end(event)
+
+    def _leave(self, event: Event) -> None:
+        """Show a cell that another process has, and as far as it says how far it is."""
+        if event.job not in self.others and event.message is not None and not self.live and not self.quiet:
+            self._say(f"{self._name(event.job)} is being run by {event.message}\n")
+        if event.job in self.bars:
+            told, progress = event.message or "another process", event.progress
+            done, total = (progress.cell_step, progress.cell_total) if progress else (None, None)
+            self.progress.update(self.bars[event.job], completed=done, total=total, told=f" {told}")
+        if event.message is not None:
+            self.others.add(event.job)
 
     def _advance(self, event: Event) -> None:
         assert event.progress is not None

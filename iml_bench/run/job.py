@@ -52,6 +52,8 @@ class Job:
     """What looks into this cell, as ``--probe`` takes it, beside what ``Runtime.probes`` has look into all."""
     record: Path | None = None
     """Of a cell that is done, and whose probes are all that is missing."""
+    failed: str | None = None
+    """When the cell failed before, as its record says: it is tried again. A later failure is another process's."""
 
     @property
     def store(self) -> Store:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from iml_bench.errors import UsageError
 from iml_bench.records import Store, Stored, damage_of, latest_by_key
 from iml_bench.records.files import reason_of
 from iml_bench.records.guard import join, leave
+from iml_bench.records.leases import About, Leases
 from iml_bench.run.executors.base import Event, Executor, Listener, choose_executor
 from iml_bench.run.job import Job
 from iml_bench.run.plan import Request, plan
-from iml_bench.runtime import Runtime, check_launch, is_first
+from iml_bench.run.sharing import settled
+from iml_bench.runtime import Runtime, StageProgress, check_launch, is_first
 from iml_bench.spec import cell_key
 
 NO_RECORD = "it left no record"
 GONE = "its record is not there any more"
+LOOK: Final = 1.0
+"""Seconds between looks at the cells that other processes have."""
 
 
 class Standing(NamedTuple):
@@ -51,6 +56,9 @@ class Session:
     A cell whose record is done, whatever command wrote it, is never run again; one that failed or was cut is, and one
     that some probe is yet to look into is trained again for that probe alone. Every cell runs in one thread, so that
     its outcome does not depend on how many run side by side.
+
+    Any number of sessions, on one machine or several, share the cells of one folder: a cell that another has is left to
+    it and waited for, and run here where the other dies (``records/leases.py``).
     """
 
     def __init__(self, out: Path, runtime: Runtime, workers: int | None = None) -> None:
@@ -93,21 +101,57 @@ class Session:
             if job.out.absolute() != self.store.root:
                 raise UsageError(f"a job for {job.out} cannot run in a session of {self.out}")
         stored = self.store.scan()[0]
-        known = status_of(jobs, stored)
-        jobs = _to_look_into(jobs, known, stored)
-        places = [index for index, job in enumerate(jobs) if job.record or known.get(cell_key(job.cell)) != "done"]
+        known = _known(jobs, stored)
+        jobs = [_with_record(job, known.get(cell_key(job.cell))) for job in jobs]
+        places = [place for place, job in enumerate(jobs) if job.record or not _is_done(known.get(cell_key(job.cell)))]
         executor = executor or choose_executor(None, self.workers, self.runtime, len(places))
         broken = self._broken([jobs[place] for place in places], stored)
         if begin is not None:
             width = min(executor.width(self.runtime), max(1, len(places)))
-            failed = list(known.values()).count("failed")
+            failed = len(known) - sum(map(_is_done, known.values()))
             begin(Standing(len(jobs), tuple(places), failed, width, self.out, broken))
         heard: set[int] = set()
+        left, leases = places, Leases(self.store.root)
         if places:
             with self._signed() as sign:
-                groups = [[replace(jobs[place], out=self.store.root, sign=sign)] for place in places]
-                executor.run(groups, self.runtime, _Placed(places, listen, heard))
+                jobs = [replace(job, out=self.store.root, sign=sign) for job in jobs]
+                while left:
+                    placed = _Placed(left, listen, heard)
+                    executor.run([[jobs[place]] for place in left], self.runtime, placed)
+                    left = self._wait({place: jobs[place] for place in placed.elsewhere}, leases, placed.tell)
         return self._collect(jobs, places, heard, listen)
+
+    def _wait(self, away: dict[int, Job], leases: Leases, tell: Listener) -> list[int]:
+        """Wait for cells that other processes have, until some of them are to be run here or all are settled.
+
+        Args:
+            away: jobs by their place.
+            leases: of the folder, with what was seen of them before.
+            tell: is told how they get on and what came of them.
+
+        Returns:
+            The places of those that nobody has and that have no record.
+        """
+        told: dict[int, About] = {}
+        while away:
+            left = []
+            for place, job in [*away.items()]:
+                about = leases.living(cell_key(job.cell))  # before the record is looked for, which comes before its end
+                outcome = settled(job)
+                if outcome is not None:
+                    tell(Event(outcome.kind, place, message=outcome.message))
+                    del away[place]
+                elif about is None:
+                    left.append(place)
+                elif told.get(place) != about:
+                    tell(Event("elsewhere", place, _progress(about), about.where))
+                    told[place] = about
+            if left:
+                return left
+            if away:
+                self.store.check()
+                time.sleep(LOOK)
+        return []
 
     @contextmanager
     def _signed(self) -> Iterator[str | None]:
@@ -161,20 +205,22 @@ def _is_done(entry: Stored | None) -> bool:
     return entry is not None and entry.record.status == "done"
 
 
-def _to_look_into(jobs: Sequence[Job], known: Mapping[str, str], stored: Sequence[Stored]) -> list[Job]:
-    """The jobs, those of done cells that some of their probes have not looked into with the record that is there."""
-    if not any(job.probes for job in jobs):
-        return list(jobs)
-    from iml_bench.run.probing import lacking_probes
+def _with_record(job: Job, known: Stored | None) -> Job:
+    """A job with the record that its cell has, where it failed, or where some of its probes have not looked into it."""
+    if known is None:
+        return job
+    if not _is_done(known):
+        return replace(job, failed=known.record.timing.ended)
+    if job.probes:
+        from iml_bench.run.probing import lacking_probes
 
-    records = latest_by_key(stored)
+        return replace(job, record=known.path) if lacking_probes(known.record, job.probes) else job
+    return job
 
-    def looked(job: Job) -> Job:
-        key = cell_key(job.cell)
-        done = job.probes and known.get(key) == "done" and lacking_probes(records[key].record, job.probes)
-        return replace(job, record=records[key].path) if done else job
 
-    return [looked(job) for job in jobs]
+def _progress(about: About) -> StageProgress | None:
+    """How far a cell is that another process runs; None where that is not told."""
+    return StageProgress(about.stage, 0, 0, float("nan"), about.done, about.total) if about.total else None
 
 
 class _Placed:
@@ -182,22 +228,32 @@ class _Placed:
 
     def __init__(self, places: Sequence[int], listen: Listener | None, failed: set[int]) -> None:
         self.places, self.listen, self.failed = places, listen, failed
+        self.elsewhere: list[int] = []
 
     def __call__(self, event: Event) -> None:
         place = self.places[event.job]
+        if event.kind == "elsewhere":
+            self.elsewhere.append(place)
+        self.tell(event._replace(job=place))
+
+    def tell(self, event: Event) -> None:
+        """Hand on an event that has the place among all jobs."""
         if event.kind == "failed":
-            self.failed.add(place)
+            self.failed.add(event.job)
         if self.listen is not None:
-            self.listen(event._replace(job=place))
+            self.listen(event)
 
 
-def status_of(jobs: Sequence[Job], stored: Sequence[Stored]) -> dict[str, str]:
-    """``done`` or ``failed`` by cell key, for those of the jobs that have a record, whatever wrote it.
+def _known(jobs: Sequence[Job], stored: Sequence[Stored]) -> dict[str, Stored]:
+    """The records that some of the jobs have, by cell key, whatever wrote them; a done one goes before a failed one.
 
     A done record whose items are missing, or are not those that it was made with, does not count.
     """
     wanted = {cell_key(job.cell) for job in jobs}
     usable = [one for one in stored if one.record.cell_key in wanted]
-    usable = [one for one in usable if one.record.status == "failed" or damage_of(one) is None]
-    known = latest_by_key(usable)
-    return {key: known[key].record.status for key in wanted if key in known}
+    return latest_by_key([one for one in usable if one.record.status == "failed" or damage_of(one) is None])
+
+
+def status_of(jobs: Sequence[Job], stored: Sequence[Stored]) -> dict[str, str]:
+    """``done`` or ``failed`` by cell key, for those of the jobs that have a record that can be used."""
+    return {key: one.record.status for key, one in _known(jobs, stored).items()}

@@ -11,21 +11,22 @@ from typing import NamedTuple, Protocol
 
 from iml_bench.errors import UsageError, nearest, shown
 from iml_bench.extensions import EXECUTORS
-from iml_bench.run.job import Job, run_job
+from iml_bench.run.job import Job
+from iml_bench.run.sharing import run_shared
 from iml_bench.runtime import Runtime, StageProgress, is_launched
 from iml_bench.spec import model_key, task_key
 
 
 class Event(NamedTuple):
-    """What happened to a job: it began, got on, ended well or failed."""
+    """What happened to a job: it began, got on, ended well, failed, or is run by another process."""
 
     kind: str
-    """``start``, ``progress``, ``done`` or ``failed``."""
+    """``start``, ``progress``, ``done``, ``failed`` or ``elsewhere``."""
     job: int
     """Its place among the jobs of all groups, in their order."""
     progress: StageProgress | None = None
     message: str | None = None
-    """Of a failed job: the first line of its error."""
+    """Of a failed job the first line of its error; of one that is elsewhere, where."""
 
 
 Listener = Callable[[Event], None]
@@ -38,8 +39,9 @@ class Executor(Protocol):
 
     What holds of every executor: each different pair of task and model is checked once before the first cell starts
     (``distinct``, ``check_job``), and a ``UsageError`` of that check ends the run with nothing written; a cell that
-    fails keeps its error in its record and stops no other (``run_job``); a cell whose process died gets the record
-    of a failure (``record_failure``). An interrupt stops everything at once.
+    another process runs is left to it and told of as ``elsewhere`` (``carry_out``, ``run_shared``); a cell that fails
+    keeps its error in its record and stops no other (``run_job``); a cell whose process died gets the record of a
+    failure (``record_failure``). An interrupt stops everything at once.
     """
 
     def __init__(self, workers: int | None = None) -> None:
@@ -109,10 +111,10 @@ def distinct(groups: Groups) -> list[Job]:
 
 
 def carry_out(index: int, job: Job, runtime: Runtime, listen: Listener) -> None:
-    """Run one job in this process, write its record, and tell of its start, its progress and its end."""
+    """Run one job in this process, unless another has it, and tell of its start, its progress and its end."""
     listen(Event("start", index))
-    message = run_job(job, replace(runtime, report=reporter(index, listen)))
-    listen(Event("failed" if message else "done", index, message=message))
+    outcome = run_shared(job, replace(runtime, report=reporter(index, listen)))
+    listen(Event(outcome.kind, index, message=outcome.message))
 
 
 def reporter(index: int, listen: Listener) -> Callable[[StageProgress], None]:

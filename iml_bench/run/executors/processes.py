@@ -17,7 +17,8 @@ from pebble import ProcessExpired, ProcessPool
 
 from iml_bench.errors import CellError, UsageError
 from iml_bench.run.executors.base import Event, Groups, Listener, default_workers, distinct, reporter
-from iml_bench.run.job import Job, check_job, record_failure, run_job
+from iml_bench.run.job import Job, check_job, record_failure
+from iml_bench.run.sharing import Outcome, run_shared
 from iml_bench.runtime import Runtime
 from iml_bench.system import follow_parent, make_streams_last
 
@@ -125,11 +126,12 @@ def _schedule_all(pool: ProcessPool, jobs: Sequence[Job], runtime: Runtime, even
         while (event := events.get()).kind != "ended":
             listen(event)
         try:
-            message = by_index[event.job].result()
+            outcome = by_index[event.job].result()
         except ProcessExpired as error:
             died = CellError(f"the worker process died with exit code {error.exitcode} (killed, or out of memory)")
             message = record_failure(jobs[event.job], started, died)
-        listen(Event("failed" if message else "done", event.job, message=message))
+            outcome = Outcome("failed" if message else "done", message)
+        listen(Event(outcome.kind, event.job, message=outcome.message))
 
 
 _events: Any = None
@@ -145,6 +147,6 @@ def _start_worker(events: Any) -> None:
     import iml_bench.run.cell  # noqa: F401  (slow to import; workers do it side by side)
 
 
-def _run_in_worker(index: int, job: Job, runtime: Runtime) -> str | None:
+def _run_in_worker(index: int, job: Job, runtime: Runtime) -> Outcome:
     _events.put(Event("start", index))
-    return run_job(job, replace(runtime, report=reporter(index, _events.put)))
+    return run_shared(job, replace(runtime, report=reporter(index, _events.put)))

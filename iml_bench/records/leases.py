@@ -1,0 +1,281 @@
+"""Leases: who is at which cell of a folder of records, so that several commands share its cells.
+
+A lease is one small file for a cell that runs, below ``.iml-bench-leases``. Whoever runs the cell makes it, in a step
+that only one can win, and writes it anew every fifth of its term, with a growing pulse and how far the cell is. It is
+dead when its bytes have not changed for its term on the clock of whoever looks, so that no two clocks are ever
+compared, or at once where its process was one of this machine and is gone. One looker takes a dead lease away.
+
+Leases spare work and guard nothing: where one fails, a cell is run twice and one record stands (``records/publish.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+import psutil
+
+from iml_bench.errors import UsageError, shown
+from iml_bench.records.files import link_new
+from iml_bench.records.guard import this_machine
+from iml_bench.runtime import StageProgress
+
+FOLDER: Final = ".iml-bench-leases"
+TERM: Final = 300.0
+"""Seconds without a sign of life after which a lease is dead."""
+VARIABLE: Final = "IML_BENCH_LEASE_SECONDS"
+"""Of the environment: another term for the leases that this process takes."""
+BEATS: Final = 5
+"""Times in a term that a lease is written anew."""
+SIZE: Final = 1024
+"""Bytes of a lease, always: writing it anew needs no more room on the disk."""
+
+
+class About(NamedTuple):
+    """What a lease says of whoever has it and how far they are."""
+
+    cell: str
+    """What is run, in words."""
+    host: str
+    pid: int
+    started: str
+    """When, by the holder's own clock; only ever shown."""
+    term: float
+    machine: str
+    """Where ``pid`` means a process, see ``guard.this_machine``."""
+    engine: str = ""
+    """What started the process, where it says so: a job of Slurm."""
+    pulse: int = 0
+    stage: str = ""
+    done: int = 0
+    """Steps of the whole cell so far."""
+    total: int = 0
+    """Steps of the whole cell; 0 where they are not told."""
+    token: str = ""
+    """Of this lease alone."""
+
+    @property
+    def where(self) -> str:
+        """The process, in words."""
+        return f"{self.host} (process {self.pid}{', ' + self.engine if self.engine else ''})"
+
+
+def term_here() -> float:
+    """Seconds of the leases that this process takes.
+
+    Raises:
+        UsageError: when the environment asks for what is no such number.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if not text:
+        return TERM
+    with suppress(ValueError):
+        if 0.05 <= (found := float(text)) <= 86_400:
+            return found
+    raise UsageError(f"{VARIABLE}={shown(text)} is no number of seconds from 0.05 to 86400; unset it, or give one")
+
+
+class Lease:
+    """A cell that this process is at, until the block ends."""
+
+    def __init__(self, path: Path, marker: int, about: About) -> None:
+        """Args: path: of the file; marker: it, open; about: what it says."""
+        self.path, self._marker, self._about = path, marker, about
+        self._over = threading.Event()
+        self._beat = threading.Thread(target=self._keep, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._beat.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._beat.join()
+        with suppress(OSError):
+            # Whoever believed this process dead may have taken the cell, and has a file of that name.
+            if os.path.samestat(os.fstat(self._marker), os.lstat(self.path)):
+                self.path.unlink()
+        with suppress(OSError):
+            os.close(self._marker)
+        with suppress(OSError):
+            self.path.parent.rmdir()  # only where no other lease is there
+
+    def tell(self, progress: StageProgress) -> None:
+        """Note how far the cell is; the next beat says it."""
+        self._about = self._about._replace(stage=progress.stage, done=progress.cell_step, total=progress.cell_total)
+
+    def _keep(self) -> None:
+        while not self._over.wait(self._about.term / BEATS):
+            self._about = self._about._replace(pulse=self._about.pulse + 1)
+            # Into the file that was made, whatever has its name now. A disk that is away for a while costs the lease.
+            with suppress(OSError):
+                _write(self._marker, self._about)
+
+
+class Leases:
+    """The leases of a folder, and what was seen of them so far."""
+
+    def __init__(self, root: Path) -> None:
+        """Args: root: the folder of records."""
+        self.folder = root / FOLDER
+        self._seen: dict[str, tuple[bytes, float]] = {}
+
+    def take(self, key: str, cell: str) -> Lease | None:
+        """Take a cell, unless another process has it.
+
+        Where the folder takes no file of this kind the cell is run without one: what is wrong with the folder is said
+        when its record is written.
+
+        Args:
+            key: of the cell.
+            cell: what it is, in words.
+
+        Returns:
+            The lease, to be entered; None where a living process has the cell.
+
+        Raises:
+            UsageError: see ``term_here``.
+        """
+        about = About(
+            cell=cell,
+            host=platform.node(),
+            pid=os.getpid(),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            term=term_here(),
+            machine=this_machine(),
+            engine=_engine(),
+            token=secrets.token_hex(8),
+        )
+        path = self._path(key)
+        while True:
+            try:
+                self.folder.mkdir(exist_ok=True)
+                marker = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError:
+                if self.living(key) is not None:
+                    return None
+                if os.path.lexists(path):  # dead, and it cannot be taken away
+                    return _without(path, about)
+            except FileNotFoundError:
+                if not self.folder.parent.is_dir():
+                    return _without(path, about)
+                # Another process has ended its last lease just now, and with it the folder of them.
+            except OSError:
+                return _without(path, about)
+            else:
+                with suppress(OSError):
+                    _write(marker, about)
+                return Lease(path, marker, about)
+
+    def living(self, key: str) -> About | None:
+        """Who has a cell; None where nobody has, or only somebody dead, whose lease is taken away."""
+        path = self._path(key)
+        content = _read(path)
+        if content is None:
+            self._seen.pop(key, None)
+            return None
+        now = time.monotonic()
+        before, since = self._seen.get(key, (b"", now))
+        if content != before:
+            since = now
+            self._seen[key] = content, since
+        about = _parsed(content)
+        if now - since <= about.term and not _is_gone(about):
+            return about
+        self._seen.pop(key, None)
+        self._take_away(path, content)
+        return None
+
+    def all(self) -> dict[str, About]:
+        """Every lease that is there by the key of its cell, dead ones among them."""
+        found = {}
+        with suppress(OSError):
+            for path in self.folder.iterdir():
+                if path.suffix == ".lease" and (content := _read(path)) is not None:
+                    found[path.stem] = _parsed(content)
+        return found
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.lease"
+
+    def _take_away(self, path: Path, content: bytes) -> None:
+        """Remove a dead lease. Of several lookers one wins; what another has put there meanwhile is put back."""
+        aside = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.dead")
+        with suppress(OSError):
+            path.rename(aside)
+            if _read(aside) != content:
+                link_new(aside, path)
+            aside.unlink()
+
+
+def _without(path: Path, about: About) -> Lease:
+    """A lease that nobody sees."""
+    return Lease(path, os.open(os.devnull, os.O_RDWR), about)
+
+
+def _engine() -> str:
+    """What started this process, for whoever looks where its output is."""
+    job, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{job}_{task}" if job and task else os.environ.get("SLURM_JOB_ID")
+    return f"Slurm job {job}" if job else ""
+
+
+def _write(marker: int, about: About) -> None:
+    content = json.dumps(about._asdict()).encode()[: SIZE - 1].ljust(SIZE - 1) + b"\n"
+    os.lseek(marker, 0, os.SEEK_SET)
+    os.write(marker, content)
+    os.fsync(marker)
+
+
+def _read(path: Path) -> bytes | None:
+    """What a lease says; None where there is none or it cannot be read."""
+    try:
+        marker = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return None
+    try:
+        return os.read(marker, SIZE)
+    except OSError:
+        return None
+    finally:
+        os.close(marker)
+
+
+def _parsed(content: bytes) -> About:
+    """A lease; one that is written just now, or damaged, is of nobody in particular, and lives as long as any."""
+    unknown = About(cell="", host="an unknown machine", pid=0, started="", term=TERM, machine="")
+    try:
+        fields: Any = json.loads(content)
+        told = {name: fields[name] for name in About._fields if isinstance(fields.get(name), _TYPES[name])}
+    except (ValueError, AttributeError, RecursionError):
+        return unknown
+    about = unknown._replace(**told)
+    return about if 0 < about.term <= 86_400 else about._replace(term=TERM)
+
+
+_TYPES: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(About._fields, str),
+    **dict.fromkeys(("pid", "pulse", "done", "total"), int),
+    "term": (int, float),
+}
+
+
+def _is_gone(about: About) -> bool:
+    """Whether the lease is of a process of this machine that has ended."""
+    if about.machine != this_machine() or about.pid <= 0:
+        return False
+    try:
+        return bool(psutil.Process(about.pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
