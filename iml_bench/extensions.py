@@ -168,9 +168,12 @@ PROBES: Final = Extensions(
 )
 EXECUTORS: Final = Extensions(
     "executors",
-    "a class with the methods of `run.executors.base.Executor`: where and side by side with what cells run",
+    "a class with the methods of `run.executors.base.Executor`, or of `run.executors.engine.Engine` for other machines",
     {
+        "local": "run.executors.local:LocalExecutor",
         "inline": "run.executors.inline:InlineExecutor",
         "processes": "run.executors.processes:ProcessExecutor",
+        "slurm": "run.executors.slurm:SlurmEngine",
+        "ray": "run.executors.ray:RayEngine",
     },
 )

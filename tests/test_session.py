@@ -13,6 +13,7 @@ from iml_bench.protocols.two_stage import TWO_STAGE
 from iml_bench.records import Store, Stored
 from iml_bench.registry import TASKS
 from iml_bench.run.executors.base import Event, Groups, Listener
+from iml_bench.run.executors.choose import Where
 from iml_bench.run.executors.inline import InlineExecutor
 from iml_bench.run.job import Job, record_failure
 from iml_bench.run.plan import Request
@@ -106,7 +107,7 @@ def test_records_have_the_last_word_on_what_failed(tmp_path: Path) -> None:
 
 
 def test_requests_are_planned(tmp_path: Path) -> None:
-    stored = Session(tmp_path, CPU, workers=1).run([Request("vision", ("oracle",), (3,), smoke=True)])
+    stored = Session(tmp_path, CPU, Where(workers=1)).run([Request("vision", ("oracle",), (3,), smoke=True)])
     assert {one[:2] for one in cells(stored)} == {(name, 3) for name in TWO_STAGE.attitudes(TASKS.get("vision"))}
     assert len(Store(tmp_path).scan()[0]) == len(stored)
 

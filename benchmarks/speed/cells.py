@@ -7,6 +7,7 @@ from pathlib import Path
 
 from iml_bench.registry import TASKS
 from iml_bench.run.executors.base import Event
+from iml_bench.run.executors.choose import Where
 from iml_bench.run.job import Job
 from iml_bench.run.session import Session
 from iml_bench.runtime import Runtime
@@ -35,7 +36,7 @@ def main(workers: int, stage1: int, out: Path) -> None:
         if event.kind == "failed":
             failures.append(event.message)
 
-    session = Session(out, Runtime(device="cpu"), workers)
+    session = Session(out, Runtime(device="cpu"), Where(workers=workers))
     session.run([Job(cell, changes(task, base), False, out) for cell in cells], listen=listen)
     if failures:
         sys.exit(f"{len(failures)} cells failed: {failures[0]}")

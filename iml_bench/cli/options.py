@@ -36,7 +36,18 @@ Workers = Annotated[
 ]
 Executor = Annotated[
     str | None,
-    typer.Option("--executor", help="Where cells run. Default: inline (this process) for one worker, else processes."),
+    typer.Option("--executor", help="Where cells run: local (the default), inline, processes, slurm, ray."),
+]
+Slurm = Annotated[
+    str | None,
+    typer.Option("--slurm", metavar="OPTION=VALUE,...", help="Run as jobs of Slurm: partition=gpu,account=lab,time=4h"),
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Hand the cells over to Slurm and return; the same command waits for them.")
+]
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only part I of N of the cells, for machines that share no folder."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of data sets that are not embedded (MNIST).")]

@@ -47,6 +47,13 @@ def carry_out_and_show(work: Work, asked: Mapping[str, Any] | None, *, as_json: 
     display = display_of(work)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a model's code may print
         results = carry_out(work, display)
+    if display.detached is not None:
+        waits = shlex.join(word for word in sys.argv[1:] if word != "--detach")
+        sys.stderr.write(
+            f"handed over: {display.detached} go on without this command. To see how they are, or to wait for them:\n"
+            f"  {_command('suite', 'status', '--out', str(work.out))}\n  {_program()} {waits}\n"
+        )
+        return ALL_DONE
     if is_first():
         _say_not_attached(work, results)
         _print(work, results, asked, as_json=as_json, show=show)

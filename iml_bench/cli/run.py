@@ -12,6 +12,7 @@ from iml_bench.cli.options import (
     Curve,
     Data,
     DataDir,
+    Detach,
     Device,
     Executor,
     Json,
@@ -19,6 +20,8 @@ from iml_bench.cli.options import (
     MicroBatch,
     Out,
     Probe,
+    Shard,
+    Slurm,
     Track,
     Workers,
     parse_overrides,
@@ -27,6 +30,7 @@ from iml_bench.cli.outcome import carry_out_and_show
 from iml_bench.errors import UsageError
 from iml_bench.library.options import DEFAULT_OUT, HARDWARE, SHORTHANDS, RunOptions
 from iml_bench.library.running import planned
+from iml_bench.run.executors.choose import HERE
 from iml_bench.runtime import check_launch, launched
 
 
@@ -63,6 +67,9 @@ def run(
     out: Out = DEFAULT_OUT,
     workers: Workers = None,
     executor: Executor = None,
+    slurm: Slurm = None,
+    detach: Detach = False,
+    shard: Shard = None,
     device: Device = "auto",
     micro_batch: MicroBatch = None,
     checkpointing: Checkpointing = False,
@@ -99,6 +106,9 @@ def run(
         "out": out,
         "workers": workers,
         "executor": executor,
+        "slurm": slurm,
+        "detach": detach,
+        "shard": shard,
         "device": device,
         "micro_batch": micro_batch,
         "gradient_checkpointing": checkpointing,
@@ -110,9 +120,11 @@ def run(
     }
     work = planned(task, model, seeds, options)
     check_launch()
-    if processes > 1 and launched().size == 1:
+    elsewhere = work.where.name not in (None, *HERE)
+    if processes > 1 and launched().size == 1 and not elsewhere:
         raise typer.Exit(launch(processes))
-    if processes not in (1, launched().size):
+    work = work.in_processes(processes) if elsewhere else work
+    if processes not in (1, launched().size) and not elsewhere:
         raise UsageError(f"--processes {processes}: this is one of {launched().size} processes already; leave it out")
     asked = {name: options.get(name) for name in HARDWARE if options.get(name)}
     asked |= {"out": out if out != DEFAULT_OUT else None, "device": device if device != "auto" else None}

@@ -15,20 +15,34 @@ from rich.console import Console
 from iml_bench.board import Judgement, Row, judge, points_of
 from iml_bench.cli.dryrun import DryRun, dry_run, print_dry_run
 from iml_bench.cli.judging import NONE, Rule, rule_of
-from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, MaxSeeds, Out, SuiteName, Workers, print_json
+from iml_bench.cli.options import (
+    Data,
+    DataDir,
+    Detach,
+    Device,
+    Executor,
+    Json,
+    MaxSeeds,
+    Out,
+    Shard,
+    Slurm,
+    SuiteName,
+    Workers,
+    print_json,
+)
 from iml_bench.cli.outcome import carry_out_and_show
 from iml_bench.cli.points import print_points
 from iml_bench.cli.tables import out_console, print_rows
 from iml_bench.cli.tune import carry_out_sweep
 from iml_bench.errors import UsageError
-from iml_bench.library.options import DEFAULT_OUT, make_runtime, seeds_of
+from iml_bench.library.options import DEFAULT_OUT, make_runtime, seeds_of, sharded
 from iml_bench.library.results import Results
 from iml_bench.library.running import Work, carry_out, display_of
 from iml_bench.library.tuning import Sweep, sweep_of
 from iml_bench.records import Store
 from iml_bench.registry import SUITES, TASKS
 from iml_bench.run.cost import TERAFLOPS
-from iml_bench.run.executors.base import choose_executor
+from iml_bench.run.executors.choose import Where, choose_executor
 from iml_bench.run.plan import Request, plan, untuned
 from iml_bench.run.suites import suite_requests
 from iml_bench.runtime import is_first, is_launched
@@ -62,6 +76,9 @@ def run_suite(
     out: Out = DEFAULT_OUT,
     workers: Workers = None,
     executor: Executor = None,
+    slurm: Slurm = None,
+    detach: Detach = False,
+    shard: Shard = None,
     device: Device = "auto",
     data: Data = None,
     data_dir: DataDir = None,
@@ -82,13 +99,13 @@ def run_suite(
       iml-bench suite run claims-cpu --until decided --max-seeds 32
     """
     suite = SUITES.get(name)
-    _check_until(until, max_seeds, smoke=smoke)
+    _check_until(until, max_seeds, shard, smoke=smoke)
     chosen = seeds_of(seeds) if seeds is not None else ()
     requests = suite_requests(suite, smoke=smoke, data=data, models=model or (), seeds=chosen)
     rule = rule_of(suite, requests, max_seeds, seeds)
     runtime = make_runtime(device, data_dir=data_dir, data=data.resolve() if data else None, out=out)
     ruleset = "tuned" if any(request.ruleset == "tuned" for request in requests) else "shared"
-    work = Work((), runtime, out, workers, executor, ruleset=ruleset)
+    work = Work((), runtime, out, Where(executor, workers, slurm, detach), ruleset=ruleset)
     sweeps = _sweeps(requests, work)
     # Before anything runs: what is not valid says so. Learning rates that are yet to be chosen are the tasks' own here.
     own = {place: sweep.own for place, sweep in sweeps.items()}
@@ -109,13 +126,15 @@ def run_suite(
         return
     chosen_rates = _rates_of(sweeps, as_json=as_json)
     rule = rule._replace(requests=_with_rates(rule.requests, chosen_rates)) if sweeps else rule
-    status = _carry_out(suite, rule, work, as_json=as_json) or int(None in chosen_rates.values())
+    status = _carry_out(suite, rule, work, shard, as_json=as_json) or int(None in chosen_rates.values())
     judged = rule.judged(suite, Store(out).scan()[0]) if is_first() and not smoke else NONE
     judged.show(Console(stderr=True) if as_json else out_console())
     raise typer.Exit(status or int(any(one.verdict == "fail" for one in judged.controls)))
 
 
-def _check_until(until: str | None, max_seeds: int | None, *, smoke: bool) -> None:
+def _check_until(until: str | None, max_seeds: int | None, shard: str | None, *, smoke: bool) -> None:
+    if until and shard:
+        raise UsageError("--until decided looks at all records, and --shard makes some of them; leave one of them out")
     if (until is None) != (max_seeds is None) or (until and smoke):
         raise UsageError(
             "--until decided and --max-seeds N go together, and not with --smoke: seeds are added until every claim is "
@@ -127,7 +146,7 @@ def _check_until(until: str | None, max_seeds: int | None, *, smoke: bool) -> No
 
 def _dry_run(work: Work, teraflops: float) -> DryRun:
     jobs = list({cell_key(job.cell): job for job in work.jobs}.values())
-    width = choose_executor(work.executor, work.workers, work.runtime, len(jobs)).width(work.runtime)
+    width = choose_executor(work.where, work.runtime, len(jobs)).width(work.runtime)
     return dry_run(jobs, width, teraflops)
 
 
@@ -202,7 +221,7 @@ def _rates_of(sweeps: Mapping[Place, Sweep], *, as_json: bool) -> dict[Place, fl
     return {place: done[sweep.keys] for place, sweep in sweeps.items()}
 
 
-def _carry_out(suite: SuiteSpec, rule: Rule, work: Work, *, as_json: bool) -> int:
+def _carry_out(suite: SuiteSpec, rule: Rule, work: Work, shard: str | None, *, as_json: bool) -> int:
     """Carry out what the rule asks for, look by look, and show the rows of all of it; the exit status."""
     asked = _unclaimed(suite, rule) if rule.looks else rule.requests
     last: list[Request] = []
@@ -213,7 +232,7 @@ def _carry_out(suite: SuiteSpec, rule: Rule, work: Work, *, as_json: bool) -> in
         look = work._replace(jobs=tuple(plan(found.wanted, work.out)))
         with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a model's code may print
             carry_out(look, display_of(look))
-    jobs = tuple(plan(asked, work.out))
+    jobs = tuple(sharded(plan(asked, work.out), shard))
 
     def show(rows: Sequence[Row], results: Results, console: Console) -> None:
         """What varies in a grid as columns of its table, and the other rows as everywhere."""

@@ -21,6 +21,7 @@ from iml_bench.cli.options import (
     Json,
     MicroBatch,
     Out,
+    Slurm,
     Workers,
     print_json,
 )
@@ -29,7 +30,7 @@ from iml_bench.cli.tables import out_console
 from iml_bench.library.options import DEFAULT_OUT, TuneOptions
 from iml_bench.library.running import carry_out, display_of
 from iml_bench.library.tuning import Sweep, Tuning, concluded, planned_sweep
-from iml_bench.run.executors.base import choose_executor
+from iml_bench.run.executors.choose import choose_executor
 from iml_bench.run.sweep import SEEDS, rates
 
 
@@ -43,6 +44,7 @@ def tune(
     out: Out = DEFAULT_OUT,
     workers: Workers = None,
     executor: Executor = None,
+    slurm: Slurm = None,
     device: Device = "auto",
     micro_batch: MicroBatch = None,
     checkpointing: Checkpointing = False,
@@ -65,6 +67,7 @@ def tune(
         "out": out,
         "workers": workers,
         "executor": executor,
+        "slurm": slurm,
         "device": device,
         "micro_batch": micro_batch,
         "gradient_checkpointing": checkpointing,
@@ -74,7 +77,7 @@ def tune(
     sweep = planned_sweep(model, task, options)
     work = sweep.work
     if dry:
-        found = dry_run(work.jobs, choose_executor(executor, workers, work.runtime, len(work.jobs)).width(work.runtime))
+        found = dry_run(work.jobs, choose_executor(work.where, work.runtime, len(work.jobs)).width(work.runtime))
         print_json(found.model_dump(mode="json")) if as_json else print_dry_run(found, out_console())
         return
     tuning = carry_out_sweep(sweep, as_json=as_json)

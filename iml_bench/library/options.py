@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypedDict, get_type_hints
 
 from iml_bench.errors import UsageError, nearest, shown
+from iml_bench.run.executors.choose import Where
+from iml_bench.run.job import Job
 from iml_bench.run.plan import RULESETS, Request
 from iml_bench.runtime import Runtime
 from iml_bench.spec import parse_seeds
@@ -34,6 +37,7 @@ HARDWARE: Final = (
     "track",
     "workers",
     "executor",
+    "slurm",
 )
 """Options that change no answer by more than rounding: a command that is repeated is given them again, with ``out``."""
 
@@ -50,7 +54,10 @@ class TuneOptions(TypedDict, total=False):
     workers: int | None
     """Cells side by side, in processes of one thread each; by default the cores, and 1 on a GPU."""
     executor: str | None
-    """Where cells run: ``inline``, ``processes``, or one that another package adds."""
+    """Where cells run: ``local`` (the default), ``inline``, ``processes``, ``slurm``, ``ray``, or one that another
+    package adds."""
+    slurm: str | None
+    """Options of sbatch for the jobs of executor ``slurm``: ``partition=gpu,account=lab,time=4h``."""
     device: str
     """``auto``, ``cpu``, ``cuda`` or ``mps``."""
     micro_batch: int | None
@@ -92,6 +99,10 @@ class RunOptions(TuneOptions, total=False):
     """A tracker of Accelerate (``tensorboard``, ``wandb``, ...): one run for every cell that is trained."""
     probe: Sequence[str]
     """Probes that look into every network, ``NAME[?OPTION=VALUE][@MOMENT]``; their tables lie beside the records."""
+    shard: str | None
+    """``2/3``: only the second of three parts of the cells, for machines that share no folder."""
+    detach: bool
+    """Hand the cells over to Slurm and return."""
     keep: bool
     """Write the weights after every training step beside the records."""
 
@@ -169,6 +180,38 @@ def seeds_of(seeds: int | str | Sequence[int]) -> tuple[int, ...]:
         return parse_seeds(str(seeds))
     except ValueError as error:
         raise UsageError(f"--seeds {error}") from error
+
+
+def where_of(options: TuneOptions | RunOptions) -> Where:
+    """What is to carry the cells out.
+
+    Raises:
+        UsageError: when the number of workers is none.
+    """
+    workers = options.get("workers")
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: give 1, or as many cells as shall run side by side")
+    detach = bool(options.get("detach", False))
+    return Where(options.get("executor"), workers, options.get("slurm"), detach)
+
+
+def sharded(jobs: list[Job], shard: str | None) -> list[Job]:
+    """One of several parts of the jobs, dealt out in turn, so that parts take about the same time.
+
+    Args:
+        jobs: all of them, as every machine plans them.
+        shard: ``2/3``: the second of three parts; None: all.
+
+    Raises:
+        UsageError: when it is no such part.
+    """
+    if shard is None:
+        return jobs
+    found = re.fullmatch(r"0*(\d{1,6})/0*(\d{1,6})", shard)
+    part, parts = (int(number) for number in found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise UsageError(f"--shard {shown(shard)} is no part; give 1/3, 2/3 and 3/3 to three machines")
+    return jobs[part - 1 :: parts]
 
 
 def runtime_of(options: RunOptions) -> Runtime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Unpack
 
@@ -14,9 +15,12 @@ from iml_bench.library.options import (
     check_names,
     make_request,
     runtime_of,
+    sharded,
+    where_of,
 )
 from iml_bench.library.results import Results
 from iml_bench.protocols.base import CURVE
+from iml_bench.run.executors.choose import Where
 from iml_bench.run.job import Job
 from iml_bench.run.plan import Request, plan
 from iml_bench.runtime import Runtime
@@ -31,12 +35,22 @@ class Work(NamedTuple):
     jobs: tuple[Job, ...]
     runtime: Runtime
     out: Path
-    workers: int | None = None
-    executor: str | None = None
+    where: Where = Where()
     request: Request | None = None
     """What they were planned from, where that is one request."""
     ruleset: str = "shared"
     """``tuned`` where any of them is of a tuned row."""
+
+    def in_processes(self, processes: int) -> Work:
+        """The same with every network trained by several processes of one machine, which an engine starts there."""
+        if processes == 1:
+            return self
+
+        def shared(job: Job) -> Job:
+            wanted = job.needs.model_copy(update={"processes": processes})
+            return job if job.cell.model.is_reference else replace(job, needs=wanted)
+
+        return self._replace(jobs=tuple(map(shared, self.jobs)))
 
 
 def run(
@@ -75,17 +89,15 @@ def planned(
 ) -> Work:
     """The cells that ``run`` would run, with everything about them checked that needs no model."""
     request, runtime = make_request(task, model, seeds, options), runtime_of(options)
-    workers, out = options.get("workers"), Path(options.get("out", DEFAULT_OUT))
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers {workers}: give 1, or as many cells as shall run side by side")
-    jobs = plan([request], out)
+    where, out = where_of(options), Path(options.get("out", DEFAULT_OUT))
+    jobs = sharded(plan([request], out), options.get("shard"))
     if request.probes:
         from iml_bench.run.probing import probes_of
 
         asked = probes_of(jobs[0].cell.task, request.probes)
         if not runtime.curve and any(moment == CURVE for _, moment in asked):
             raise UsageError("a probe at points of the curve needs some; give --curve N, too")
-    return Work(tuple(jobs), runtime, out, workers, options.get("executor"), request, request.ruleset)
+    return Work(tuple(jobs), runtime, out, where, request, request.ruleset)
 
 
 def display_of(work: Work, *, quiet: bool = False) -> RunDisplay:
@@ -101,10 +113,10 @@ def carry_out(work: Work, display: RunDisplay) -> Results:
     Raises:
         UsageError: see ``run``.
     """
-    from iml_bench.run.executors.base import choose_executor
     from iml_bench.run.session import Session
 
-    session = Session(work.out, work.runtime, work.workers)
-    executor = work.executor and choose_executor(work.executor, work.workers, work.runtime, len(work.jobs))
+    session = Session(work.out, work.runtime, work.where)
     with display:
-        return Results(session.run(work.jobs, executor or None, display, display.begin))
+        results = Results(session.run(work.jobs, None, display, display.begin))
+    display.detached = session.detached
+    return results

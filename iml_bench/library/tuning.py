@@ -10,8 +10,7 @@ from typing import Any, NamedTuple, Unpack
 
 from yaml import YAMLError
 
-from iml_bench.errors import UsageError
-from iml_bench.library.options import DEFAULT_OUT, TuneOptions, check_names, make_request, runtime_of
+from iml_bench.library.options import DEFAULT_OUT, TuneOptions, check_names, make_request, runtime_of, where_of
 from iml_bench.library.running import Work, carry_out, display_of
 from iml_bench.paths import data_root
 from iml_bench.records import Store, latest_by_key
@@ -96,10 +95,7 @@ def planned_sweep(model: str, task: str, options: TuneOptions) -> Sweep:
     """
     request = make_request(task, model, SEEDS, {"small": options.get("small", False), "data": options.get("data")})
     runtime = runtime_of({name: value for name, value in options.items() if name != "progress"})  # type: ignore[arg-type]
-    out, workers = Path(options.get("out", DEFAULT_OUT)), options.get("workers")
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers {workers}: give 1, or as many cells as shall run side by side")
-    return sweep_of(request, Work((), runtime, out, workers, options.get("executor")))
+    return sweep_of(request, Work((), runtime, Path(options.get("out", DEFAULT_OUT)), where_of(options)))
 
 
 def sweep_of(request: Request, where: Work) -> Sweep:

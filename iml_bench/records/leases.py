@@ -5,7 +5,7 @@ that only one can win, and writes it anew every fifth of its term, with a growin
 dead when its bytes have not changed for its term on the clock of whoever looks, so that no two clocks are ever
 compared, or at once where its process was one of this machine and is gone. One looker takes a dead lease away.
 
-Leases spare work and guard nothing: where one fails, a cell is run twice and one record stands (``records/publish.py``).
+Leases spare work and guard nothing: where one fails, a cell runs twice and one record stands (``records/publish.py``).
 """
 
 from __future__ import annotations

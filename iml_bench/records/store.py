@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from iml_bench.records.names import record_path
 from iml_bench.records.publish import Piece, put_pieces, put_sheet
 from iml_bench.records.reading import NewerRecordError, Stored, columns_of, damage_of, read_record, written
 from iml_bench.records.record import Draft, ItemFile, Record
-from iml_bench.spec import CellSpec
+from iml_bench.spec import CellSpec, cell_key
 
 if TYPE_CHECKING:
     import polars as pl
@@ -124,6 +124,38 @@ class Store:
                 self._publish(record, path, sheet, pieces | _pieces(record.attachments, waiting or {}))
         return path
 
+    def adopt(self, cell: CellSpec, files: Sequence[tuple[str, bytes]]) -> Path:
+        """Put a record into place that was made elsewhere, with the files that it lists; else like ``write``.
+
+        Args:
+            cell: whose record it is.
+            files: by name, the record first.
+
+        Raises:
+            WriteError: when it cannot be written.
+            UsageError: when it is no record of the cell, or a file that it lists is missing or another.
+        """
+        path = self.path_of(cell)
+        with writing(path), ExitStack() as stack:
+            self._make_folder(path.parent)
+            sheet = stack.enter_context(Temporary(path.parent))
+            sheet.write(files[0][1])
+            record = read_record(sheet.path)
+            listed = {one.file: one.sha256 for one in (record.items, *record.attachments) if one and one.file}
+            pieces = {}
+            for name, content in files[1:]:
+                digest = hashlib.sha256(content).hexdigest()
+                if listed.pop(name, None) != digest:
+                    raise UsageError(f"{shown(name)} is not what its record lists")
+                file = stack.enter_context(Temporary(path.parent))
+                file.write(content)
+                pieces[name] = Piece(file, digest)
+            if listed or record.cell_key != cell_key(cell):
+                raise UsageError(f"{shown(files[0][0])} is not the whole record of this cell")
+            sheet.remove()
+            self._publish(record, path, sheet, pieces)
+        return path
+
     def _make_folder(self, folder: Path) -> None:
         """A record's folder. The folder of records itself is made by whoever begins to run, and then never again."""
         self.check()
@@ -147,7 +179,7 @@ class Store:
                 raise
             if not stands:
                 winner = self.standing(path)
-                named = _files_of(winner.record) if isinstance(winner, Stored) else None
+                named = files_of(winner.record) if isinstance(winner, Stored) else None
                 _remove([file for file in placed if named is not None and file.name not in named])
 
     def _settle(self, path: Path, placed: Sequence[Path]) -> str:
@@ -193,7 +225,7 @@ class Store:
                 raise
             made.made[:] = record.attachments[len(kept) :]
             if alone:
-                _remove([path.with_name(name) for name in _files_of(before) - _files_of(record)])
+                _remove([path.with_name(name) for name in files_of(before) - files_of(record)])
 
 
 def _is_done(found: Stored | str | None) -> bool:
@@ -215,7 +247,7 @@ def _renamed(record: Record, names: Mapping[str, str]) -> Record:
     return record.model_copy(update={"items": items, "attachments": tuple(map(named, record.attachments))})
 
 
-def _files_of(record: Record) -> set[str]:
+def files_of(record: Record) -> set[str]:
     """Names of the files beside a record that it lists."""
     files = {one.file for one in record.attachments if one.file is not None}
     return files | ({record.items.file} if record.items is not None else set())

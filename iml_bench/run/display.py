@@ -53,6 +53,8 @@ class RunDisplay:
         self.began: dict[int, float] = {}
         self.failures: dict[int, str] = {}
         """First line of the error of every job that failed, by its place."""
+        self.detached: str | None = None
+        """What goes on without this process, where cells were handed over to an engine."""
         self.ended: set[int] = set()
         self.others: set[int] = set()
         """Places of the cells that other processes have or had."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from iml_bench.records import (
 from iml_bench.run.tracking import tracked
 from iml_bench.runtime import THREADS, Runtime, is_first, launched
 from iml_bench.sources import digest_files
-from iml_bench.spec import CellSpec, cell_key
+from iml_bench.spec import CellSpec, Needs, cell_key
 
 if TYPE_CHECKING:
     from iml_bench.records import Provenance
@@ -54,6 +54,8 @@ class Job:
     """Of a cell that is done, and whose probes are all that is missing."""
     failed: str | None = None
     """When the cell failed before, as its record says: it is tried again. A later failure is another process's."""
+    needs: Needs = field(default_factory=Needs)
+    """What it takes of a machine."""
 
     @property
     def store(self) -> Store:

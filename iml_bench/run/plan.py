@@ -17,6 +17,7 @@ from iml_bench.spec import (
     LEARNING_RATE,
     CellSpec,
     ModelEntry,
+    Needs,
     TaskSpec,
     apply_overrides,
     cell_key,
@@ -76,7 +77,8 @@ def plan(requests: Iterable[Request], out: Path, *, with_source: bool = True) ->
             _keep_apart(cell.model, out)
             which = references if cell.model.is_reference else jobs
             key, probes = cell_key(cell), () if cell.model.is_reference else request.probes
-            which.setdefault(key, Job(cell, said, request.smoke, out))  # as it was first called
+            needs = cell.model.needs or Needs()
+            which.setdefault(key, Job(cell, said, request.smoke, out, needs=needs))  # as it was first called
             if probes:
                 which[key] = replace(which[key], probes=tuple(dict.fromkeys((*which[key].probes, *probes))))
     return [*jobs.values(), *references.values()]

@@ -14,11 +14,12 @@ from iml_bench.records import Store, Stored, damage_of, latest_by_key
 from iml_bench.records.files import reason_of
 from iml_bench.records.guard import join, leave
 from iml_bench.records.leases import About, Leases
-from iml_bench.run.executors.base import Event, Executor, Listener, choose_executor
+from iml_bench.run.executors.base import Detached, Event, Executor, Listener
+from iml_bench.run.executors.choose import Where, choose_executor
 from iml_bench.run.job import Job
 from iml_bench.run.plan import Request, plan
-from iml_bench.run.sharing import settled
-from iml_bench.runtime import Runtime, StageProgress, check_launch, is_first
+from iml_bench.run.sharing import progress_of, settled
+from iml_bench.runtime import Runtime, check_launch, is_first
 from iml_bench.spec import cell_key
 
 NO_RECORD = "it left no record"
@@ -61,13 +62,15 @@ class Session:
     it and waited for, and run here where the other dies (``records/leases.py``).
     """
 
-    def __init__(self, out: Path, runtime: Runtime, workers: int | None = None) -> None:
+    def __init__(self, out: Path, runtime: Runtime, where: Where | None = None) -> None:
         """Args:
         out: folder of the records; it need not exist yet.
         runtime: hardware and folders of data.
-        workers: cells side by side where no executor is named; None: as many as is right here.
+        where: what carries cells out where ``run`` is given no executor; None: this machine.
         """
-        self.out, self.runtime, self.workers = out, runtime, workers
+        self.out, self.runtime, self.where = out, runtime, where or Where()
+        self.detached: str | None = None
+        """What goes on without this process, in words, once ``run`` has handed cells over."""
         self.store = Store(out.absolute())  # wherever the process may be when a record is written
 
     def run(
@@ -81,7 +84,7 @@ class Session:
 
         Args:
             work: what is asked for, or jobs that were planned from it.
-            executor: where cells run; None: in this process where one is to be run or one worker, else in processes.
+            executor: where cells run; None: the one of this session.
             listen: is told of every event; ``Event.job`` is the place among the jobs. A job that has no done record
                 in the end is told of as failed, whatever its executor said.
             begin: is told first, before anything runs, how much there is to do.
@@ -104,7 +107,7 @@ class Session:
         known = _known(jobs, stored)
         jobs = [_with_record(job, known.get(cell_key(job.cell))) for job in jobs]
         places = [place for place, job in enumerate(jobs) if job.record or not _is_done(known.get(cell_key(job.cell)))]
-        executor = executor or choose_executor(None, self.workers, self.runtime, len(places))
+        executor = executor or choose_executor(self.where, self.runtime, len(places))
         broken = self._broken([jobs[place] for place in places], stored)
         if begin is not None:
             width = min(executor.width(self.runtime), max(1, len(places)))
@@ -117,7 +120,11 @@ class Session:
                 jobs = [replace(job, out=self.store.root, sign=sign) for job in jobs]
                 while left:
                     placed = _Placed(left, listen, heard)
-                    executor.run([[jobs[place]] for place in left], self.runtime, placed)
+                    try:
+                        executor.run([[jobs[place]] for place in left], self.runtime, placed)
+                    except Detached as ended:
+                        self.detached = str(ended)
+                        return [one for one in known.values() if _is_done(one)]
                     left = self._wait({place: jobs[place] for place in placed.elsewhere}, leases, placed.tell)
         return self._collect(jobs, places, heard, listen)
 
@@ -144,7 +151,7 @@ class Session:
                 elif about is None:
                     left.append(place)
                 elif told.get(place) != about:
-                    tell(Event("elsewhere", place, _progress(about), about.where))
+                    tell(Event("elsewhere", place, progress_of(about), about.where))
                     told[place] = about
             if left:
                 return left
@@ -216,11 +223,6 @@ def _with_record(job: Job, known: Stored | None) -> Job:
 
         return replace(job, record=known.path) if lacking_probes(known.record, job.probes) else job
     return job
-
-
-def _progress(about: About) -> StageProgress | None:
-    """How far a cell is that another process runs; None where that is not told."""
-    return StageProgress(about.stage, 0, 0, float("nan"), about.done, about.total) if about.total else None
 
 
 class _Placed:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from iml_bench.errors import UsageError
 from iml_bench.records import Stored
-from iml_bench.records.leases import Leases
+from iml_bench.records.leases import About, Leases
 from iml_bench.run.job import Job, run_job
+from iml_bench.run.members import run_in_processes
 from iml_bench.runtime import Runtime, StageProgress, is_launched
 from iml_bench.spec import CellSpec, cell_key
 
@@ -41,7 +42,11 @@ def run_shared(job: Job, runtime: Runtime) -> Outcome:
         return Outcome("elsewhere")
     with lease:
         # Not before: who had the lease may have written the record and let go of it in between.
-        return settled(job) or _outcome(run_job(job, replace(runtime, report=_both(lease.tell, runtime.report))))
+        return settled(job) or _outcome(_run(job, replace(runtime, report=_both(lease.tell, runtime.report))))
+
+
+def _run(job: Job, runtime: Runtime) -> str | None:
+    return run_in_processes(job, runtime) if job.needs.processes > 1 else run_job(job, runtime)
 
 
 def settled(job: Job) -> Outcome | None:
@@ -57,6 +62,11 @@ def settled(job: Job) -> Outcome | None:
             if record.error is not None and record.timing.ended != job.failed:
                 return Outcome("failed", f"{record.error.kind}: {record.error.message}")
     return None
+
+
+def progress_of(about: About) -> StageProgress | None:
+    """How far a cell is that another process runs; None where that is not told."""
+    return StageProgress(about.stage, 0, 0, float("nan"), about.done, about.total) if about.total else None
 
 
 def _outcome(message: str | None) -> Outcome:

@@ -24,6 +24,7 @@ from iml_bench.spec.model import (
     parse_source,
     setting_label,
 )
+from iml_bench.spec.needs import Needs
 from iml_bench.spec.overrides import apply_overrides, changes, parse_override
 from iml_bench.spec.recipe import Recipe, StageRecipe
 from iml_bench.spec.render import RenderSpec
@@ -49,6 +50,7 @@ __all__ = [
     "Direction",
     "Grid",
     "ModelEntry",
+    "Needs",
     "Recipe",
     "RenderSpec",
     "Source",

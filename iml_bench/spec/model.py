@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.extensions import LEARNERS, MODALITIES
 from iml_bench.spec.base import Digest, Line, LongLine, Spec, one_line, parse
+from iml_bench.spec.needs import Needs
 from iml_bench.spec.written import read_value, show_value
 
 SCHEMES = {
@@ -140,6 +141,8 @@ class ModelEntry(Spec):
     tuned: dict[Line, dict[Line, float]] = {}
     """What ``iml-bench tune`` chose for it, by the setting of a task (``setting_label``): ``{"vision@2": {"recipe.lr":
     0.0005}}``. ``--ruleset tuned`` applies it."""
+    needs: Needs | None = Field(default=None, exclude=True)
+    """What one of its cells takes of a machine; it says where the model runs, so no record and no key holds it."""
 
     @field_validator("source")
     @classmethod

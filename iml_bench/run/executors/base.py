@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from iml_bench.errors import UsageError, nearest, shown
-from iml_bench.extensions import EXECUTORS
 from iml_bench.run.job import Job
 from iml_bench.run.sharing import run_shared
 from iml_bench.runtime import Runtime, StageProgress, is_launched
@@ -32,6 +30,10 @@ class Event(NamedTuple):
 Listener = Callable[[Event], None]
 Groups = Sequence[Sequence[Job]]
 """Jobs in groups; those of one group may be packed, or kept together on one machine."""
+
+
+class Detached(Exception):  # noqa: N818  (nothing is wrong)
+    """Cells were handed over and go on without this process, as was asked: how many, and where."""
 
 
 class Executor(Protocol):
@@ -67,33 +69,6 @@ class Executor(Protocol):
         """
 
 
-def choose_executor(name: str | None, workers: int | None, runtime: Runtime, jobs: int) -> Executor:
-    """The executor that was asked for; by default this process for one worker or one job, else worker processes.
-
-    Args:
-        name: one of ``extensions.EXECUTORS``; None: the default.
-        workers: cells side by side; None: as many as is right here.
-        runtime: hardware; on an accelerator one worker is right.
-        jobs: how many there are to run.
-
-    Raises:
-        UsageError: when there is no such executor, or it cannot run so many cells side by side.
-    """
-    if is_launched() and (workers or 1) > 1:
-        raise UsageError("--workers: processes that share every batch run one cell at a time; leave it out")
-    if name is None:
-        wanted = min(workers or default_workers(runtime), jobs)
-        name, workers = ("processes", wanted) if wanted > 1 else ("inline", None)
-    if name not in EXECUTORS.origins:
-        near = nearest(name, EXECUTORS.origins)
-        hint = f": did you mean {near!r}?" if near else ""
-        raise UsageError(f"unknown executor {shown(repr(name))}{hint} (there are {', '.join(EXECUTORS.origins)})")
-    chosen: Executor = EXECUTORS.get(name)(workers=workers)
-    if is_launched() and chosen.width(runtime) > 1:
-        raise UsageError(f"--executor {name}: processes that share every batch run one cell at a time; leave it out")
-    return chosen
-
-
 def default_workers(runtime: Runtime) -> int:
     """One process where there is an accelerator or Accelerate launched several, else one per core."""
     accelerator = runtime.device in ("cuda", "mps") or (
@@ -115,6 +90,11 @@ def carry_out(index: int, job: Job, runtime: Runtime, listen: Listener) -> None:
     listen(Event("start", index))
     outcome = run_shared(job, replace(runtime, report=reporter(index, listen)))
     listen(Event(outcome.kind, index, message=outcome.message))
+
+
+def following(places: Sequence[int], listen: Listener) -> Listener:
+    """A listener of some of the jobs, which are told of by their place among those."""
+    return lambda event: listen(event._replace(job=places[event.job]))
 
 
 def reporter(index: int, listen: Listener) -> Callable[[StageProgress], None]:
