@@ -68,8 +68,8 @@ class RayEngine:
         from iml_bench.run.executors.worker import work
 
         # A worker process is used for one task only: torch must see the GPUs of this one.
-        task = self._ray.remote(work).options(max_calls=1, max_retries=0, name=chunk.name, **_resources(chunk.needs))
-        self._tasks[chunk.name] = task.remote(chunk)
+        task = self._ray.remote(max_calls=1, max_retries=0, **_resources(chunk.needs))(work)
+        self._tasks[chunk.name] = task.options(name=chunk.name).remote(chunk)
         return chunk.name
 
     def poll(self, handles: Sequence[str]) -> Mapping[str, State]:
