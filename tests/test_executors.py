@@ -13,7 +13,8 @@ from making import CPU, command, small_task
 from iml_bench.errors import UsageError
 from iml_bench.extensions import EXECUTORS
 from iml_bench.records import Store, Stored, latest_by_key
-from iml_bench.run.executors.base import Event, Executor, Groups, Listener, carry_out, choose_executor, distinct
+from iml_bench.run.executors.base import Event, Executor, Groups, Listener, carry_out, distinct
+from iml_bench.run.executors.choose import Where, choose_executor
 from iml_bench.run.job import Job, check_job
 from iml_bench.runtime import Runtime
 from iml_bench.sources import find_model
@@ -38,6 +39,7 @@ class BackwardExecutor:
 
 
 EVERY: dict[str, Callable[[], Executor]] = {
+    "local": lambda: EXECUTORS.get("local")(workers=2),
     "inline": lambda: EXECUTORS.get("inline")(workers=None),
     "processes": lambda: EXECUTORS.get("processes")(workers=2),
     "of another package": BackwardExecutor,
@@ -111,26 +113,28 @@ def test_a_worker_that_dies_leaves_the_record_of_a_failure(tmp_path: Path) -> No
     assert records[0] and records[0].record.error and "exit code -9" in records[0].record.error.message
 
 
-def chosen(name: str | None, workers: int | None, jobs: int) -> str:
-    return type(choose_executor(name, workers, CPU, jobs)).__name__
+def width(name: str | None, workers: int | None, jobs: int) -> int:
+    return choose_executor(Where(name, workers), CPU, jobs).width(CPU)
 
 
-def test_one_worker_or_one_job_runs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [chosen(None, 1, 9), chosen(None, 4, 1), chosen(None, 4, 0)] == ["InlineExecutor"] * 3
-    assert [chosen(None, 4, 2), chosen("processes", None, 1)] == ["ProcessExecutor"] * 2
-    assert choose_executor(None, 4, CPU, 3).width(CPU) == 3
+def test_one_worker_or_one_job_runs_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [width(None, 1, 9), width(None, 4, 1), width(None, 4, 0), width("inline", None, 9)] == [1] * 4
+    assert [width(None, 4, 2), width(None, 4, 3), width("processes", 3, 1), width("local", 2, 9)] == [2, 3, 3, 2]
     with pytest.raises(UsageError, match="--workers 2: executor 'inline' runs one cell at a time"):
-        choose_executor("inline", 2, CPU, 9)
+        width("inline", 2, 9)
     for variable, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(variable, value)
-    assert chosen(None, None, 9) == "InlineExecutor"
+    assert width(None, None, 9) == 1
     for name, workers in ((None, 2), ("processes", 2)):
         with pytest.raises(UsageError, match="processes that share every batch run one cell at a time"):
-            choose_executor(name, workers, CPU, 9)
+            width(name, workers, 9)
 
 
 def test_an_executor_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
     for verb in (["run", "--task", "vision"], ["suite", "run", "smoke"]):
         done = command(*verb, "--smoke", "--executor", "proceses", "--out", "out", cwd=tmp_path)
         assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
-        assert "unknown executor 'proceses': did you mean 'processes'? (there are inline, processes)" in done.stderr
+        assert (
+            "unknown executor 'proceses': did you mean 'processes'? (there are local, inline, processes, slurm, ray)"
+            in done.stderr
+        )

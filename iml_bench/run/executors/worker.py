@@ -52,9 +52,7 @@ def work(chunk: Chunk) -> tuple[Delivered, ...]:
             finally:
                 leave(sign)
         if chunk.shared:
-            raise UsageError(
-                f"{platform.node()} does not see {root}: it must be the same folder on every machine"
-            )
+            raise UsageError(f"{platform.node()} does not see {root}: it must be the same folder on every machine")
         with tempfile.TemporaryDirectory(prefix="iml-bench-") as folder:
             jobs = [replace(job, out=Path(folder), sign=None) for job in chunk.jobs]
             delivered = _run(chunk, jobs)
