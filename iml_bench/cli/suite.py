@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,7 @@ from iml_bench.cli.judging import rule_of
 from iml_bench.cli.options import Data, Json, MaxSeeds, Records, SuiteName, load_records, print_json
 from iml_bench.cli.points import print_points
 from iml_bench.cli.suite_run import run_suite
+from iml_bench.cli.suite_status import OwnModels, OwnSeeds, show_script, show_status
 from iml_bench.cli.tables import out_console
 from iml_bench.errors import UsageError
 from iml_bench.library.options import DEFAULT_OUT, seeds_of
@@ -27,12 +28,8 @@ app = typer.Typer(help="Run named grids of cells (benchmarks/*.yaml).", no_args_
 app.command("run")(run_suite)
 app.command("report")(suite_pages.report_suite)
 app.command("plot")(suite_pages.plot_suite)
-OwnModels = Annotated[
-    list[str] | None, typer.Option("--model", help="In place of the suite's models, as for suite run; repeatable.")
-]
-OwnSeeds = Annotated[
-    str | None, typer.Option("--seeds", help="In place of the suite's: how many, a range 3-7, or a list 1,4.")
-]
+app.command("status")(show_status)
+app.command("script")(show_script)
 
 
 @app.command("list")

@@ -1,9 +1,9 @@
 """Leases: who is at which cell of a folder of records, so that several commands share its cells.
 
 A lease is one small file for a cell that runs, below ``.iml-bench-leases``. Whoever runs the cell makes it, in a step
-that only one can win, and writes it anew every fifth of its term, with a growing pulse and how far the cell is. It is
-dead when its bytes have not changed for its term on the clock of whoever looks, so that no two clocks are ever
-compared, or at once where its process was one of this machine and is gone. One looker takes a dead lease away.
+that only one can win, and writes it anew every few seconds, with a growing pulse and how far the cell is. It is dead
+when its bytes have not changed for its term on the clock of whoever looks, so that no two clocks are ever compared; or
+at once, where its process was one of this machine and is gone. One looker takes a dead lease away.
 
 Leases spare work and guard nothing: where one fails, a cell runs twice and one record stands (``records/publish.py``).
 """
@@ -26,7 +26,7 @@ import psutil
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.records.files import link_new
-from iml_bench.records.guard import this_machine
+from iml_bench.records.guard import guarded, this_machine
 from iml_bench.runtime import StageProgress
 
 FOLDER: Final = ".iml-bench-leases"
@@ -35,7 +35,10 @@ TERM: Final = 300.0
 VARIABLE: Final = "IML_BENCH_LEASE_SECONDS"
 """Of the environment: another term for the leases that this process takes."""
 BEATS: Final = 5
-"""Times in a term that a lease is written anew."""
+"""Times in a term that a lease is written anew, at least."""
+SLOWEST: Final = 10.0
+"""Seconds between these times, at most: whoever looks wants to see how far a cell is."""
+ATTEMPTS: Final = 20
 SIZE: Final = 1024
 """Bytes of a lease, always: writing it anew needs no more room on the disk."""
 
@@ -114,7 +117,7 @@ class Lease:
         self._about = self._about._replace(stage=progress.stage, done=progress.cell_step, total=progress.cell_total)
 
     def _keep(self) -> None:
-        while not self._over.wait(self._about.term / BEATS):
+        while not self._over.wait(min(SLOWEST, self._about.term / BEATS)):
             self._about = self._about._replace(pulse=self._about.pulse + 1)
             # Into the file that was made, whatever has its name now. A disk that is away for a while costs the lease.
             with suppress(OSError):
@@ -155,16 +158,14 @@ class Leases:
             engine=_engine(),
             token=secrets.token_hex(8),
         )
-        path = self._path(key)
-        while True:
+        path = self.path_of(key)
+        for _ in range(ATTEMPTS):
             try:
                 self.folder.mkdir(exist_ok=True)
                 marker = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             except FileExistsError:
                 if self.living(key) is not None:
                     return None
-                if os.path.lexists(path):  # dead, and it cannot be taken away
-                    return _without(path, about)
             except FileNotFoundError:
                 if not self.folder.parent.is_dir():
                     return _without(path, about)
@@ -175,10 +176,11 @@ class Leases:
                 with suppress(OSError):
                     _write(marker, about)
                 return Lease(path, marker, about)
+        return _without(path, about)  # a dead lease is there that cannot be taken away
 
     def living(self, key: str) -> About | None:
         """Who has a cell; None where nobody has, or only somebody dead, whose lease is taken away."""
-        path = self._path(key)
+        path = self.path_of(key)
         content = _read(path)
         if content is None:
             self._seen.pop(key, None)
@@ -204,13 +206,19 @@ class Leases:
                     found[path.stem] = _parsed(content)
         return found
 
-    def _path(self, key: str) -> Path:
+    def path_of(self, key: str) -> Path:
+        """Where the lease of a cell is."""
         return self.folder / f"{key}.lease"
 
     def _take_away(self, path: Path, content: bytes) -> None:
-        """Remove a dead lease. Of several lookers one wins; what another has put there meanwhile is put back."""
-        aside = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.dead")
-        with suppress(OSError):
+        """Remove a dead lease, and nothing that another has put there meanwhile."""
+        with suppress(OSError), guarded(self.folder.parent, None) as alone:
+            if alone:
+                if _read(path) == content:
+                    path.unlink()
+                return
+            # Without locks one of several lookers wins the renaming, and may find that it has the next one's.
+            aside = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.dead")
             path.rename(aside)
             if _read(aside) != content:
                 link_new(aside, path)

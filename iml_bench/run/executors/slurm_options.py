@@ -94,5 +94,5 @@ def script(options: dict[str, str], command: str, tasks: int, needs: Needs) -> s
     return (
         f"#!/bin/bash\n{told}\n\n"
         "# Every task runs the same command on the same folder and takes the cells that nobody has.\n"
-        f"exec {command}\n"
+        f"{command}\n"
     )
