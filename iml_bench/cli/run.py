@@ -8,6 +8,7 @@ import typer
 
 from iml_bench.cli.launch import launch
 from iml_bench.cli.options import (
+    CellsPerGpu,
     Checkpointing,
     Curve,
     Data,
@@ -63,6 +64,7 @@ def run(
     out: Out = DEFAULT_OUT,
     workers: Workers = None,
     executor: Executor = None,
+    cells_per_gpu: CellsPerGpu = None,
     device: Device = "auto",
     micro_batch: MicroBatch = None,
     checkpointing: Checkpointing = False,
@@ -99,6 +101,7 @@ def run(
         "out": out,
         "workers": workers,
         "executor": executor,
+        "cells_per_gpu": cells_per_gpu,
         "device": device,
         "micro_batch": micro_batch,
         "gradient_checkpointing": checkpointing,

@@ -15,7 +15,19 @@ from rich.console import Console
 from iml_bench.board import Judgement, Row, judge, points_of
 from iml_bench.cli.dryrun import DryRun, dry_run, print_dry_run
 from iml_bench.cli.judging import NONE, Rule, rule_of
-from iml_bench.cli.options import Data, DataDir, Device, Executor, Json, MaxSeeds, Out, SuiteName, Workers, print_json
+from iml_bench.cli.options import (
+    CellsPerGpu,
+    Data,
+    DataDir,
+    Device,
+    Executor,
+    Json,
+    MaxSeeds,
+    Out,
+    SuiteName,
+    Workers,
+    print_json,
+)
 from iml_bench.cli.outcome import carry_out_and_show
 from iml_bench.cli.points import print_points
 from iml_bench.cli.tables import out_console, print_rows
@@ -62,6 +74,7 @@ def run_suite(
     out: Out = DEFAULT_OUT,
     workers: Workers = None,
     executor: Executor = None,
+    cells_per_gpu: CellsPerGpu = None,
     device: Device = "auto",
     data: Data = None,
     data_dir: DataDir = None,
@@ -86,7 +99,8 @@ def run_suite(
     chosen = seeds_of(seeds) if seeds is not None else ()
     requests = suite_requests(suite, smoke=smoke, data=data, models=model or (), seeds=chosen)
     rule = rule_of(suite, requests, max_seeds, seeds)
-    runtime = make_runtime(device, data_dir=data_dir, data=data.resolve() if data else None, out=out)
+    source = data.resolve() if data else None
+    runtime = make_runtime(device, data_dir=data_dir, data=source, out=out, cells_per_gpu=cells_per_gpu)
     ruleset = "tuned" if any(request.ruleset == "tuned" for request in requests) else "shared"
     work = Work((), runtime, out, workers, executor, ruleset=ruleset)
     sweeps = _sweeps(requests, work)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from iml_bench.cli.dryrun import dry_run, print_dry_run
 from iml_bench.cli.options import (
+    CellsPerGpu,
     Checkpointing,
     Data,
     DataDir,
@@ -43,6 +44,7 @@ def tune(
     out: Out = DEFAULT_OUT,
     workers: Workers = None,
     executor: Executor = None,
+    cells_per_gpu: CellsPerGpu = None,
     device: Device = "auto",
     micro_batch: MicroBatch = None,
     checkpointing: Checkpointing = False,
@@ -65,6 +67,7 @@ def tune(
         "out": out,
         "workers": workers,
         "executor": executor,
+        "cells_per_gpu": cells_per_gpu,
         "device": device,
         "micro_batch": micro_batch,
         "gradient_checkpointing": checkpointing,

@@ -6,11 +6,11 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from iml_bench.errors import UsageError, nearest, shown
 from iml_bench.extensions import EXECUTORS
+from iml_bench.run.executors.slots import places
 from iml_bench.run.job import Job, run_job
 from iml_bench.runtime import Runtime, StageProgress, is_launched
 from iml_bench.spec import model_key, task_key
@@ -71,7 +71,7 @@ def choose_executor(name: str | None, workers: int | None, runtime: Runtime, job
     Args:
         name: one of ``extensions.EXECUTORS``; None: the default.
         workers: cells side by side; None: as many as is right here.
-        runtime: hardware; on an accelerator one worker is right.
+        runtime: hardware; on GPUs there are as many workers as places.
         jobs: how many there are to run.
 
     Raises:
@@ -93,11 +93,12 @@ def choose_executor(name: str | None, workers: int | None, runtime: Runtime, job
 
 
 def default_workers(runtime: Runtime) -> int:
-    """One process where there is an accelerator or Accelerate launched several, else one per core."""
-    accelerator = runtime.device in ("cuda", "mps") or (
-        runtime.device == "auto" and (Path("/dev/nvidia0").exists() or platform.system() == "Darwin")
-    )
-    if is_launched() or accelerator:
+    """A process for each place on GPUs, one where Accelerate launched several or on Apple's GPU, else one per core."""
+    if is_launched():
+        return 1
+    if there := places(runtime):
+        return len(there)
+    if runtime.device in ("cuda", "mps") or (runtime.device == "auto" and platform.system() == "Darwin"):
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
