@@ -125,6 +125,8 @@ class Runtime:
     """Hardware and folders of a run; none of it is part of a cell's identity."""
 
     device: DeviceName = "auto"
+    cells_per_gpu: int = 1
+    """Cells that share each GPU, where several run side by side."""
     micro_batch: int | None = None
     """Examples per forward pass; None starts with the whole batch and halves when memory runs out."""
     data_dir: Path | None = None

@@ -29,7 +29,15 @@ SLOW = frozenset(
             "test_executors",
             "test_export",
         ),
-        *("test_extend", "test_generation", "test_hostile", "test_neutral", "test_references", "test_rehearsal"),
+        *(
+            "test_extend",
+            "test_generation",
+            "test_gpu_slots",
+            "test_hostile",
+            "test_neutral",
+            "test_references",
+            "test_rehearsal",
+        ),
         *(
             "test_leaderboard_command",
             "test_library",

@@ -25,7 +25,9 @@ from iml_bench.spec import (
     OUTSIDE_KEY,
     CellSpec,
     ModelEntry,
+    Needs,
     Spec,
+    TaskSpec,
     cell_key,
     digest_of,
     identity,
@@ -120,8 +122,10 @@ FORCED = {
 
 
 def leaves(spec: Spec, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Path, annotation and value of every field that is not itself a specification."""
+    """Path, annotation and value of every recorded field that is not itself a specification."""
     for name, info in type(spec).model_fields.items():
+        if info.exclude:
+            continue
         value = getattr(spec, name)
         if isinstance(value, Spec):
             yield from leaves(value, f"{prefix}{name}.")
@@ -200,6 +204,14 @@ def test_every_field_of_a_cell_changes_its_key_unless_listed_as_outside(kind: st
         assert same == (path in OUTSIDE_KEY), f"{path}: the key {'stayed' if same else 'changed'}"
         seen.add(path)
     assert set(OUTSIDE_KEY) <= seen, "OUTSIDE_KEY names fields that no cell has"
+
+
+def test_what_a_model_takes_of_a_machine_is_in_no_key_and_no_record(cells: dict[str, CellSpec]) -> None:
+    assert [name for name, info in ModelEntry.model_fields.items() if info.exclude] == ["needs"]
+    cell = cells["vision"]
+    needy = cell.model_copy(update={"model": cell.model.model_copy(update={"needs": Needs(gpus=4, processes=4)})})
+    assert cell_key(needy) == cell_key(cell) and needy.model_dump_json() == cell.model_dump_json()
+    assert not any(info.exclude for kind in (CellSpec, TaskSpec) for info in kind.model_fields.values())
 
 
 def test_what_is_outside_the_key_is_a_decision_and_no_accident() -> None:

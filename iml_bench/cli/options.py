@@ -32,7 +32,11 @@ Ruleset = Annotated[
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Processes of one thread each. Default: the cores; 1 on a GPU.")
+    int | None,
+    typer.Option("--workers", min=1, help="Processes of one thread each. Default: the cores; the places on GPUs."),
+]
+CellsPerGpu = Annotated[
+    int | None, typer.Option("--cells-per-gpu", min=1, help="Places on each GPU: cells that share it. Default: 1.")
 ]
 Executor = Annotated[
     str | None,

@@ -8,6 +8,7 @@ import typer
 
 from iml_bench.cli.launch import launch
 from iml_bench.cli.options import (
+    CellsPerGpu,
     Checkpointing,
     Curve,
     Data,
@@ -70,6 +71,7 @@ def run(
     slurm: Slurm = None,
     detach: Detach = False,
     shard: Shard = None,
+    cells_per_gpu: CellsPerGpu = None,
     device: Device = "auto",
     micro_batch: MicroBatch = None,
     checkpointing: Checkpointing = False,
@@ -109,6 +111,7 @@ def run(
         "slurm": slurm,
         "detach": detach,
         "shard": shard,
+        "cells_per_gpu": cells_per_gpu,
         "device": device,
         "micro_batch": micro_batch,
         "gradient_checkpointing": checkpointing,

@@ -16,6 +16,7 @@ from iml_bench.board import Judgement, Row, judge, points_of
 from iml_bench.cli.dryrun import DryRun, dry_run, print_dry_run
 from iml_bench.cli.judging import NONE, Rule, rule_of
 from iml_bench.cli.options import (
+    CellsPerGpu,
     Data,
     DataDir,
     Detach,
@@ -79,6 +80,7 @@ def run_suite(
     slurm: Slurm = None,
     detach: Detach = False,
     shard: Shard = None,
+    cells_per_gpu: CellsPerGpu = None,
     device: Device = "auto",
     data: Data = None,
     data_dir: DataDir = None,
@@ -103,7 +105,8 @@ def run_suite(
     chosen = seeds_of(seeds) if seeds is not None else ()
     requests = suite_requests(suite, smoke=smoke, data=data, models=model or (), seeds=chosen)
     rule = rule_of(suite, requests, max_seeds, seeds)
-    runtime = make_runtime(device, data_dir=data_dir, data=data.resolve() if data else None, out=out)
+    source = data.resolve() if data else None
+    runtime = make_runtime(device, data_dir=data_dir, data=source, out=out, cells_per_gpu=cells_per_gpu)
     ruleset = "tuned" if any(request.ruleset == "tuned" for request in requests) else "shared"
     work = Work((), runtime, out, Where(executor, workers, slurm, detach), ruleset=ruleset)
     sweeps = _sweeps(requests, work)

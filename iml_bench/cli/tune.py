@@ -13,6 +13,7 @@ from rich.table import Table
 
 from iml_bench.cli.dryrun import dry_run, print_dry_run
 from iml_bench.cli.options import (
+    CellsPerGpu,
     Checkpointing,
     Data,
     DataDir,
@@ -45,6 +46,7 @@ def tune(
     workers: Workers = None,
     executor: Executor = None,
     slurm: Slurm = None,
+    cells_per_gpu: CellsPerGpu = None,
     device: Device = "auto",
     micro_batch: MicroBatch = None,
     checkpointing: Checkpointing = False,
@@ -68,6 +70,7 @@ def tune(
         "workers": workers,
         "executor": executor,
         "slurm": slurm,
+        "cells_per_gpu": cells_per_gpu,
         "device": device,
         "micro_batch": micro_batch,
         "gradient_checkpointing": checkpointing,

@@ -38,6 +38,7 @@ HARDWARE: Final = (
     "workers",
     "executor",
     "slurm",
+    "cells_per_gpu",
 )
 """Options that change no answer by more than rounding: a command that is repeated is given them again, with ``out``."""
 
@@ -52,12 +53,14 @@ class TuneOptions(TypedDict, total=False):
     out: AnyPath
     """Folder of the records, ``iml-results`` by default; what is done there is not run again."""
     workers: int | None
-    """Cells side by side, in processes of one thread each; by default the cores, and 1 on a GPU."""
+    """Cells side by side, in processes of one thread each; by default the cores, and one for each place on GPUs."""
     executor: str | None
     """Where cells run: ``local`` (the default), ``inline``, ``processes``, ``slurm``, ``ray``, or one that another
     package adds."""
     slurm: str | None
     """Options of sbatch for the jobs of executor ``slurm``: ``partition=gpu,account=lab,time=4h``."""
+    cells_per_gpu: int | None
+    """Places on each GPU, 1 by default: as many cells share it where several run side by side."""
     device: str
     """``auto``, ``cpu``, ``cuda`` or ``mps``."""
     micro_batch: int | None
@@ -231,6 +234,7 @@ def runtime_of(options: RunOptions) -> Runtime:
         track=options.get("track"),
         out=Path(options.get("out", DEFAULT_OUT)),
         micro_batch=micro_batch,
+        cells_per_gpu=options.get("cells_per_gpu"),
         data=None if data is None else Path(data).resolve(),
         curve=curve,
         checkpointing=options.get("gradient_checkpointing", False),
@@ -239,12 +243,18 @@ def runtime_of(options: RunOptions) -> Runtime:
 
 
 def make_runtime(
-    device: str, *, data_dir: Path | None = None, track: str | None = None, out: Path | None = None, **more: Any
+    device: str,
+    *,
+    data_dir: Path | None = None,
+    track: str | None = None,
+    out: Path | None = None,
+    cells_per_gpu: int | None = None,
+    **more: Any,
 ) -> Runtime:
     """The hardware side of whatever trains; ``more`` are fields of ``Runtime`` that need no check.
 
     Raises:
-        UsageError: when the device's name, the data folder or the tracker does not exist.
+        UsageError: when the device's name, the data folder or the tracker does not exist, or no GPU that is shared.
     """
     if device not in DEVICES:
         raise UsageError(f"--device {device!r} is none of {', '.join(DEVICES)}")
@@ -252,13 +262,15 @@ def make_runtime(
         raise UsageError(f"--data-dir {str(data_dir)!r} is not a folder")
     if track is not None:
         _check_tracker(track)
-    return Runtime(
+    runtime = Runtime(
         device=device,  # type: ignore[arg-type]
+        cells_per_gpu=1 if cells_per_gpu is None else cells_per_gpu,
         data_dir=data_dir.resolve() if data_dir else None,
         track=track,
         track_dir=out / "tracking" if track and out else None,
         **more,
     )
+    return runtime
 
 
 def _check_tracker(name: str) -> None:

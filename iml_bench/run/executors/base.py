@@ -6,9 +6,9 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from iml_bench.run.executors.slots import places
 from iml_bench.run.job import Job
 from iml_bench.run.sharing import run_shared
 from iml_bench.runtime import Runtime, StageProgress, is_launched
@@ -70,11 +70,12 @@ class Executor(Protocol):
 
 
 def default_workers(runtime: Runtime) -> int:
-    """One process where there is an accelerator or Accelerate launched several, else one per core."""
-    accelerator = runtime.device in ("cuda", "mps") or (
-        runtime.device == "auto" and (Path("/dev/nvidia0").exists() or platform.system() == "Darwin")
-    )
-    if is_launched() or accelerator:
+    """A process for each place on GPUs, one where Accelerate launched several or on Apple's GPU, else one per core."""
+    if is_launched():
+        return 1
+    if there := places(runtime):
+        return len(there)
+    if runtime.device in ("cuda", "mps") or (runtime.device == "auto" and platform.system() == "Darwin"):
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from iml_bench.errors import UsageError, nearest, shown
 from iml_bench.extensions import EXECUTORS
 from iml_bench.run.executors.base import Executor, default_workers
+from iml_bench.run.executors.slots import check_cells_per_gpu
 from iml_bench.runtime import Runtime, is_launched
 
 LOCAL: Final = "local"
@@ -68,6 +69,7 @@ def choose_executor(where: Where, runtime: Runtime, jobs: int) -> Executor:
             )
         engine = kind(options=where.slurm) if where.slurm is not None else kind()
         return Driver(engine, workers, detach=where.detach)
+    check_cells_per_gpu(runtime)
     if where.detach:
         raise UsageError(f"--detach: executor {name!r} cannot go on without this process; leave it out")
     chosen: Executor = kind(workers=workers)

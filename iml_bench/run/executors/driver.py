@@ -168,7 +168,8 @@ class _Drive:
             jobs = tuple(self.jobs[place] for place in places)
             self._say(proof, "", jobs)
             runtime = replace(self.runtime, report=_unheard)
-            chunk = Chunk(name, jobs, jobs[0].needs, runtime, dict(versions()), proof, self.engine.shared)
+            side = self.runtime.cells_per_gpu if jobs[0].needs.gpus == 1 else 1
+            chunk = Chunk(name, jobs, jobs[0].needs, runtime, dict(versions()), proof, self.engine.shared, side)
             try:
                 handle = self.engine.submit(chunk)
             except BaseException:

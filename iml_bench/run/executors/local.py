@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iml_bench.run.executors.base import Groups, Listener, default_workers, following
+from iml_bench.run.executors.base import Groups, Listener, following
 from iml_bench.run.executors.inline import InlineExecutor
 from iml_bench.run.executors.processes import ProcessExecutor
 from iml_bench.runtime import Runtime
@@ -16,8 +16,12 @@ class LocalExecutor:
         self.workers = workers
 
     def width(self, runtime: Runtime) -> int:
-        """As many as was asked for, or as is right here."""
-        return self.workers or default_workers(runtime)
+        """As many as was asked for, or as is right here.
+
+        Raises:
+            UsageError: when the GPUs have no place for so many.
+        """
+        return ProcessExecutor(self.workers).width(runtime)
 
     def run(self, groups: Groups, runtime: Runtime, listen: Listener) -> None:
         """See ``Executor.run``."""

@@ -1,22 +1,23 @@
-"""Cells side by side in worker processes of one thread each."""
+"""Cells side by side in worker processes of one thread each, and each on one GPU where there are any."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.context import BaseContext
 from multiprocessing.managers import SyncManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pebble import ProcessExpired, ProcessPool
 
 from iml_bench.errors import CellError, UsageError
 from iml_bench.run.executors.base import Event, Groups, Listener, default_workers, distinct, reporter
+from iml_bench.run.executors.slots import Places, check_width, places, take_place
 from iml_bench.run.job import Job, check_job, record_failure
 from iml_bench.run.sharing import Outcome, run_shared
 from iml_bench.runtime import Runtime
@@ -31,17 +32,24 @@ class ProcessExecutor:
         self.workers = workers
 
     def width(self, runtime: Runtime) -> int:
-        """The number of processes, of which no more are started than there are jobs."""
-        return self.workers or default_workers(runtime)
+        """The number of processes, of which no more are started than there are jobs.
+
+        Raises:
+            UsageError: when the GPUs have no place for so many.
+        """
+        width = self.workers or default_workers(runtime)
+        check_width(width, runtime)
+        return width
 
     def run(self, groups: Groups, runtime: Runtime, listen: Listener) -> None:
         """See ``Executor.run``."""
         jobs = [job for group in groups for job in group]
+        workers, there = max(1, min(self.width(runtime), len(jobs))), places(runtime)
         context = multiprocessing.get_context("spawn")
         with _environment(_ONE_THREAD), _script_left_out(), _manager(context) as manager:
             events: Any = manager.Queue()
-            workers = max(1, min(self.width(runtime), len(jobs)))
-            pool = ProcessPool(max_workers=workers, context=context, initializer=_start_worker, initargs=(events,))
+            given = (events, manager.Places(there) if there else None)
+            pool = ProcessPool(max_workers=workers, context=context, initializer=_start_worker, initargs=given)
             # Not "with pool": that would let every scheduled cell run to its end before an interrupt is heard.
             try:
                 _check_all(pool, distinct(groups), runtime)
@@ -55,9 +63,17 @@ class ProcessExecutor:
                 pool.join()
 
 
-def _manager(context: BaseContext) -> SyncManager:
-    """What holds the queue of events, in a process of its own: a worker that is killed cannot leave it locked."""
-    manager = SyncManager(ctx=context)
+class _Manager(SyncManager):
+    if TYPE_CHECKING:  # it is registered below
+        Places: Callable[[Sequence[str]], Places]
+
+
+_Manager.register("Places", Places)
+
+
+def _manager(context: BaseContext) -> _Manager:
+    """What holds the events and the places, in a process of its own: a worker that is killed leaves neither locked."""
+    manager = _Manager(ctx=context)
     manager.start(follow_parent)
     return manager
 
@@ -138,10 +154,12 @@ _events: Any = None
 """In a worker: where it reports to."""
 
 
-def _start_worker(events: Any) -> None:
+def _start_worker(events: Any, kept: Any) -> None:
     global _events
     _events = events
     follow_parent()
+    if kept is not None:
+        take_place(kept)
     sys.stdout = sys.stderr  # which is for what was asked of the parent
     make_streams_last()  # a library's progress bar must not fail a cell because nobody reads it
     import iml_bench.run.cell  # noqa: F401  (slow to import; workers do it side by side)
