@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -169,12 +170,12 @@ def _pages(folder: Path) -> Callable[[], Any]:
     from iml_bench.site.write import write_site
 
     stored = _scanned(folder)
-    made, required = board(stored), leaderboard_tasks()
+    made, required, out = board(stored), leaderboard_tasks(), folder / "page"
+    shutil.rmtree(out, ignore_errors=True)
 
     def build() -> list[tuple[str, int]]:
         files = build_site(made, stored, (), required)
-        with tempfile.TemporaryDirectory(dir=folder) as out:
-            write_site(files, Path(out) / "page")
+        write_site(files, out)
         return sorted((name, len(content)) for name, content in files.items())
 
     return build
