@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import score_items
@@ -27,6 +28,11 @@ from iml_bench.spec import CellSpec
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+SETTLED: Final = 2_000_000_000
+"""Nanoseconds after which a second change of a file cannot bear the same time as the first; file systems count in
+steps."""
 
 
 class Store:
@@ -48,7 +54,7 @@ class Store:
         Links are not followed, and nothing that lies there makes it fail. Who scans again reads a done record again
         only where its file is another one by now, or was written: a done record stands for ever.
         """
-        found, problems, before = [], [], self._done
+        found, problems, before, begun = [], [], self._done, time.time_ns()
         looks, unread = _json_files(self.root)
         self._done = {}
         for path, look in sorted(looks.items()):
@@ -59,7 +65,7 @@ class Store:
                 problems.append(str(error))
                 continue
             found.append(one)
-            if look is not None and one.record.status == "done":
+            if look is not None and begun - look.last > SETTLED and one.record.status == "done":
                 self._done[path] = look, one
         return found, problems + unread
 
@@ -244,6 +250,11 @@ class _Look(NamedTuple):
     size: int
     written: int
     changed: int
+
+    @property
+    def last(self) -> int:
+        """When it was last touched, in nanoseconds."""
+        return max(self.written, self.changed)
 
 
 def _look(entry: os.DirEntry[str]) -> _Look | None:
