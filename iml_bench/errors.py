@@ -21,6 +21,8 @@ class DivergedError(CellError):
 def shown(text: str, limit: int = 120) -> str:
     """Text that somebody else wrote, as it can stand in a sentence: one line, cut at ``limit``, nothing unprintable."""
     cut = text if len(text) <= limit else text[:limit] + "..."
+    if cut.isprintable():  # nearly always
+        return cut
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
 
 

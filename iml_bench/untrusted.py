@@ -38,7 +38,10 @@ def read_bytes(path: Path, largest: int, *, links: bool = False) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise UsageError("it is no file")
         with path.open("rb") as file:
-            found = file.read(largest + 1)
+            # Asked for all that it may have, the system would set as much memory aside, for every file anew.
+            found = file.read(min(status.st_size, largest) + 1)
+            if status.st_size < len(found) <= largest:  # it has grown
+                found += file.read(largest + 1 - len(found))
     except (OSError, ValueError) as error:
         raise UsageError(getattr(error, "strerror", None) or "its name is no file's") from error
     if len(found) > largest:
@@ -80,6 +83,50 @@ def check_plain(value: Any) -> None:
     Raises:
         UsageError: what is wrong with it, in a few words.
     """
+    if not _all_plain(value):
+        _find_problem(value)
+
+
+def _all_plain(value: Any) -> bool:
+    """Whether nothing is wrong with plain data: quickly, since it is asked of every record whenever one is read."""
+    texts: list[Any] = []
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        below: list[Any] = []
+        for part in level:
+            kind = type(part)
+            if kind is str:
+                texts.append(part)
+            elif kind is dict:
+                texts += part
+                below += part.values()
+            elif kind is list:
+                below += part
+            elif kind is int:
+                if abs(part) >= LARGEST_INTEGER:
+                    return False
+            elif kind is float:
+                if not math.isfinite(part):
+                    return False
+            elif part is not None and kind is not bool:
+                return False
+        if not below:
+            return _all_fit(texts)
+        level = below
+    return False
+
+
+def _all_fit(texts: list[Any]) -> bool:
+    """Whether all are texts, as the names of fields must be, too, and none is too long or holds what does not fit."""
+    try:
+        whole = "".join(texts)
+    except TypeError:
+        return False
+    return UNFIT.search(whole) is None and (len(whole) <= LONGEST or max(map(len, texts)) <= LONGEST)
+
+
+def _find_problem(value: Any) -> None:
+    """Raise the first problem of plain data, in the order in which they are told; see ``check_plain``."""
     todo = [(value, 0)]
     while todo:
         part, depth = todo.pop()

@@ -18,11 +18,11 @@ from iml_bench.spec import entry_from_source
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "speed"
 sys.path.insert(0, str(FOLDER))
-answering, gpu, gpu_training, measure, padding, run, training, utilisation, waits, workers = (
+answering, gpu, gpu_training, measure, padding, run, store, training, utilisation, waits, workers = (
     importlib.import_module(name)
     for name in (
         *("answering", "gpu", "gpu_training", "measure", "padding", "run"),
-        *("training", "utilisation", "waits", "workers"),
+        *("store", "training", "utilisation", "waits", "workers"),
     )
 )
 T5 = run.ASKED_MODELS[1]
@@ -253,3 +253,26 @@ def test_shapes_are_those_of_pythia() -> None:
         with torch.device("meta"):
             model = language._auto_class(config).from_config(config)
         assert sum(parameter.numel() for parameter in model.parameters()) == published[size]
+
+
+def test_a_large_folder_is_made_of_records_and_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("altair")
+    monkeypatch.setattr(store, "SHAPES", {40: (2, 2)})
+    sizes = ["--records", "40", "--repeats", "1", "--folder", str(tmp_path)]
+    store.main([*sizes, "--steps", "plan", "--against", str(FOLDER.parents[1]), "--json"])
+    (row,) = strict(capsys.readouterr().out)
+    records = row["records"]
+    assert records > 40 and row["other"]["seconds"] > 0 and row["ratios"]["computing"] > 0
+    folder = tmp_path / "40"
+    assert (
+        len(list((folder / "records").rglob("*.json"))) == len(list((folder / "records").rglob("*.parquet"))) == records
+    )
+    for step in store.STEPS:
+        taken = store.take(step, folder)
+        assert taken["seconds"] > 0 and taken["megabytes"] > 0, step
+    assert len(list((folder / "page" / "records").rglob("*.json"))) == records
+    monkeypatch.setattr(store, "_in_child", lambda step, where, package: {**taken, "found": str(package)})
+    with pytest.raises(SystemExit, match="what was found is not the same in all runs"):
+        store.measure("plan", folder, records, 1, tmp_path)

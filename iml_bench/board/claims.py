@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from iml_bench.board.by_seed import NOT_PROBED, NOT_RUN, BySeed, measured
 from iml_bench.board.rows import task_label
 from iml_bench.records import Stored, latest_by_key
-from iml_bench.run.plan import Request, cells_of
+from iml_bench.run.plan import KnownModels, Request, cells_by_model
 from iml_bench.spec import LEARNING_RATE, NEEDS, PARAMETERS, CellSpec, Claim, Spec, SuiteSpec, cell_key
 from iml_bench.stats import (
     Contrast,
@@ -213,8 +213,9 @@ def _places(
     request: Request, number: int, point: dict[str, Any], claim: Claim, known: Mapping[str, Stored]
 ) -> list[_Place]:
     found = []
+    by_model = cells_by_model(request, KnownModels())
     for name in request.models:
-        cells = cells_of(replace(request, models=(name,), references=False))
+        cells = by_model[name]
         (cell, changes), own = cells[0], [cell for cell, _ in cells]
         if request.ruleset == "tuned":  # what was chosen for a model is no change of the task
             changes = {path: value for path, value in changes.items() if path != LEARNING_RATE}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -12,7 +11,7 @@ from iml_bench.board.rows import Row, build_rows, task_label
 from iml_bench.errors import UsageError, shown, unknown
 from iml_bench.protocols import measure_of
 from iml_bench.records import Stored, latest_by_key
-from iml_bench.run.plan import Request, cells_of
+from iml_bench.run.plan import KnownModels, Request, cells_by_model
 from iml_bench.spec import Grid, Spec, SuiteSpec, cell_key
 
 
@@ -43,15 +42,16 @@ def points_of(suite: SuiteSpec, requests: Sequence[Request], stored: Sequence[St
     Raises:
         UsageError: when the cells cannot be planned.
     """
-    known = latest_by_key(stored)
+    known, models = latest_by_key(stored), KnownModels()
     found = []
     for index, grid in enumerate(suite.grids):
         own = [request for request in requests if request.where == suite.where(index)]
         if not own or not (grid.axes or grid.zip):
             continue
         for request, fields in zip(own, grid.points, strict=True):
+            by_model = cells_by_model(request, models)
             for name in request.models:
-                cells = cells_of(replace(request, models=(name,), references=False))
+                cells = by_model[name]
                 records = [known[key] for cell, _ in cells if (key := cell_key(cell)) in known]
                 first, changes = cells[0]
                 rest = {path: value for path, value in changes.items() if path not in fields}

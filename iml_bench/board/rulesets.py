@@ -18,6 +18,7 @@ from iml_bench.run.plan import RULESETS
 from iml_bench.run.sweep import Choice, choose, is_sweep
 from iml_bench.spec import (
     LEARNING_RATE,
+    CellSpec,
     ModelEntry,
     TaskSpec,
     digest_of,
@@ -153,13 +154,22 @@ def check_ruleset(ruleset: str | None) -> None:
 def by_setting(stored: Iterable[Stored]) -> dict[str, list[Stored]]:
     """Records by all that is asked but the learning rate and where a cell ends."""
     found: dict[str, list[Stored]] = defaultdict(list)
+    stored = tuple(stored)
+    names: dict[tuple[int, int], str] = {}
     for one in stored:
         cell = one.record.cell
-        data, ends = identity(cell), protocol_of(cell.task).sweep
-        task = {name: value for name, value in data["task"].items() if name not in ends}
-        task["recipe"] = {name: value for name, value in task["recipe"].items() if name != "lr"}
-        found[digest_of({"task": task, "protocol": data["protocol"]})].append(one)
+        asked = id(cell.task), cell.protocol  # records that were read together share their tasks
+        if asked not in names:
+            names[asked] = _setting_key(cell)
+        found[names[asked]].append(one)
     return found
+
+
+def _setting_key(cell: CellSpec) -> str:
+    data, ends = identity(cell), protocol_of(cell.task).sweep
+    task = {name: value for name, value in data["task"].items() if name not in ends}
+    task["recipe"] = {name: value for name, value in task["recipe"].items() if name != "lr"}
+    return digest_of({"task": task, "protocol": data["protocol"]})
 
 
 def _setting(own: Sequence[Stored]) -> Setting | None:

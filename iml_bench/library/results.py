@@ -34,7 +34,8 @@ class Results(Sequence[Stored]):
 
     def __init__(self, stored: Sequence[Stored], problems: Sequence[str] = ()) -> None:
         """Args: stored: records, of which each cell's first place is kept; problems: sentences on what was left out."""
-        self._stored = tuple(latest_by_key(stored)[key] for key in dict.fromkeys(one.record.cell_key for one in stored))
+        latest = latest_by_key(stored)
+        self._stored = tuple(latest[key] for key in dict.fromkeys(one.record.cell_key for one in stored))
         self.problems = tuple(problems)
         """A sentence for every file that lay among the records and is none."""
 
@@ -113,14 +114,17 @@ class Results(Sequence[Stored]):
     @cached_property
     def _varied(self) -> dict[str, list[Any]]:
         """Values of every field that varies, by the name of its column."""
-        fields = [_fields(record.cell.task) for record in self.records]
-        by_task: dict[str, list[int]] = defaultdict(list)
-        for index, record in enumerate(self.records):
-            by_task[record.cell.task.name].append(index)
+        tasks = [record.cell.task for record in self.records]
+        distinct = {id(task): task for task in tasks}  # records that were read together share theirs
+        of_task = {number: _fields(task) for number, task in distinct.items()}
+        fields = [of_task[id(task)] for task in tasks]
+        by_task: dict[str, list[TaskSpec]] = defaultdict(list)
+        for task in distinct.values():
+            by_task[task.name].append(task)
         varied: dict[str, None] = {}
-        for indices in by_task.values():
-            known = [fields[index] for index in indices]
-            registered = _registered(self.records[indices[0]].cell.task)
+        for own in by_task.values():
+            known = [of_task[id(task)] for task in own]
+            registered = _registered(own[0])
             if registered is not None:  # its data's source is only filled in when a run is planned
                 known.append(_fields(registered) | {SOURCE: known[0].get(SOURCE)})
             for path in dict.fromkeys(path for one in known for path in one):

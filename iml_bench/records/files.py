@@ -113,6 +113,8 @@ def clear_dead(folder: Path, now: float) -> None:
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
+            if not entry.name.startswith("."):
+                continue  # as nearly all, and a folder may have very many
             limit = next((limit for name, limit in DEAD_AFTER if name.fullmatch(entry.name)), None)
             if limit is not None:
                 with suppress(OSError):

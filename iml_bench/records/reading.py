@@ -15,9 +15,10 @@ from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import ITEM_TYPES, Columns, Scores, evaluate, measures_of
 from iml_bench.protocols.items import NULLABLE, OPTIONAL
 from iml_bench.records.attachments import Attachment, by_content
+from iml_bench.records.provenance import Provenance
 from iml_bench.records.record import SCHEMA_VERSION, ItemFile, Record
-from iml_bench.spec import digest_of
-from iml_bench.spec.base import first_problem
+from iml_bench.spec import ModelEntry, Spec, TaskSpec, digest_of
+from iml_bench.spec.base import canonical_json, first_problem
 from iml_bench.untrusted import read_bytes, read_json
 
 if TYPE_CHECKING:
@@ -54,6 +55,39 @@ class NewerRecordError(UsageError):
     """A record of a version of iml-bench that is yet to be installed here."""
 
 
+class Shared:
+    """What records have in common, so that it is validated once and takes memory once, however many are read.
+
+    The records of a folder are of some tasks and some models, made by one version on one machine; what differs is the
+    seed and the outcome. Specifications are frozen, so that one object can be part of many records.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[type[Spec], str], Spec] = {}
+
+    def put_into(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The data of a record with specifications in the place of data that are the same as another record's.
+
+        What is not valid stays as it is, for the validation of the whole record to say so.
+        """
+        cell = data["cell"]
+        if isinstance(cell, dict):
+            cell = self._put(self._put(cell, "task", TaskSpec), "model", ModelEntry)
+        return self._put({**data, "cell": cell}, "provenance", Provenance)
+
+    def _put(self, data: dict[str, Any], field: str, kind: type[Spec]) -> dict[str, Any]:
+        given = data.get(field)
+        if not isinstance(given, dict):
+            return data
+        text = canonical_json(given)
+        if (kind, text) not in self._known:
+            try:
+                self._known[kind, text] = kind.model_validate(given)
+            except ValidationError:
+                return data
+        return {**data, field: self._known[kind, text]}
+
+
 class Stored(NamedTuple):
     """A record and where it was read from."""
 
@@ -61,8 +95,12 @@ class Stored(NamedTuple):
     record: Record
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path, shared: Shared | None = None) -> Record:
     """Read and validate one record.
+
+    Args:
+        path: of its JSON file.
+        shared: what records that were read before have in common with it.
 
     Raises:
         NewerRecordError: when it was written by a newer version.
@@ -82,7 +120,7 @@ def read_record(path: Path) -> Record:
             f"{SCHEMA_VERSION}; install a newer iml-bench"
         )
     try:
-        record = Record.model_validate(data)
+        record = Record.model_validate(shared.put_into(data) if shared is not None else data)
     except ValidationError as error:
         raise UsageError(f"{where} is not a valid record: {first_problem(error)}") from error
     beside = path.with_suffix(".parquet").name

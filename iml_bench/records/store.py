@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import score_items
@@ -21,12 +22,17 @@ from iml_bench.records.files import Temporary, clear_dead, set_aside, writing
 from iml_bench.records.guard import check_sign, guarded
 from iml_bench.records.names import record_path
 from iml_bench.records.publish import Piece, put_pieces, put_sheet
-from iml_bench.records.reading import NewerRecordError, Stored, columns_of, damage_of, read_record, written
+from iml_bench.records.reading import NewerRecordError, Shared, Stored, columns_of, damage_of, read_record, written
 from iml_bench.records.record import Draft, ItemFile, Record
 from iml_bench.spec import CellSpec, cell_key
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+SETTLED: Final = 2_000_000_000
+"""Nanoseconds after which a second change of a file cannot bear the same time as the first; file systems count in
+steps."""
 
 
 class Store:
@@ -38,19 +44,29 @@ class Store:
         sign: what a run left in it (``records.guard.join``): nothing is written once it is not there any more.
         """
         self.root, self.sign = root, sign
+        self._shared = Shared()
+        self._done: dict[Path, tuple[_Look, Stored]] = {}
+        """Done records that were read, and how their files looked then."""
 
     def scan(self) -> tuple[list[Stored], list[str]]:
         """All records below the folder, and a sentence for every JSON file that is none.
 
-        Links are not followed, and nothing that lies there makes it fail.
+        Links are not followed, and nothing that lies there makes it fail. Who scans again reads a done record again
+        only where its file is another one by now, or was written: a done record stands for ever.
         """
-        found, problems = [], []
-        paths, unread = _json_files(self.root)
-        for path in sorted(paths):
+        found, problems, before, begun = [], [], self._done, time.time_ns()
+        looks, unread = _json_files(self.root)
+        self._done = {}
+        for path, look in sorted(looks.items()):
+            known = before.get(path)
             try:
-                found.append(Stored(path, read_record(path)))
+                one = known[1] if known and known[0] == look else Stored(path, read_record(path, self._shared))
             except UsageError as error:
                 problems.append(str(error))
+                continue
+            found.append(one)
+            if look is not None and begun - look.last > SETTLED and one.record.status == "done":
+                self._done[path] = look, one
         return found, problems + unread
 
     def path_of(self, cell: CellSpec) -> Path:
@@ -259,9 +275,32 @@ def _remove(files: Iterable[Path]) -> None:
             file.unlink()
 
 
-def _json_files(root: Path) -> tuple[list[Path], list[str]]:
+class _Look(NamedTuple):
+    """How a file looks from the outside; whoever exchanges it or writes to it changes that."""
+
+    number: int
+    size: int
+    written: int
+    changed: int
+
+    @property
+    def last(self) -> int:
+        """When it was last touched, in nanoseconds."""
+        return max(self.written, self.changed)
+
+
+def _look(entry: os.DirEntry[str]) -> _Look | None:
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None  # it has just been removed, which reading it will say
+    return _Look(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _json_files(root: Path) -> tuple[dict[Path, _Look | None], list[str]]:
     """JSON files below a folder, and a sentence for every folder that cannot be read."""
-    found, problems, todo = [], [], [root] if root.is_dir() else []
+    found: dict[Path, _Look | None] = {}
+    problems, todo = [], [root] if root.is_dir() else []
     while todo:
         folder = todo.pop()
         try:
@@ -270,7 +309,7 @@ def _json_files(root: Path) -> tuple[list[Path], list[str]]:
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(Path(entry.path))
                     elif entry.name.endswith(".json"):
-                        found.append(Path(entry.path))
+                        found[Path(entry.path)] = _look(entry)
         except OSError as error:
             problems.append(f"{shown(str(folder), 300)} cannot be read: {error.strerror}")
     return found, problems

@@ -72,9 +72,12 @@ def plan(requests: Iterable[Request], out: Path, *, with_source: bool = True) ->
     """
     jobs: dict[str, Job] = {}
     references: dict[str, Job] = {}
+    models = KnownModels()
     for request in requests:
-        for cell, said in cells_of(request, with_source=with_source):
-            _keep_apart(cell.model, out)
+        cells = cells_of(request, with_source=with_source, models=models)
+        for model in {id(cell.model): cell.model for cell, _ in cells}.values():
+            _keep_apart(model, out)
+        for cell, said in cells:
             which = references if cell.model.is_reference else jobs
             key, probes = cell_key(cell), () if cell.model.is_reference else request.probes
             needs = cell.model.needs or Needs()
@@ -84,28 +87,61 @@ def plan(requests: Iterable[Request], out: Path, *, with_source: bool = True) ->
     return [*jobs.values(), *references.values()]
 
 
-def cells_of(request: Request, *, with_source: bool = True) -> list[tuple[CellSpec, dict[str, Any]]]:
-    """The cells of one request, each with how its task differs from the registered one; see ``plan``."""
+class KnownModels:
+    """The models that several requests name, each looked up once: its files are hashed then, or its hub is asked."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[ModelEntry, ModelEntry]] = {}
+
+    def find(self, name: str, task: TaskSpec, request: Request) -> tuple[ModelEntry, ModelEntry]:
+        """The entry of a name in a request, see ``find_model``, and the same as it stands in cells."""
+        fields, trusted = request.model_fields, request.trust_remote_code
+        asked = repr((name, task.modality, {**fields}, trusted))
+        if asked not in self._found:
+            entry = find_model(name, task, fields=fields, trust_remote_code=trusted)
+            # What was chosen for a model stands in the task that runs, not in the record of every other task, too.
+            self._found[asked] = entry, entry.model_copy(update={"tuned": {}})
+        return self._found[asked]
+
+
+def cells_of(
+    request: Request, *, with_source: bool = True, models: KnownModels | None = None
+) -> list[tuple[CellSpec, dict[str, Any]]]:
+    """The cells of one request, model by model, each with how its task differs from the registered one; see ``plan``.
+
+    Args:
+        request: what to run.
+        with_source: see ``plan``.
+        models: those that other requests of the same plan have named.
+    """
     try:
-        return list(_cells(request, with_source))
+        return list(_cells(request, with_source, models or KnownModels()))
     except UsageError as error:
         if not request.where:
             raise
         raise UsageError(f"{request.where}: {error}") from error
 
 
-def _cells(request: Request, with_source: bool) -> Iterator[tuple[CellSpec, dict[str, Any]]]:
+def cells_by_model(request: Request, models: KnownModels) -> dict[str, list[tuple[CellSpec, dict[str, Any]]]]:
+    """The cells of a request but those of reference learners, by the model as it is named there; see ``cells_of``."""
+    every, n = cells_of(replace(request, references=False), models=models), len(request.seeds)
+    return {name: every[place * n :][:n] for place, name in enumerate(dict.fromkeys(request.models))}
+
+
+def _cells(request: Request, with_source: bool, models: KnownModels) -> Iterator[tuple[CellSpec, dict[str, Any]]]:
     base = TASKS.get(request.task)
     task = resized(base, request)
     if with_source:
         task = _with_source(task, request.data)
     references = protocol_of(task).attitudes(task) if request.references else ()
+    changed: dict[str, tuple[TaskSpec, dict[str, Any]]] = {}
     for name in dict.fromkeys((*(request.models or (task.model,)), *references)):
-        entry = find_model(name, task, fields=request.model_fields, trust_remote_code=request.trust_remote_code)
-        own = apply_overrides(task, _chosen(entry, name, request, base)) if with_source else task
-        said = changes_of(own, base)
-        # What was chosen for a model stands in the task that runs, and not in the record of every other task, too.
-        model = entry.model_copy(update={"tuned": {}})
+        entry, model = models.find(name, task, request)
+        chosen = _chosen(entry, name, request, base) if with_source else {}
+        if repr(chosen) not in changed:
+            own = apply_overrides(task, chosen) if with_source else task
+            changed[repr(chosen)] = own, changes_of(own, base)
+        own, said = changed[repr(chosen)]
         for seed in request.seeds:
             yield CellSpec(task=own, model=model, seed=seed), said
 

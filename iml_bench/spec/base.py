@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
@@ -14,6 +16,7 @@ from iml_bench.errors import UsageError, nearest, shown
 from iml_bench.spec.written import scalar, understood
 
 S = TypeVar("S", bound="Spec")
+T = TypeVar("T")
 
 
 def one_line(text: str) -> str:
@@ -97,6 +100,27 @@ class Spec(BaseModel):
         schema = handler(source)
         _take_as_written(handler.resolve_ref_schema(schema))
         return schema
+
+
+def remembered(work_out: Callable[[S], T]) -> Callable[[S], T]:
+    """Let what follows from a specification be worked out once, and kept for as long as that very object is there.
+
+    It is not kept in the object, so that a copy with other fields has nothing of it, and no comparison sees it. What is
+    worked out must not be changed by whoever gets it.
+    """
+    known: dict[int, tuple[weakref.ref[S], T]] = {}
+
+    @wraps(work_out)
+    def found(spec: S) -> T:
+        number = id(spec)
+        kept = known.get(number)
+        if kept is not None and kept[0]() is spec:
+            return kept[1]
+        value = work_out(spec)
+        known[number] = (weakref.ref(spec, lambda _: known.pop(number, None)), value)
+        return value
+
+    return found
 
 
 def canonical_json(value: Any) -> str:

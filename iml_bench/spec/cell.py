@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+from typing import Any, Final, Literal
 
 from pydantic import Field, SerializeAsAny
 
 from iml_bench.extensions import PROTOCOLS
-from iml_bench.spec.base import Spec, digest_of
+from iml_bench.spec.base import Spec, canonical_json, remembered
 from iml_bench.spec.model import ModelEntry
 from iml_bench.spec.seeds import LIMIT
 from iml_bench.spec.task import TaskSpec
@@ -78,33 +80,67 @@ def identity(cell: CellSpec) -> dict[str, Any]:
 
     A model whose bytes are known, by a digest or by a commit, is those bytes: where they lie is no part of it.
     """
-    return _plain(cell, cell.model.loaded)
+    data: dict[str, Any] = json.loads(_text(cell))
+    return data
 
 
-def _plain(cell: CellSpec, source: str) -> dict[str, Any]:
-    data = cell.model_dump(mode="json")
-    data["model"]["source"] = source
+def _part(section: Literal["task", "model"], data: dict[str, Any]) -> str:
+    """Of a dumped task or model, what is part of the identity, in the canonical text form."""
     for path in OUTSIDE_KEY:
-        section, field = path.split(".")
-        del data[section][field]
+        place, field = path.split(".")
+        if place == section:
+            del data[field]
     for path, as_before in ADDED.items():
-        *parents, field = path.split(".")
+        place, *parents, field = path.split(".")
+        if place != section:
+            continue
         holder = data
         for parent in parents:
             holder = holder.get(parent) or {}  # a field of one protocol is none of another's
         if field in holder and holder[field] == as_before:
             del holder[field]
-    return data
+    return canonical_json(data)
+
+
+# Thousands of cells have one task, or one model, between them; its part of their keys is the same text.
+@remembered
+def _task_part(task: TaskSpec) -> str:
+    return _part("task", task.model_dump(mode="json"))
+
+
+@remembered
+def _model_part(model: ModelEntry) -> str:
+    return _part("model", model.model_dump(mode="json") | {"source": model.loaded})
+
+
+def _text(cell: CellSpec, model: str | None = None) -> str:
+    """The identity of a cell in the canonical text form: an object of its fields, sorted by name.
+
+    Args:
+        cell: whose it is.
+        model: what stands for its model, in the same form; None: as it is today.
+    """
+    parts = {name: canonical_json(getattr(cell, name)) for name in _OTHERS}
+    parts |= {"task": _task_part(cell.task), "model": model or _model_part(cell.model)}
+    return "{" + ",".join(f'"{name}":{part}' for name, part in sorted(parts.items())) + "}"
+
+
+_OTHERS: Final = tuple(name for name in CellSpec.model_fields if name not in ("task", "model"))
+"""Plain numbers."""
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def cell_key(cell: CellSpec) -> str:
     """SHA-256 of everything that can change the cell's answer, in hexadecimal."""
-    return digest_of(identity(cell))
+    return _digest(_text(cell))
 
 
 def key_with_place(cell: CellSpec) -> str:
     """The key that records up to schema 3 have: the path of a model with a digest was part of it."""
-    return digest_of(_plain(cell, cell.model.source))
+    return _digest(_text(cell, _part("model", cell.model.model_dump(mode="json"))))
 
 
 def task_key(cell: CellSpec) -> str:
@@ -112,8 +148,7 @@ def task_key(cell: CellSpec) -> str:
 
     Cells may be averaged over seeds, and models compared, only where this is the same.
     """
-    data = identity(cell)
-    return digest_of({"task": data["task"], "protocol": data["protocol"]})
+    return _digest(f'{{"protocol":{cell.protocol},"task":{_task_part(cell.task)}}}')
 
 
 def model_key(cell: CellSpec) -> str:
@@ -121,7 +156,7 @@ def model_key(cell: CellSpec) -> str:
 
     Two recorded cells are of one model where this is the same; ``same_model`` holds an entry against them.
     """
-    return digest_of(identity(cell)["model"])
+    return _digest(_model_part(cell.model))
 
 
 def asked_for(model: ModelEntry) -> dict[str, Any]:
@@ -129,6 +164,11 @@ def asked_for(model: ModelEntry) -> dict[str, Any]:
 
     These are no choice of whoever writes an entry: they are filled in when a run is planned, from what lies there.
     """
+    return {**_asked_for(model)}
+
+
+@remembered
+def _asked_for(model: ModelEntry) -> dict[str, Any]:
     outside = {path.removeprefix("model.") for path in OUTSIDE_KEY} | {"digest", "commit"}
     data = model.model_dump(mode="json") | {"source": model.place}
     return {field: value for field, value in data.items() if field not in outside}
@@ -149,10 +189,10 @@ def same_model(entry: ModelEntry, model: ModelEntry) -> bool:
         model: what it is held against, such as the model of a recorded cell.
     """
     if entry.digest is None and entry.commit is None:
-        return asked_for(entry) == asked_for(model)
+        return _asked_for(entry) == _asked_for(model)
     return _bytes_of(entry) == _bytes_of(model)
 
 
 def _bytes_of(model: ModelEntry) -> dict[str, Any]:
     known = {"source": model.loaded, "digest": model.digest, "commit": model.commit}
-    return asked_for(model) | known
+    return _asked_for(model) | known

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os.path
 import re
+from copy import deepcopy
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import quote, unquote
 
@@ -62,6 +64,8 @@ SETTING_PATTERN: Final = r"[a-z0-9][a-z0-9._-]*@[1-9][0-9]*( small)?"
 """See ``setting_label``."""
 LONGEST_LABEL: Final = 200
 LONGEST_SOURCE: Final = 1000
+KEPT: Final = 4096
+"""Sources of which it is kept what follows from them: thousands of records name a few models."""
 SourceLine = Annotated[str, Field(max_length=16_000), AfterValidator(one_line)]
 """A source: room for the longest path, whose every byte may be percent-encoded."""
 Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")]
@@ -90,9 +94,16 @@ def parse_source(text: str) -> Source:
     Raises:
         UsageError: when there is no known scheme, no target, or an option without a value.
     """
-    scheme, colon, rest = text.partition(":")
+    scheme, colon, _ = text.partition(":")
     if not colon or scheme not in LEARNERS.origins:
         raise unknown("model source", scheme, LEARNERS.origins, "iml-bench models --help")
+    found = _parsed(text)
+    return found._replace(options=deepcopy(found.options))  # whoever asks may change them
+
+
+@lru_cache(KEPT)
+def _parsed(text: str) -> Source:
+    scheme, _, rest = text.partition(":")
     target, _, query = rest.partition("?")
     if not target:
         raise UsageError(f"model source {shown(repr(text))} names nothing after {scheme + ':'!r}")
@@ -153,7 +164,7 @@ class ModelEntry(Spec):
             raise ValueError(str(error)) from error
         if source.scheme not in OF_A_PATH and len(value) > LONGEST_SOURCE:
             raise ValueError(f"it has at most {LONGEST_SOURCE} characters where it is no path")
-        return str(source)
+        return _canonical(value)
 
     @field_validator("modality")
     @classmethod
@@ -189,10 +200,7 @@ class ModelEntry(Spec):
     @property
     def place(self) -> str:
         """The source, with a path in its shortest spelling: ``hf:./lm/gpt2/`` is ``hf:lm/gpt2``."""
-        source = self.parsed
-        if source.scheme in OF_A_PATH:
-            source = source._replace(target=os.path.normpath(source.target))
-        return str(source)
+        return _place(self.source)
 
     @property
     def loaded(self) -> str:
@@ -203,22 +211,43 @@ class ModelEntry(Spec):
         the scheme and the options but the revision: a subfolder chooses among its files. timm's target is the name of
         an architecture, and stays.
         """
-        source = self.parsed
-        if self.digest is None and self.commit is None:
-            return str(source)
-        target = source.target if source.scheme not in OF_A_PATH else ""
-        if source.scheme == "python":
-            target = source.target.rpartition(":")[2]
-        gone = ("revision",) if self.digest is None else PLACES.get(source.scheme, ())
-        options = {key: value for key, value in source.options.items() if key not in gone}
-        if self.digest is not None and source.scheme == "timm":
-            options |= {key: options[key] | {"file": None} for key in WEIGHTS if isinstance(options.get(key), dict)}
-        return str(Source(source.scheme, target, options))
+        return _loaded(self.source, has_digest=self.digest is not None, has_commit=self.commit is not None)
 
     @property
     def is_reference(self) -> bool:
         """Whether this is a reference row (oracle, sceptic, gullible, random) and not a trained model."""
-        return self.parsed.scheme == "reference"
+        return self.source.startswith("reference:")
+
+
+@lru_cache(KEPT)
+def _canonical(text: str) -> str:
+    """A source as it is written by whoever writes one."""
+    return str(_parsed(text))
+
+
+@lru_cache(KEPT)
+def _place(text: str) -> str:
+    """See ``ModelEntry.place``."""
+    source = _parsed(text)
+    if source.scheme in OF_A_PATH:
+        source = source._replace(target=os.path.normpath(source.target))
+    return str(source)
+
+
+@lru_cache(KEPT)
+def _loaded(text: str, *, has_digest: bool, has_commit: bool) -> str:
+    """See ``ModelEntry.loaded``."""
+    source = _parsed(text)
+    if not has_digest and not has_commit:
+        return str(source)
+    target = source.target if source.scheme not in OF_A_PATH else ""
+    if source.scheme == "python":
+        target = source.target.rpartition(":")[2]
+    gone = ("revision",) if not has_digest else PLACES.get(source.scheme, ())
+    options = {key: value for key, value in source.options.items() if key not in gone}
+    if has_digest and source.scheme == "timm":
+        options |= {key: options[key] | {"file": None} for key in WEIGHTS if isinstance(options.get(key), dict)}
+    return str(Source(source.scheme, target, options))
 
 
 def setting_label(task: str, version: int, *, small: bool = False) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any, Final
 
 import yaml
@@ -202,6 +204,12 @@ def _meanings(text: str) -> list[str]:
 
 
 def _load(text: str, *, several_lines: bool = False) -> Any:
+    return deepcopy(_loaded(text, several_lines=several_lines))
+
+
+# A suite of many points names one task, and some models, over and over; their files are looked at every time.
+@lru_cache(256)
+def _loaded(text: str, *, several_lines: bool) -> Any:
     try:
         reader = _Reader(text)
         node = reader.get_single_node()
