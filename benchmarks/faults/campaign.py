@@ -14,8 +14,7 @@ from typing import Final, NamedTuple
 import disks
 import ends
 import kills
-from disks import CannotError
-from scene import DEMANDS, LEASES, Scene, Usual, run_undisturbed, words_of
+from scene import DEMANDS, LEASES, CannotError, Scene, Usual, run_undisturbed, words_of
 
 DEMAND_ONCE: Final = False
 """Whether it is an error when several runs on one folder carry a cell out more often than once."""
@@ -39,6 +38,7 @@ KINDS: Final = (
     Kind("kill -9 of a worker", kills.kill_worker, 0.32),
     Kind("kill -9 of the queue's process", kills.kill_queue, 0.1),
     Kind("two runs", kills.two_runs, 0.1),
+    Kind("two runs that cannot see each other", kills.two_machines, 0.06),
     Kind("two runs, kill -9 of one", kills.two_runs_and_kill_one, 0.2),
     Kind("no hard links", kills.without_links, 0.04),
     Kind("no hard links, kill -9", kills.without_links_killed, 0.1),

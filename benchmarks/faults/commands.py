@@ -37,18 +37,21 @@ class Ended(NamedTuple):
 class Command:
     """``python -m iml_bench`` with some words, in a group of processes of its own."""
 
-    def __init__(self, words: Sequence[str], said: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, words: Sequence[str], said: Path, environment: Mapping[str, str], within: Sequence[str] = ()
+    ) -> None:
         """Args:
         words: what follows the program's name.
         said: the beginning of the names of two files that take stdout and stderr; no pipe can hold it up.
         environment: what is added to this process's own.
+        within: a program that starts it, with its arguments.
         """
         self.out, self.err = said.with_suffix(".out"), said.with_suffix(".err")
         paths = [str(INSTRUMENTS), str(CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
         own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "200"}
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "iml_bench", *words],
+                [*within, sys.executable, "-m", "iml_bench", *words],
                 env={**os.environ, **own, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -10,15 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from scene import Scene
+from scene import CannotError, Scene
 
 ANOTHER = "is not the folder that this run began in"
 FILE_BLOCKS = 4
 """Kilobytes; the files of a record take one block or two."""
-
-
-class CannotError(RuntimeError):
-    """A scene that cannot be had here, and why."""
 
 
 def _mount(*words: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from contextlib import suppress
 from random import Random
 
 import psutil
 from commands import Command
-from scene import Scene
+from scene import CannotError, Scene
 
 DIED = "the worker process died with exit code -9"
 
@@ -74,6 +75,19 @@ def two_runs(scene: Scene, rng: Random) -> None:
     scene.pass_seconds(first, rng.choice([0.0, rng.uniform(0, 2)]))
     second = scene.start()
     for command in (first, second):
+        scene.end_as_usual(command)
+    scene.again()
+
+
+def two_machines(scene: Scene, rng: Random) -> None:
+    """The same command twice, each in process numbers and a network of its own, as on two machines with one disk."""
+    apart = ("unshare", "--pid", "--net", "--fork", "--mount-proc")
+    try:
+        subprocess.run([*apart, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CannotError(f"unshare is not there or not allowed: {error}") from error
+    commands = [scene.start(*apart), scene.start(*apart)]
+    for command in commands:
         scene.end_as_usual(command)
     scene.again()
 

@@ -192,6 +192,17 @@ def fields(rng: Random, raw: bytes) -> bytes:
     return _dumped(data)
 
 
+def seals_gone(rng: Random, raw: bytes) -> bytes:
+    """The seals are missing or empty, as older records have none; all else is as it was."""
+    data = json.loads(raw)
+    for holder in rng.choice([[data], [data["timing"]], [data, data["timing"]]]):
+        if rng.random() < 0.5:
+            del holder["seal"]
+        else:
+            holder["seal"] = None
+    return _dumped(data)
+
+
 def _places(data: Any) -> list[tuple[Any, Any]]:
     """Every place of a value: what holds it, and its name or number there."""
     found: list[tuple[Any, Any]] = []
@@ -243,6 +254,7 @@ JSON: Final[Mapping[str, Mutate]] = {
     "other values": other_values,
     "outcomes and identity": outcomes,
     "fields gone or elsewhere": fields,
+    "seals gone": seals_gone,
 }
 
 

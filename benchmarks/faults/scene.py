@@ -34,6 +34,10 @@ DEMANDS: Final = {
 }
 
 
+class CannotError(RuntimeError):
+    """A fault that cannot be had here, and why."""
+
+
 class Usual(NamedTuple):
     """A run that nothing befell."""
 
@@ -76,11 +80,11 @@ class Scene:
         self._seen: dict[Path, tuple[int, int, int]] = {}
         self._started = 0
 
-    def start(self) -> Command:
-        """Give the command."""
+    def start(self, *within: str) -> Command:
+        """Give the command, to a program that starts it where one is given."""
         self._started += 1
         said = self.work / f"said{self._started}"
-        return Command([*self.words, "--out", str(self.out)], said, self.environment)
+        return Command([*self.words, "--out", str(self.out)], said, self.environment, within)
 
     def demand(self, what: str, holds: bool, sentence: str) -> None:
         """Note a sentence where one of ``DEMANDS`` does not hold."""
