@@ -21,6 +21,7 @@ sys.path.append(str(FOLDER))
 campaign, commands, disks, scene_of = (
     importlib.import_module(name) for name in ("campaign", "commands", "disks", "scene")
 )
+LEASES = ".iml-bench-leases"
 SHORT = (
     "kill -9 of all processes",
     "kill -9 of the first process",
@@ -84,9 +85,9 @@ def test_what_is_left_is_told(tmp_path: Path) -> None:
     here.usual = usual
     here._compare_records()
     assert here._unlisted() == [] and not any(here.problems.values())
-    (here.out / campaign.LEASES).mkdir()
+    (here.out / LEASES).mkdir()
     assert here._unlisted() == [], "an empty folder of leases is fine"
-    for name in (MARKER, f"{campaign.LEASES}/one", f"{path.parent.name}/.iml-0123456789abcdef.tmp"):
+    for name in (MARKER, f"{LEASES}/one", f"{path.parent.name}/.iml-0123456789abcdef.tmp"):
         (here.out / name).touch()
     assert here._unlisted() == [".iml-0123456789abcdef.tmp", MARKER, "one"]
     write_result(here.out, seed=1)

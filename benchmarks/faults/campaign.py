@@ -14,12 +14,10 @@ from typing import Final, NamedTuple
 import disks
 import ends
 import kills
-from scene import DEMANDS, LEASES, CannotError, Scene, Usual, run_undisturbed, words_of
+from scene import DEMANDS, CannotError, Scene, Usual, run_undisturbed, words_of
 
 DEMAND_ONCE: Final = False
 """Whether it is an error when several runs on one folder carry a cell out more often than once."""
-MANY: Final = 3
-"""A kind of fault is tried once for as many kills."""
 Happens = Callable[[Scene, Random], None]
 
 
@@ -109,7 +107,7 @@ def try_kind(kind: Kind, times: int, usual: Usual, seed: int) -> Row:
                 scene.demand("whole", fine, f"{here} cells were carried out again")
             for demand, found in scene.problems.items():
                 row.held[demand] += not found
-                row.problems += [f"{demand}, number {number}: {problem}" for problem in found]
+                row.problems += [f"{demand}: number {number}: {problem}" for problem in found]
         finally:
             _remove(scene)
         sys.stderr.write(f"{kind.name}: {number + 1} of {times}, {len(row.problems)} problems\n")
@@ -153,7 +151,12 @@ def table_of(rows: Sequence[Row]) -> str:
 
 def problem_lines(rows: Sequence[Row]) -> list[str]:
     """A line for everything that did not hold, those that say the same as one."""
-    return [f"- {row.name}: {problem}" for row in rows for problem in row.problems]
-
-
-__all__ = ["DEMANDS", "KINDS", "LEASES", "Kind", "Row", "chosen", "table_of", "try_kind", "undisturbed"]
+    lines = []
+    for row in rows:
+        numbers: dict[str, list[str]] = {}
+        for problem in row.problems:
+            kind, _, told = problem.partition("number ")
+            number, _, what = told.partition(": ")
+            numbers.setdefault(f"{kind}{what}", []).append(number)
+        lines += [f"- {row.name}: {what} (number {', '.join(found)})" for what, found in numbers.items()]
+    return lines

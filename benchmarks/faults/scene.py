@@ -21,7 +21,6 @@ from iml_bench.records import Store, Stored, damage_of, read_record
 from iml_bench.records.files import DEAD_AFTER
 from iml_bench.records.guard import MARKER
 
-LEASES: Final = ".iml-bench-leases"
 TRANSIENT: Final = ("timing", "seal", "commit", "dirty", "file")
 """Of a record: its times, which differ when its cell is run again, and the seals; the commit, which may be made
 meanwhile; the names of the files beside it, which need not be the plain ones."""
@@ -73,7 +72,6 @@ class Scene:
         self.log = work / "cells"
         self.environment = {TOKEN: self.token, "IML_BENCH_FAULTS_COUNT": str(self.log)}
         self.problems: dict[str, list[str]] = {letter: [] for letter in DEMANDS}
-        self.notes: list[str] = []
         self.allowed: int | None = 0
         """How many cells may be carried out more often than once, beside those that were cut; None: any number, for
         their records are lost."""
