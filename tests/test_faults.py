@@ -38,9 +38,8 @@ SHORT = (
 
 @pytest.fixture(scope="module")
 def usual() -> Any:
-    """A run that nothing befalls; moments are chosen while it does not write yet, or when its first record stands."""
-    found = campaign.undisturbed(2)
-    return found._replace(seconds=found.first)
+    """A run that nothing befalls; moments are chosen while it does not write yet, or after one of its first records."""
+    return campaign.undisturbed(2)._replace(last=2)
 
 
 @pytest.mark.slow
@@ -81,7 +80,7 @@ def test_what_is_left_is_told(tmp_path: Path) -> None:
 
     here = scene(tmp_path)
     path = write_result(here.out)
-    usual = scene_of.Usual((), [], scene_of.records_of(here.out, Store(here.out).scan()[0]), 1.0, 1.0)
+    usual = scene_of.Usual((), [], scene_of.records_of(here.out, Store(here.out).scan()[0]), 1.0, 1)
     here.usual = usual
     here._compare_records()
     assert here._unlisted() == [] and not any(here.problems.values())
@@ -121,7 +120,7 @@ def test_what_cannot_be_had_is_skipped_aloud(
         raise scene_of.CannotError("must be superuser to use mount")
 
     monkeypatch.setattr(disks, "_mount", refused)
-    usual = scene_of.Usual((), [], dict.fromkeys("abcdefgh"), 1.0, 1.0)
+    usual = scene_of.Usual((), [], dict.fromkeys("abcdefgh"), 1.0, 8)
     (kind,) = campaign.chosen(["disk full"])
     row = campaign.try_kind(kind, 3, usual, 0)
     assert row.skipped == "must be superuser to use mount" and row.times == 0

@@ -10,7 +10,7 @@ from random import Random
 
 import psutil
 from commands import Command
-from kills import kill_all, wait_a_moment
+from kills import BETWEEN, kill_all, wait_a_moment
 from scene import Scene
 
 TERM = 2.0
@@ -29,8 +29,8 @@ def _ended_by(number: signal.Signals, scene: Scene, rng: Random) -> None:
         lasting = scene.pass_until(command, lambda: BEGUN in command.said())
         lasting = lasting and scene.pass_seconds(command, rng.uniform(0, scene.usual.first / 2))
     else:
-        lasting = scene.pass_records(command, 1)
-        lasting = lasting and scene.pass_seconds(command, rng.uniform(0, scene.usual.seconds - scene.usual.first))
+        lasting = scene.pass_records(command, rng.randrange(1, scene.usual.last + 1))
+        lasting = lasting and scene.pass_seconds(command, rng.uniform(0, BETWEEN))
     if lasting:
         command.process.send_signal(number)
     # Once Python has begun to end, nothing can hear a signal; all has been said then.

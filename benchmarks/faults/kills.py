@@ -11,20 +11,24 @@ import psutil
 from commands import Command
 from scene import CannotError, Scene
 
+BETWEEN = 0.1
+"""Seconds in which a few more records are written."""
 DIED = "the worker process died with exit code -9"
 
 
 def wait_a_moment(scene: Scene, command: Command, rng: Random) -> bool:
-    """Let a random time pass; in every second scene it begins with the first record, so that many fall between writes.
+    """Let a random time pass: in every second scene some of that before the first record, else until some more stand.
+
+    Those are counted in records, so that many moments fall between writes however slow the machine is just then.
 
     Returns:
         Whether the command still runs.
     """
     assert scene.usual is not None
-    seconds, first = scene.usual.seconds, scene.usual.first
     if rng.random() < 0.5:
-        return scene.pass_seconds(command, rng.uniform(0, seconds))
-    return scene.pass_records(command, 1) and scene.pass_seconds(command, rng.uniform(0, seconds - first))
+        return scene.pass_seconds(command, rng.uniform(0, scene.usual.first))
+    records = rng.randrange(1, scene.usual.last + 1)
+    return scene.pass_records(command, records) and scene.pass_seconds(command, rng.uniform(0, BETWEEN))
 
 
 def kill_all(scene: Scene, rng: Random) -> None:

@@ -45,9 +45,10 @@ class Usual(NamedTuple):
     table: Any
     records: dict[str, Any]
     """By the path below the folder: what the record says, and the digest of its items."""
-    seconds: float
     first: float
     """Seconds until its first record stood."""
+    last: int
+    """How many records may stand when something happens, at most."""
 
 
 def words_of(seeds: int) -> tuple[str, ...]:
@@ -253,4 +254,5 @@ def run_undisturbed(work: Path, words: tuple[str, ...]) -> Usual:
     if any(scene.problems.values()):
         raise RuntimeError(f"a run that nothing befalls does not end well: {scene.problems}\n{ended.err}")
     sys.stderr.write(f"undisturbed: {seconds:.1f} s, the first record after {first:.1f} s\n")
-    return Usual(words, json.loads(ended.out), records_of(scene.out, Store(scene.out).scan()[0]), seconds, first)
+    records = records_of(scene.out, Store(scene.out).scan()[0])
+    return Usual(words, json.loads(ended.out), records, first, len(records))
