@@ -13,6 +13,7 @@ from iml_bench.records import Store, Stored, iterate_done, latest_by_key, read_i
 from iml_bench.registry import TASKS
 from iml_bench.run.job import first_line
 from iml_bench.runtime import Runtime
+from iml_bench.submit.beside import size_problems, strangers
 from iml_bench.submit.entries import entry_problems, label_problems
 from iml_bench.submit.findings import Check, Findings
 from iml_bench.submit.generated import Generated, Generator, what_is_missing
@@ -22,6 +23,7 @@ from iml_bench.submit.single import (
     form_problems,
     item_problems,
     outcome_problems,
+    parameter_problems,
     place_problems,
     safely,
     score_notes,
@@ -30,17 +32,19 @@ from iml_bench.submit.single import (
     task_problems,
     training_problems,
 )
-from iml_bench.submit.together import copied, coverage, fingerprint, uneven
+from iml_bench.submit.together import copied, coverage, likelihoods, uneven
 from iml_bench.submit.tuned import diverged, sweep_problems
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from iml_bench.submit.together import Values
+
 READ = "records can be read and have the keys of their cells"
 ENTRY = "models are registered, under these labels; files are named after them"
 FORM = "no smoke tests; names and texts are plain"
 TASK = "tasks are registered, in this version, with these changes"
-FILES = "per-item files are the records' own"
+FILES = "per-item files are the records' own, and nothing else lies beside them"
 SCORES = "scores are those of the items"
 ITEMS = "items are what the task asks for the seed"
 DATA = "data digest, chance and random streams are the seed's"
@@ -59,6 +63,8 @@ class Submission(NamedTuple):
     entries: tuple[Path, ...]
     unread: tuple[str, ...]
     """A sentence for every JSON file that is no record."""
+    strange: tuple[str, ...] = ()
+    """A sentence for everything else that lies there."""
 
 
 def find_submission(path: Path) -> Submission:
@@ -81,11 +87,13 @@ def find_submission(path: Path) -> Submission:
         except UsageError as error:
             return Submission((), (), (str(error),))
     of_leaderboard, rows = sorted(path.glob("models/*.yaml")), path / "results"
-    found, problems = Store(rows if of_leaderboard and rows.is_dir() else path).scan()
+    roots = [rows, path / "models"] if of_leaderboard and rows.is_dir() else [path]
+    found, problems = Store(roots[0]).scan()
     entries = sorted(path.glob("*.yaml")) + of_leaderboard
     if not found and not problems and not entries:
         raise UsageError(f"--check {where}: there is no record and no entry in it")
-    return Submission(tuple(found), tuple(entries), tuple(problems))
+    strange = tuple(strangers(roots, found, entries))
+    return Submission(tuple(found), tuple(entries), tuple(problems), strange)
 
 
 def check_submission(
@@ -102,22 +110,23 @@ def check_submission(
     findings = Findings(CHECKS)
     for problem in submission.unread:
         findings.add(READ, None, [problem])
+    findings.add(FILES, None, submission.strange)
     for path in submission.entries:
         findings.add(ENTRY, path, safely(entry_problems(path)))
     generator = Generator(runtime)
     new = {stored.path: stored for stored in submission.stored}
-    prints: dict[Path, str] = {}
+    trained: dict[Path, Values] = {}
     for index, (path, stored) in enumerate(new.items()):
         items = _check_one(stored, generator, findings)
         if items is not None:
-            prints[path] = fingerprint(items)
+            trained[path] = likelihoods(items)
         if listen:
             listen(index + 1, len(new))
     done = [stored for stored in new.values() if stored.record.status == "done"]
     mine = {path.resolve() for path in new}
     others = {stored.path: stored for stored in iterate_done(board) if stored.path.resolve() not in mine}
-    prints |= _prints(list(others.values()) if done else [])
-    for path, problem in copied({stored.path: stored for stored in done}, prints, others):
+    trained |= _likelihoods(list(others.values()) if done else [])
+    for path, problem in copied({stored.path: stored for stored in done}, trained, others):
         findings.add(COPIES, path, [problem])
     for path, problem in uneven(done):
         findings.add(TRAINING, path, [problem])
@@ -138,13 +147,13 @@ def _board_evidence(board: Sequence[Stored], mine: set[Path]) -> list[Stored]:
     return [stored for stored in known.values() if stored.record.status == "done" or diverged(stored.record)]
 
 
-def _prints(stored: Sequence[Stored]) -> dict[Path, str]:
+def _likelihoods(stored: Sequence[Stored]) -> dict[Path, Values]:
     found = {}
     for entry in stored:
         if entry.record.cell.model.is_reference:
             continue
         try:
-            found[entry.path] = fingerprint(read_items(entry))
+            found[entry.path] = likelihoods(read_items(entry))
         except UsageError:
             continue  # it is not what was handed in
     return found
@@ -170,11 +179,14 @@ def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.D
     known = record.cell.task.name in TASKS.origins
     generated = _generated(stored, generator, findings) if known and not wrong_task else None
     findings.add(TRAINING, path, safely(training_problems(record, generated)))
+    if generated is not None and not unknown_model:
+        findings.add(TRAINING, path, safely(parameter_problems(record, generator)))
     try:
         items = read_items(stored)
     except UsageError as error:
         findings.add(FILES, None, [str(error)])
         return None
+    findings.add(FILES, path, safely(size_problems(stored, items)))
     findings.add(SCORES, path, safely(score_problems(record, items)))
     for note in score_notes(record):
         findings.note(SCORES, note)

@@ -12,6 +12,7 @@ from iml_bench.paths import data_root, is_device_name, is_file, is_folder, probe
 from iml_bench.registry import MODELS
 from iml_bench.sources.find import as_typed
 from iml_bench.spec import ModelEntry, asked_for, entry_from_source, parse, same_model
+from iml_bench.spec.model import PLACES, WEIGHTS
 from iml_bench.spec.task import NAME_PATTERN
 from iml_bench.spec.written import dump_yaml
 from iml_bench.submit.twins import built_alike
@@ -56,6 +57,8 @@ def entry_problems(path: Path) -> Iterator[str]:
     taken = MODELS.get(entry.name) if entry.name in MODELS.origins else entry
     if not _one_is_enough(taken, entry):
         yield f"the name {entry.name!r} is taken by a registered model, which loads {shown(taken.source)}"
+        return
+    yield from _label_problems("its", entry, taken)
 
 
 def _problems(entry: ModelEntry) -> Iterator[str]:
@@ -70,6 +73,7 @@ def _problems(entry: ModelEntry) -> Iterator[str]:
         text = getattr(entry, field)
         if not is_plain_text(text):
             yield f"{field}: {shown(repr(text))} holds < or >, or begins like a formula"
+    yield from _bytes_problems(entry)
     for name in other_names(entry):
         yield f"the entry {name!r} loads the same, {shown(entry.source)}; one of them is enough"
 
@@ -182,14 +186,30 @@ def label_problems(model: ModelEntry) -> Iterator[str]:
             return
     if not same_model(entry, model):
         yield f"its model's files are not those of the entry {asked}: they have another digest"
+    yield from _bytes_problems(model)
+    yield from _label_problems("its model's", model, entry, "; iml-bench submit takes over the entry's")
+
+
+def _label_problems(whose: str, model: ModelEntry, entry: ModelEntry, hint: str = "") -> Iterator[str]:
     for field in ("modality", *LABELS):
         value, wanted = getattr(model, field), getattr(entry, field)
         if value != wanted:
             yield (
-                f"its model's {field} is {shown(repr(value))}, and that of the entry {asked} is "
-                f"{shown(repr(wanted))}; iml-bench submit takes over the entry's"
+                f"{whose} {field} is {shown(repr(value))}, and that of the entry {shown(repr(entry.name))} is "
+                f"{shown(repr(wanted))}{hint}"
             )
             return
+
+
+def _bytes_problems(model: ModelEntry) -> Iterator[str]:
+    """A model that is built from its options has no files and comes from no hub."""
+    source = model.parsed
+    loads = source.scheme not in ("reference", "ref", "hf-config")
+    if source.scheme == "timm":
+        loads = any(source.options.get(name) for name in ("pretrained", *PLACES["timm"], *WEIGHTS))
+    for field in ("digest", "commit"):
+        if getattr(model, field) is not None and not loads:
+            yield f"its model has a {field}, and {shown(model.source)} loads no files"
 
 
 def with_labels(model: ModelEntry, entry: ModelEntry) -> ModelEntry:

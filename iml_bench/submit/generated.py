@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from iml_bench.errors import UsageError
 from iml_bench.protocols.base import Ask, asks, trains
 from iml_bench.runtime import Runtime
-from iml_bench.spec import CellSpec, TaskSpec, task_key
+from iml_bench.spec import CellSpec, TaskSpec, digest_of, entry_from_source
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,6 +47,7 @@ class Generator:
         """Args: runtime: where data files are."""
         self.runtime = runtime
         self._known: dict[tuple[str, int], Generated] = {}
+        self._shapes: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, cell: CellSpec) -> Generated:
         """The data of a cell, whatever its model.
@@ -53,11 +55,46 @@ class Generator:
         Raises:
             UsageError: when there can be no such data.
         """
-        key = task_key(cell), cell.seed
+        key = _asked(cell, {"recipe": {"lr"}}), cell.seed  # which no data depend on, and sweeps differ in alone
         if key not in self._known:
             _refuse_giants(cell.task)
             self._known[key] = _generate(cell.task, cell.seed, self.runtime)
         return self._known[key]
+
+    def parameters(self, cell: CellSpec) -> int:
+        """Trainable parameters of a cell's model, which is built from its options, without weights.
+
+        Raises:
+            UsageError: when it cannot be built here.
+        """
+        import torch
+
+        from iml_bench.models import load_form
+        from iml_bench.run.cell import Setting
+
+        form = load_form(cell.model)
+        asked = _asked(cell, {"recipe": True, "until": True})
+        key = asked, form.encoder_decoder, cell.seed if vocabulary_varies(cell) else None
+        if key not in self._shapes:  # texts are all tokenised for it, which takes longer than to generate them
+            setting = Setting(cell.task, cell.seed, torch.device("cpu"), self.runtime, form)
+            self._shapes[key] = setting.shape()
+        return _parameters(cell.model.source, self._shapes[key])
+
+
+def _asked(cell: CellSpec, without: Mapping[str, Any]) -> str:
+    return digest_of(cell.task.model_dump(mode="json", exclude=dict(without)))
+
+
+@cache
+def _parameters(source: str, shape: Any) -> int:
+    from iml_bench.models import check_model
+
+    return check_model(entry_from_source(source), shape)
+
+
+def vocabulary_varies(cell: CellSpec) -> bool:
+    """Whether the task's own tokenizer knows other words for another seed."""
+    return cell.model.tokenizer == "task" and cell.task.world.named
 
 
 def _refuse_giants(task: TaskSpec) -> None:

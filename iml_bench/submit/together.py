@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,26 +15,42 @@ from iml_bench.errors import shown
 from iml_bench.records import Record, Stored
 from iml_bench.run.sweep import is_sweep
 from iml_bench.spec import asked_for, digest_of, model_key, task_key
+from iml_bench.submit.generated import vocabulary_varies
 
 if TYPE_CHECKING:
     import polars as pl
 
+Values = np.ndarray[Any, np.dtype[np.float64]]
+UNSURE: Final = -0.01
+"""Log-likelihoods above it are so few different numbers that trainings share them by chance."""
+ENOUGH: Final = 50
+"""Different log-likelihoods below ``UNSURE`` of which a share says something."""
+BY_CHANCE: Final = 0.05
+"""Share of log-likelihoods that two trainings may have in common; of the shipped ones no two have more than .008."""
 
-def fingerprint(items: pl.DataFrame) -> str:
-    """A hash of all log-likelihoods, whatever their order; no two trainings share it."""
-    return hashlib.sha256(np.sort(items["log_likelihood"].to_numpy()).tobytes()).hexdigest()
+
+def likelihoods(items: pl.DataFrame) -> Values:
+    """The log-likelihoods that a training is known by, each once: it shares hardly any with another.
+
+    Where it has too few of them one number above 0 stands for all, so that only the very same outcomes have it.
+    """
+    every = np.sort(items["log_likelihood"].to_numpy())
+    telling = np.unique(every[every < UNSURE])
+    if len(telling) >= ENOUGH:
+        return telling
+    return np.array([1.0 + int(hashlib.sha256(every.tobytes()).hexdigest()[:12], 16)])
 
 
 def copied(
-    new: Mapping[Path, Stored], prints: Mapping[Path, str], others: Mapping[Path, Stored]
+    new: Mapping[Path, Stored], trained: Mapping[Path, Values], others: Mapping[Path, Stored]
 ) -> Iterator[tuple[Path, str]]:
-    """Trained records whose outcomes, or whose cell, another record has, too.
+    """Trained records whose outcomes, or a part of them, or whose cell, another record has, too.
 
     Reference learners are left out: where they guess nothing, seeds may well agree.
 
     Args:
         new: the records that were handed in.
-        prints: the fingerprint of each record.
+        trained: what ``likelihoods`` says of each record.
         others: the records that the leaderboard has.
     """
     keys: dict[str, Path] = {}
@@ -42,17 +58,35 @@ def copied(
         if stored.record.cell_key in keys:
             yield path, f"the same cell stands in {shown(str(keys[stored.record.cell_key]), 300)}, too"
         keys.setdefault(stored.record.cell_key, path)
-    known = {
-        prints[path]: path
-        for path, stored in others.items()
-        if path in prints and stored.record.cell_key not in keys and not stored.record.cell.model.is_reference
-    }
-    for path, stored in new.items():
-        if path not in prints or stored.record.cell.model.is_reference:
+    every = {path: stored for path, stored in others.items() if stored.record.cell_key not in keys} | dict(new)
+    known = [path for path in every if path in trained and not every[path].record.cell.model.is_reference]
+    for path, twin, share in _alike(known, trained, new):
+        if every[twin].record.cell_key != every[path].record.cell_key:
+            yield (
+                path,
+                f"{share:.0%} of its outcomes are those of {shown(str(twin), 300)}: one is a copy of the other",
+            )
+
+
+def _alike(
+    known: Sequence[Path], trained: Mapping[Path, Values], new: Mapping[Path, Stored]
+) -> Iterator[tuple[Path, Path, float]]:
+    """For each new record the earlier one with which it shares most, where that is more than chance would have it."""
+    if not known:
+        return
+    sizes = np.array([len(trained[path]) for path in known])
+    values, owners = np.concatenate([trained[path] for path in known]), np.repeat(np.arange(len(known)), sizes)
+    order = np.argsort(values, kind="stable")
+    values, owners = values[order], owners[order]
+    for index, path in enumerate(known):
+        if path not in new:
             continue
-        twin = known.setdefault(prints[path], path)
-        if twin != path and (twin not in new or new[twin].record.cell_key != stored.record.cell_key):
-            yield path, f"its outcomes are those of {shown(str(twin), 300)}: one is a copy of the other"
+        first, last = (np.searchsorted(values, trained[path], side) for side in ("left", "right"))
+        several = np.flatnonzero(last - first > 1)
+        having = np.concatenate([np.zeros(0, int), *(owners[first[row] : last[row]] for row in several)])
+        shares = np.bincount(having, minlength=len(known))[:index] / np.minimum(sizes[:index], sizes[index])
+        if shares.max(initial=0.0) > BY_CHANCE:
+            yield path, known[int(shares.argmax())], float(shares.max())
 
 
 def uneven(new: Sequence[Stored]) -> Iterator[tuple[Path, str]]:
@@ -67,7 +101,7 @@ def uneven(new: Sequence[Stored]) -> Iterator[tuple[Path, str]]:
                 yield path, f"its model's files are not those of seed {first.cell.seed}: the digests differ"
             if record.cell.model.commit != first.cell.model.commit:
                 yield path, f"its model's commit is not that of seed {first.cell.seed}"
-            if record.parameters != first.parameters and not _vocabulary_varies(record):
+            if record.parameters != first.parameters and not vocabulary_varies(record.cell):
                 yield (
                     path,
                     (
@@ -75,11 +109,6 @@ def uneven(new: Sequence[Stored]) -> Iterator[tuple[Path, str]]:
                         f"{first.parameters}"
                     ),
                 )
-
-
-def _vocabulary_varies(record: Record) -> bool:
-    """Whether the task's own tokenizer knows other words for another seed."""
-    return record.cell.model.tokenizer == "task" and record.cell.task.world.named
 
 
 def coverage(new: Sequence[Stored], others: Sequence[Stored]) -> Iterator[tuple[Path | None, str]]:
