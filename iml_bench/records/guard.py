@@ -102,6 +102,14 @@ def leave(sign: Sign) -> None:
             part.rmdir()
 
 
+def sweep(root: Path) -> None:
+    """Take the signs of killed runs out of a folder in which nothing is to be run."""
+    if os.path.lexists(root / MARKER):
+        with suppress(OSError), _locked(root / MARKER, os.O_RDWR) as (marker, held):
+            if held:
+                _blank(marker, _of_the_dead)
+
+
 def check_sign(root: Path, sign: str | None) -> None:
     """See that a folder is the one that a run began in.
 

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple, Self
 import psutil
 
 from iml_bench.errors import UsageError, shown
-from iml_bench.records.files import link_new
+from iml_bench.records.files import Temporary, clear_dead, link_new
 from iml_bench.records.guard import guarded, this_machine
 from iml_bench.runtime import StageProgress
 
@@ -206,6 +206,14 @@ class Leases:
                     found[path.stem] = _parsed(content)
         return found
 
+    def sweep(self) -> None:
+        """Take the leases of processes of this machine away that were killed, and what else they have left."""
+        for key in self.all():
+            self.living(key)
+        clear_dead(self.folder, time.time())
+        with suppress(OSError):
+            self.folder.rmdir()
+
     def path_of(self, key: str) -> Path:
         """Where the lease of a cell is."""
         return self.folder / f"{key}.lease"
@@ -218,7 +226,7 @@ class Leases:
                     path.unlink()
                 return
             # Without locks one of several lookers wins the renaming, and may find that it has the next one's.
-            aside = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.dead")
+            aside = Temporary(path.parent).path
             path.rename(aside)
             if _read(aside) != content:
                 link_new(aside, path)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from iml_bench.errors import UsageError
 from iml_bench.records import Store, Stored, damage_of, latest_by_key
 from iml_bench.records.files import reason_of
-from iml_bench.records.guard import join, leave
+from iml_bench.records.guard import join, leave, sweep
 from iml_bench.records.leases import About, Leases
 from iml_bench.run.executors.base import Detached, Event, Executor, Listener
 from iml_bench.run.executors.choose import Where, choose_executor
@@ -126,6 +126,9 @@ class Session:
                         self.detached = str(ended)
                         return [one for one in known.values() if _is_done(one)]
                     left = self._wait({place: jobs[place] for place in placed.elsewhere}, leases, placed.tell)
+        elif is_first():
+            Leases(self.store.root).sweep()
+            sweep(self.store.root)
         return self._collect(jobs, places, heard, listen)
 
     def _wait(self, away: dict[int, Job], leases: Leases, tell: Listener) -> list[int]:
@@ -175,6 +178,7 @@ class Session:
         try:
             yield sign.text
         finally:
+            Leases(self.store.root).sweep()
             leave(sign)
 
     def _broken(self, jobs: Sequence[Job], stored: Sequence[Stored]) -> tuple[str, ...]:

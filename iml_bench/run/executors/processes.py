@@ -6,22 +6,27 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.context import BaseContext
 from multiprocessing.managers import SyncManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pebble import ProcessExpired, ProcessPool
 
 from iml_bench.errors import CellError, UsageError
 from iml_bench.run.executors.base import Event, Groups, Listener, default_workers, distinct, reporter
 from iml_bench.run.executors.slots import Places, check_width, places, take_place
-from iml_bench.run.job import Job, check_job, record_failure
+from iml_bench.run.job import Job, check_job, first_line, record_failure
 from iml_bench.run.sharing import Outcome, run_shared
 from iml_bench.runtime import Runtime
 from iml_bench.system import follow_parent, make_streams_last
+
+STARTS: Final = 3
+"""Times that worker processes are started, where they are killed before they have a cell."""
 
 
 class ProcessExecutor:
@@ -43,24 +48,53 @@ class ProcessExecutor:
 
     def run(self, groups: Groups, runtime: Runtime, listen: Listener) -> None:
         """See ``Executor.run``."""
-        jobs = [job for group in groups for job in group]
-        workers, there = max(1, min(self.width(runtime), len(jobs))), places(runtime)
-        context = multiprocessing.get_context("spawn")
-        with _environment(_ONE_THREAD), _script_left_out(), _manager(context) as manager:
-            events: Any = manager.Queue()
-            given = (events, manager.Places(there) if there else None)
-            pool = ProcessPool(max_workers=workers, context=context, initializer=_start_worker, initargs=given)
-            # Not "with pool": that would let every scheduled cell run to its end before an interrupt is heard.
+        jobs = dict(enumerate(job for group in groups for job in group))
+        width, checks = self.width(runtime), distinct(groups)
+
+        def heard(event: Event) -> None:
+            if event.kind not in ("start", "progress"):
+                del jobs[event.job]
+            listen(event)
+
+        reason = ""
+        for _ in range(STARTS):
             try:
-                _check_all(pool, distinct(groups), runtime)
-                _schedule_all(pool, jobs, replace(runtime, report=_unheard), events, listen)
-            except BaseException:
-                pool.stop()
-                raise
-            else:
-                pool.close()
-            finally:
-                pool.join()
+                _run_all(dict(jobs), checks, width, runtime, heard)
+            except _LOST as error:
+                reason = first_line(error)
+                checks = []  # what was checked has been found right, and what was not will fail in its cell
+            if not jobs:
+                return
+        for index in [*jobs]:
+            heard(
+                Event("failed", index, message=f"it left no record: its worker processes end as they begin: {reason}")
+            )
+
+
+_LOST: Final = (BrokenProcessPool, EOFError, OSError)
+"""What is raised where a process is killed that others cannot do without: the one that holds the events, or a worker
+while none has anything to do. What those left undone is handed to new ones."""
+
+
+def _run_all(jobs: Mapping[int, Job], checks: Sequence[Job], width: int, runtime: Runtime, listen: Listener) -> None:
+    """Run some jobs, by their place, in processes that are started for them."""
+    there, context = places(runtime), multiprocessing.get_context("spawn")
+    with _environment(_ONE_THREAD), _script_left_out(), _manager(context) as manager:
+        events: Any = manager.Queue()
+        given = (events, manager.Places(there) if there else None)
+        workers = max(1, min(width, len(jobs)))
+        pool = ProcessPool(max_workers=workers, context=context, initializer=_start_worker, initargs=given)
+        # Not "with pool": that would let every scheduled cell run to its end before an interrupt is heard.
+        try:
+            _check_all(pool, checks, runtime)
+            _schedule_all(pool, jobs, replace(runtime, report=_unheard), events, listen)
+        except BaseException:
+            pool.stop()
+            raise
+        else:
+            pool.close()
+        finally:
+            pool.join()
 
 
 class _Manager(SyncManager):
@@ -132,11 +166,11 @@ def _check_all(pool: ProcessPool, jobs: Sequence[Job], runtime: Runtime) -> None
             ) from error
 
 
-def _schedule_all(pool: ProcessPool, jobs: Sequence[Job], runtime: Runtime, events: Any, listen: Listener) -> None:
+def _schedule_all(pool: ProcessPool, jobs: Mapping[int, Job], runtime: Runtime, events: Any, listen: Listener) -> None:
     started = datetime.now(UTC)
-    futures = {pool.schedule(_run_in_worker, args=[index, job, runtime]): index for index, job in enumerate(jobs)}
+    futures = {pool.schedule(_run_in_worker, args=[index, job, runtime]): index for index, job in jobs.items()}
     for future, index in futures.items():
-        future.add_done_callback(lambda _, index=index: events.put(Event("ended", index)))
+        future.add_done_callback(lambda _, index=index: _tell(events, Event("ended", index)))
     by_index = {index: future for future, index in futures.items()}
     for _ in jobs:
         while (event := events.get()).kind != "ended":
@@ -148,6 +182,12 @@ def _schedule_all(pool: ProcessPool, jobs: Sequence[Job], runtime: Runtime, even
             message = record_failure(jobs[event.job], started, died)
             outcome = Outcome("failed" if message else "done", message)
         listen(Event(outcome.kind, event.job, message=outcome.message))
+
+
+def _tell(events: Any, event: Event) -> None:
+    """Report, as long as there is somebody to report to: no cell fails for want of a listener."""
+    with suppress(OSError, EOFError):
+        events.put(event)
 
 
 _events: Any = None
@@ -166,5 +206,5 @@ def _start_worker(events: Any, kept: Any) -> None:
 
 
 def _run_in_worker(index: int, job: Job, runtime: Runtime) -> Outcome:
-    _events.put(Event("start", index))
-    return run_shared(job, replace(runtime, report=reporter(index, _events.put)))
+    _tell(_events, Event("start", index))
+    return run_shared(job, replace(runtime, report=reporter(index, partial(_tell, _events))))
