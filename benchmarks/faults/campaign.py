@@ -16,7 +16,7 @@ import ends
 import kills
 from scene import DEMANDS, CannotError, Scene, Usual, run_undisturbed, words_of
 
-DEMAND_ONCE: Final = False
+DEMAND_ONCE: Final = True
 """Whether it is an error when several runs on one folder carry a cell out more often than once."""
 Happens = Callable[[Scene, Random], None]
 

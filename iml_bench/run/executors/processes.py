@@ -67,7 +67,7 @@ class ProcessExecutor:
                 return
         for index in [*jobs]:
             heard(
-                Event("failed", index, message=f"it left no record: its worker processes end as they begin: {reason}")
+                Event("failed", index, message=f"it left no record: its worker processes ended at once: {reason}")
             )
 
 
