@@ -329,9 +329,9 @@ def test_a_frozen_worker_and_whoever_took_its_cell_leave_one_record(tmp_path: Pa
     first = subprocess.Popen(
         [sys.executable, "-c", COUNTS, str(tmp_path / "a.ran"), *words], env=os.environ | {VARIABLE: "1"}
     )
-    while not (leased := list(out.glob(f"{FOLDER}/*.lease"))) and first.poll() is None:
+    while not ran(tmp_path) and first.poll() is None:  # it has its lease, and has begun
         time.sleep(0.01)
-    assert leased
+    assert len(list(out.glob(f"{FOLDER}/*.lease"))) == 1
     first.send_signal(signal.SIGSTOP)
     counted(tmp_path, "b", *words, **{VARIABLE: "1"})()
     record = {path: path.read_bytes() for path in out.rglob("*.json")}

@@ -276,3 +276,13 @@ def test_a_large_folder_is_made_of_records_and_measured(
     monkeypatch.setattr(store, "_in_child", lambda step, where, package: {**taken, "found": str(package)})
     with pytest.raises(SystemExit, match="what was found is not the same in all runs"):
         store.measure("plan", folder, records, 1, tmp_path)
+
+
+def test_leases_are_timed_on_the_same_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    leases = importlib.import_module("leases")
+    monkeypatch.setattr(leases, "CELLS", 2)
+    compared = leases.with_leases_and_without(4)
+    assert compared.first() > 0 and compared.second() > 0
+    monkeypatch.setattr(leases, "run_job", lambda *_: None)
+    with pytest.raises(measure.DifferenceError, match="not those of the runs before"):
+        leases.with_leases_and_without(4)

@@ -17,7 +17,8 @@ compared: when it is not the same, the row is left out with an error and the exi
    are short and where they are longer, for a causal and an encoder-decoder model.
 4. length-aware batches / padding to the longest text: the same batches, as wide as their own longest
    text or as the longest of all. Large batches are also cut into pieces of texts of similar length.
-5. one worker / two workers: four whole cells in fresh processes, imports and start of workers included.
+5. with leases / without: sixteen small cells, each taken with a lease first, as a session does.
+6. one worker / two workers: four whole cells in fresh processes, imports and start of workers included.
 
 Nothing else should run meanwhile. All of it takes several minutes; ``--repeats 1 --steps 30`` tries it out,
 but in so few steps what happens once a stage weighs too much.
@@ -35,6 +36,7 @@ from importlib.util import find_spec
 
 import torch
 from answering import Asking, generate_and_one_pass, long_answers, short_answers
+from leases import with_leases_and_without
 from measure import Bench, Comparison, DifferenceError, Ratio, header, make_bench, make_cell
 from padding import length_aware_and_padded
 from rich.console import Console
@@ -98,7 +100,7 @@ def comparisons(steps: int | None, device: DeviceName) -> list[Callable[[], Comp
     else:
         rows.append(lambda: length_aware_and_padded(bench("text-cities", UNEVEN_MODEL, text, "small")))
         rows.append(lambda: length_aware_and_padded(bench("text-cities", UNEVEN_MODEL, cut)))
-    return [*rows, lambda: one_and_two_workers(steps)]
+    return [*rows, lambda: with_leases_and_without(steps), lambda: one_and_two_workers(steps)]
 
 
 def print_table(ratios: Sequence[Ratio], machine: dict[str, str | int], repeats: int) -> None:

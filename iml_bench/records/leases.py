@@ -122,6 +122,7 @@ class Lease:
             # Into the file that was made, whatever has its name now. A disk that is away for a while costs the lease.
             with suppress(OSError):
                 _write(self._marker, self._about)
+                os.fsync(self._marker)
 
 
 class Leases:
@@ -174,7 +175,7 @@ class Leases:
                 return _without(path, about)
             else:
                 with suppress(OSError):
-                    _write(marker, about)
+                    _write(marker, about)  # the first beat waits for the disk; a small cell need not
                 return Lease(path, marker, about)
         return _without(path, about)  # a dead lease is there that cannot be taken away
 
@@ -249,7 +250,6 @@ def _write(marker: int, about: About) -> None:
     content = json.dumps(about._asdict()).encode()[: SIZE - 1].ljust(SIZE - 1) + b"\n"
     os.lseek(marker, 0, os.SEEK_SET)
     os.write(marker, content)
-    os.fsync(marker)
 
 
 def _read(path: Path) -> bytes | None:

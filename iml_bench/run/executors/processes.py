@@ -66,9 +66,7 @@ class ProcessExecutor:
             if not jobs:
                 return
         for index in [*jobs]:
-            heard(
-                Event("failed", index, message=f"it left no record: its worker processes ended at once: {reason}")
-            )
+            heard(Event("failed", index, message=f"it left no record: its worker processes ended at once: {reason}"))
 
 
 _LOST: Final = (BrokenProcessPool, EOFError, OSError)
