@@ -131,7 +131,7 @@ def _skip(folder: Path) -> Callable[[], Any]:
 
     out = folder / "records"
     jobs = plan(_requests(folder), out)
-    session = Session(out, Runtime(device="cpu"), 1)
+    session = Session(out, Runtime(device="cpu"))
 
     def run() -> list[str]:
         to_do: list[int] = []
