@@ -33,6 +33,8 @@ SLOW = frozenset(
             "test_extend",
             "test_generation",
             "test_gpu_slots",
+            "test_fake_cuda",
+            "test_gpu_box",
             "test_hostile",
             "test_neutral",
             "test_references",

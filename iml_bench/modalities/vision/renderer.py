@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iml_bench.modalities.base import Batch, Indices
+from iml_bench.modalities.base import Batch, Indices, to_device
 from iml_bench.modalities.vision.digits import DigitBank, load_banks
 from iml_bench.modalities.vision.spec import DigitGridRender
 from iml_bench.modalities.vision.tags import balanced_tags
@@ -128,8 +128,8 @@ class VisionFeed:
         digits = renderer.aliases[torch.from_numpy(examples.entity).to(device)]
         self.first_picture, self.n_pictures = bank.start[digits], bank.available[digits]
         self.targets = renderer.labels[torch.from_numpy(examples.content).to(device)]
-        asked = (examples.asked[:, None] == np.arange(cells)) | (examples.asked[:, None] == NONE)
-        self.answer = torch.from_numpy(asked).to(device)
+        self.asked = (examples.asked[:, None] == np.arange(cells)) | (examples.asked[:, None] == NONE)
+        self.answer = torch.from_numpy(self.asked).to(device)
         self.weights = self.answer.float() / self.answer.sum(1, keepdim=True)
         self.mass = self.weights.sum(1)
 
@@ -155,7 +155,8 @@ class VisionFeed:
 
     def answered(self, rows: Indices) -> tuple[Tensor, Tensor]:
         """See ``Feed.answered``."""
-        position = self.answer.index_select(0, rows.device).flatten().nonzero()[:, 0]
+        # On the host, which knows it: it would have to wait for the device to learn how many there are.
+        position = to_device(np.flatnonzero(self.asked[rows.host]), rows.device.device)
         return position, position // self.renderer.cells
 
     def owners(self, rows: Indices) -> Tensor:
