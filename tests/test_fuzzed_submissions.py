@@ -100,15 +100,15 @@ def test_what_lies_beside_records_is_named(tmp_path: Path) -> None:
     assert refusals(tmp_path) == []
     (tmp_path / ".iml-bench-store").touch()
     assert refusals(tmp_path) == [], "what a run leaves in its folder"
-    (tmp_path / "mlp-xs" / "deep").mkdir()
-    (tmp_path / "mlp-xs" / "deep" / "all.zip").touch()
+    (tmp_path / "mlp-xs" / "deep.json").mkdir()
+    (tmp_path / "mlp-xs" / "deep.json" / "all.zip").touch()
     (tmp_path / "away").symlink_to("mlp-xs")
     (tmp_path / "mlp-xs" / "x.parquet").symlink_to(paths[0].with_suffix(".parquet"))
     link, inner, stranger = sorted(refusals(tmp_path), key=lambda text: "deep" in text or "x.parquet" in text)
-    assert link == f"{tmp_path}/away is a link, and links are not followed"
+    assert link == f"{tmp_path}/away is not looked into: it is a link"
     assert {inner, stranger} == {
-        f"{tmp_path}/mlp-xs/x.parquet is a link, and links are not followed",
-        f"{tmp_path}/mlp-xs/deep/all.zip belongs to no record and is no entry",
+        f"{tmp_path}/mlp-xs/x.parquet is not looked into: it is a link",
+        f"{tmp_path}/mlp-xs/deep.json/all.zip belongs to no record and is no entry",
     }
 
 
@@ -118,7 +118,7 @@ def test_a_results_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
     for part in ("models", "results"):
         (made.root / part).rename(tmp_path / part)
         (made.root / part).symlink_to(tmp_path / part)
-        assert f"{made.root}/{part} is a link, and links are not followed" in refusals(made.root)
+        assert f"{made.root}/{part} is not looked into: it is a link" in refusals(made.root)
 
 
 @pytest.mark.parametrize(("share", "seen"), [(1.0, True), (0.1, True), (0.02, False)])

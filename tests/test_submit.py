@@ -295,7 +295,7 @@ def test_a_short_record_passes_when_it_says_what_was_changed(tmp_path: Path, sho
         ({"chance": 0.2}, "chance: it says 0.2, and the task's is 0.1"),
         ({"data_digest": "0" * 64}, "data_digest: it says 0000000000000000"),
         ({"streams__init": 5}, "streams.init: it says 5, and seed 0 gives"),
-        ({"parameters": 0}, "parameters: 0 cannot be those of 'mlp-xs'"),
+        ({"parameters": 0}, "parameters: it says 0, and ref:mlp?hidden=32 has 35,304"),
         ({"stages": []}, "stages: it says none"),
         ({"scores__exact_match__reliable": 0.99}, "scores.exact_match.reliable: it says 0.99"),
         ({"scores__reasons": {"iml": "x"}}, "scores.reasons.iml: it says 'x', and its items give nothing"),
@@ -353,8 +353,9 @@ def test_missing_seeds_are_a_note_and_none_at_all_a_failure(tmp_path: Path) -> N
 def test_a_row_has_one_number_of_parameters(tmp_path: Path, short_run: Path) -> None:
     path = copy_records(sorted(Store(short_run).scan()[0]), tmp_path)[1]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"parameters": 7}))
-    (sentence,) = check_one(tmp_path)
-    assert sentence.startswith("it has 7 parameters, and seed 0 of the same row has")
+    own, uneven = check_one(tmp_path)
+    assert own == "parameters: it says 7, and ref:mlp?hidden=32 has 35,304"
+    assert uneven.startswith("it has 7 parameters, and seed 0 of the same row has")
 
 
 def test_the_difference_names_every_row_that_moves(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ ROOM: Final = 1_000_000
 def strangers(roots: Iterable[Path], stored: Iterable[Stored], entries: Iterable[Path]) -> Iterator[str]:
     """A sentence for every file that belongs to no record and is no entry, and for every link.
 
-    Nobody would look at them, and they would be merged with the rest. JSON files are left to who reads records.
+    Nobody would look at them, and they would be merged with the rest. What is called a record, and what lies beside
+    one that cannot be read, is left to who reads records.
 
     Args:
         roots: the folders that were handed in.
@@ -31,20 +32,25 @@ def strangers(roots: Iterable[Path], stored: Iterable[Stored], entries: Iterable
     known = {*entries}
     for path, record in stored:
         listed = [one.file for one in record.attachments if one.file is not None]
-        known |= {path.with_name(name) for name in (*listed, *([record.items.file] if record.items else ()))}
-    todo = [*roots]
-    for root in todo:
+        known |= {path, *(path.with_name(name) for name in (*listed, *([record.items.file] if record.items else ())))}
+    todo = []
+    for root in roots:
         if root.is_symlink():
-            yield f"{shown(str(root), 300)} is a link, and links are not followed"
+            yield f"{shown(str(root), 300)} is not looked into: it is a link"
+        else:
+            todo.append(root)
     while todo:
-        folder = todo.pop()
-        for path in _inside(folder):
+        inside = _inside(todo.pop())
+        folders = [path for path in inside if path.is_dir() and not path.is_symlink()]
+        todo += folders
+        files = [path for path in inside if path not in folders and path not in known and path.name != MARKER]
+        unread = tuple(f"{path.stem}." for path in files if path.suffix == ".json")
+        for path in files:
+            if path.name.startswith(unread):
+                continue
             if path.is_symlink():
-                if path.suffix != ".json" and path not in known:
-                    yield f"{shown(str(path), 300)} is a link, and links are not followed"
-            elif path.is_dir():
-                todo.append(path)
-            elif path.suffix != ".json" and path.name != MARKER and path not in known:
+                yield f"{shown(str(path), 300)} is not looked into: it is a link"
+            else:
                 yield f"{shown(str(path), 300)} belongs to no record and is no entry"
 
 

@@ -179,8 +179,8 @@ def _check_one(stored: Stored, generator: Generator, findings: Findings) -> pl.D
     known = record.cell.task.name in TASKS.origins
     generated = _generated(stored, generator, findings) if known and not wrong_task else None
     findings.add(TRAINING, path, safely(training_problems(record, generated)))
-    if generated is not None and not unknown_model:
-        findings.add(TRAINING, path, safely(parameter_problems(record, generator)))
+    can_be_built = generated is not None and not unknown_model
+    findings.add(TRAINING, path, safely(parameter_problems(record, generator if can_be_built else None)))
     try:
         items = read_items(stored)
     except UsageError as error:

@@ -249,8 +249,6 @@ def training_problems(record: Record, generated: Generated | None) -> Iterator[s
         if n_steps is not None and stage.steps != n_steps:
             yield f"stages: {stage.name} has {stage.steps} steps, and the recipe {n_steps}"
         yield from _pieces_problems(record, stage)
-    if (record.parameters == 0 or record.parameters is None) != reference:
-        yield f"parameters: {_number(record.parameters)} cannot be those of {shown(repr(record.cell.model.name))}"
     lasted = dict(zip(wanted, (stage.steps for stage in record.stages), strict=False))
     for point in record.curve:
         if (point.phase, point.fold) not in wanted:
@@ -262,11 +260,19 @@ def training_problems(record: Record, generated: Generated | None) -> Iterator[s
             return
 
 
-def parameter_problems(record: Record, generator: Generator) -> Iterator[str]:
-    """The number of parameters must be that of the model, where it is built from its options alone."""
-    source = record.cell.model.source
-    if record.cell.model.parsed.scheme in BUILT and record.parameters != (number := generator.parameters(record.cell)):
-        yield f"parameters: it says {_number(record.parameters)}, and {shown(source)} has {number}"
+def parameter_problems(record: Record, generator: Generator | None) -> Iterator[str]:
+    """The number of parameters must be that of the model, where it is built from its options alone.
+
+    Args:
+        record: a done record.
+        generator: None where its data or its model are not to be had: only none at all is told from some then.
+    """
+    model, said = record.cell.model, _number(record.parameters)
+    if generator is not None and model.parsed.scheme in BUILT:
+        if record.parameters != (number := generator.parameters(record.cell)):
+            yield f"parameters: it says {said}, and {shown(model.source)} has {number:,}"
+    elif (record.parameters == 0 or record.parameters is None) != model.is_reference:
+        yield f"parameters: {said} cannot be those of {shown(repr(model.name))}"
 
 
 def _pieces_problems(record: Record, stage: StageOutcome) -> Iterator[str]:
