@@ -22,6 +22,8 @@ ONE_PRESS: Final = 0.5
 """Seconds within which signals are one: ``timeout`` and several launchers send each twice."""
 PATIENCE: Final = 30.0
 """Seconds that a command has to end after a signal; a library may have caught the exception, or never return."""
+SIGHUP: Final = getattr(signal, "SIGHUP", None)
+"""The terminal has gone; Windows has no such signal."""
 STREAMS: Final = ("stdin", "stdout", "stderr")
 PLAIN: Final = "iml-bench-plain"
 GLYPHS: Final = str.maketrans({"─": "-", "├": "|", "┤": "|", "●": "o", "→": ">", "…": "~", "━": "-"})
@@ -135,7 +137,7 @@ def lost_output() -> OSError | None:
 
 
 class Ended(KeyboardInterrupt):
-    """What a signal raises; Python would answer a plain ``KeyboardInterrupt`` with a status of its own."""
+    """What a signal raises, with its number; Python answers a plain ``KeyboardInterrupt`` with a status of its own."""
 
 
 class Signals:
@@ -149,9 +151,12 @@ class Signals:
 
     NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
-    def __init__(self, say: Callable[[], None]) -> None:
-        """Args: say: says that the command was interrupted, where it must end without leaving the block."""
-        self.say = say
+    def __init__(self, say: Callable[[], None], *more: str) -> None:
+        """Args:
+        say: says that the command was interrupted, where it must end without leaving the block.
+        more: names of other signals that are heard as well.
+        """
+        self.say, self.names = say, (*self.NAMES, *more)
         self.heard: int | None = None
         """The first signal."""
         self._at = 0.0
@@ -161,7 +166,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is None:
-            for name in self.NAMES:
+            for name in self.names:
                 number = getattr(signal, name, None)
                 if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._hear)
@@ -187,7 +192,7 @@ class Signals:
             self._after(ONE_PRESS / 5, self._again)
         else:
             self._raised = True
-            raise Ended
+            raise Ended(self.heard)
 
     def _after(self, seconds: float, what: Callable[[], None]) -> None:
         timer = threading.Timer(seconds, what)

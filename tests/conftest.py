@@ -58,6 +58,7 @@ SLOW = frozenset(
         *(
             "test_processes",
             "test_site",
+            "test_slurm",
             "test_site_parts",
             "test_speed_scripts",
             "test_submit",

@@ -60,13 +60,17 @@ class Sign(NamedTuple):
     """Folders that were made for it, the innermost first."""
 
 
-def join(root: Path) -> Sign:
+def join(root: Path, text: str | None = None) -> Sign:
     """Make a folder of records, where there is none, and leave a sign in it.
+
+    Args:
+        root: the folder.
+        text: of the sign, where another process may have to take it out; None: a random one.
 
     Raises:
         OSError: when the folder cannot be made or written.
     """
-    text = secrets.token_hex(16)
+    text = text or secrets.token_hex(16)
     missing = tuple(part for part in (root, *root.parents) if not os.path.lexists(part))
     for attempt in range(ATTEMPTS):
         root.mkdir(parents=True, exist_ok=True)

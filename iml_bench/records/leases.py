@@ -34,6 +34,8 @@ TERM: Final = 300.0
 """Seconds without a sign of life after which a lease is dead."""
 VARIABLE: Final = "IML_BENCH_LEASE_SECONDS"
 """Of the environment: another term for the leases that this process takes."""
+CHUNK: Final = "IML_BENCH_CHUNK"
+"""Of the environment of an engine's worker: the name of the chunk that it carries out."""
 BEATS: Final = 5
 """Times in a term that a lease is written anew, at least."""
 SLOWEST: Final = 10.0
@@ -57,6 +59,10 @@ class About(NamedTuple):
     """Where ``pid`` means a process, see ``guard.this_machine``."""
     engine: str = ""
     """What started the process, where it says so: a job of Slurm."""
+    restart: int = 0
+    """How often that job had been started before."""
+    chunk: str = ""
+    """Of an engine, whose worker the process is, see ``CHUNK``."""
     pulse: int = 0
     stage: str = ""
     done: int = 0
@@ -157,6 +163,8 @@ class Leases:
             term=term_here(),
             machine=this_machine(),
             engine=_engine(),
+            restart=_restart(),
+            chunk=os.environ.get(CHUNK, ""),
             token=secrets.token_hex(8),
         )
         path = self.path_of(key)
@@ -207,6 +215,12 @@ class Leases:
                     found[path.stem] = _parsed(content)
         return found
 
+    def end(self, key: str, about: About) -> None:
+        """Take away a lease whose holder is known to be dead; of another one nothing is touched."""
+        content = _read(self.path_of(key))
+        if content is not None and _parsed(content).token == about.token:
+            self._take_away(self.path_of(key), content)
+
     def sweep(self) -> None:
         """Take the leases of processes of this machine away that were killed, and what else they have left."""
         for key in self.all():
@@ -246,6 +260,12 @@ def _engine() -> str:
     return f"Slurm job {job}" if job else ""
 
 
+def _restart() -> int:
+    """How often the job of Slurm that this process is of had been started before."""
+    text = os.environ.get("SLURM_RESTART_COUNT", "")
+    return int(text) if text.isdecimal() else 0
+
+
 def _write(marker: int, about: About) -> None:
     content = json.dumps(about._asdict()).encode()[: SIZE - 1].ljust(SIZE - 1) + b"\n"
     os.lseek(marker, 0, os.SEEK_SET)
@@ -280,13 +300,15 @@ def _parsed(content: bytes) -> About:
 
 _TYPES: Final[Mapping[str, Any]] = {
     **dict.fromkeys(About._fields, str),
-    **dict.fromkeys(("pid", "pulse", "done", "total"), int),
+    **dict.fromkeys(("pid", "pulse", "done", "total", "restart"), int),
     "term": (int, float),
 }
 
 
 def _is_gone(about: About) -> bool:
-    """Whether the lease is of a process of this machine that has ended."""
+    """Whether the lease is of a process that has ended: of this machine, or of an earlier start of this very job."""
+    if about.engine and about.engine == _engine() and about.restart < _restart():
+        return True
     if about.machine != this_machine() or about.pid <= 0:
         return False
     try:

@@ -115,6 +115,9 @@ class Session:
             begin(Standing(len(jobs), tuple(places), failed, width, self.out, broken))
         heard: set[int] = set()
         left, leases = places, Leases(self.store.root)
+        # Others may have made the records, and what handed their cells out may have been killed before it tidied up.
+        if not places and (tidy := getattr(executor, "tidy", None)) is not None:
+            tidy(self.store.root)
         if places:
             with self._signed() as sign:
                 jobs = [replace(job, out=self.store.root, sign=sign) for job in jobs]

@@ -17,6 +17,8 @@ WORTH: Final = 600.0
 """Seconds of work that a chunk holds at least, where there is enough of it: starting one takes many seconds."""
 UNKNOWN: Final = 60.0
 """Seconds that a cell counts for where nobody knows how long it takes."""
+UNTRAINED: Final = 1.0
+"""Of a reference learner."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,11 @@ class Engine(Protocol):
         """
 
     def poll(self, handles: Sequence[str]) -> Mapping[str, State]:
-        """How chunks are; those of an earlier process of the same engine that it does not know are lost."""
+        """How chunks are, also those of an earlier process of the same engine: those that it does not know are lost.
+
+        One that has ended, or was lost, may be asked about once more. Those of which nobody can say anything for now
+        are left out.
+        """
 
     def cancel(self, handles: Sequence[str]) -> None:
         """End chunks; what they have recorded stays. It raises nothing."""
@@ -114,7 +120,11 @@ def chunked(jobs: Iterable[tuple[int, Job]], times: WallTimes, width: int) -> li
     Returns:
         Places, chunk by chunk.
     """
-    timed = [(job.needs, place, times.estimate(job.cell).seconds or UNKNOWN) for place, job in jobs]
+
+    def seconds_of(job: Job) -> float:
+        return times.estimate(job.cell).seconds or (UNTRAINED if job.cell.model.is_reference else UNKNOWN)
+
+    timed = [(job.needs, place, seconds_of(job)) for place, job in jobs]
     timed.sort(key=lambda one: str(one[0]))
     whole = sum(seconds for *_, seconds in timed)
     worth = min(WORTH, whole / max(1, width)) if whole < WORTH * width else max(WORTH, whole / (4 * width))

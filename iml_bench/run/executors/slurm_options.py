@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from iml_bench.errors import UsageError, shown
 from iml_bench.spec import Needs
 
-SHORTEST: Final = 20
-"""Minutes. submitit takes a signal for the end of a shorter job, and would not queue one again that was pre-empted."""
+NOTICE: Final = 90
+"""Seconds before its end at which a job is told of it."""
+SHORTEST: Final = 5
+"""Minutes: in less a job would have begun little when it is told of its end."""
 DEFAULT_TIME: Final = "4h"
 UNITS: Final = {"d": 1440.0, "h": 60.0, "m": 1.0, "s": 1 / 60}
 OURS: Final = ("job_name", "array", "output", "error", "requeue", "open_mode", "signal", "ntasks", "nodes", "wrap")
@@ -34,7 +37,11 @@ def parse_options(text: str) -> dict[str, str]:
             raise UsageError(f"--slurm {name} stands twice")
         found[name] = value
     found.setdefault("time", DEFAULT_TIME)
-    minutes_of(found["time"])
+    if minutes_of(found["time"]) < SHORTEST:
+        raise UsageError(
+            f"--slurm time={shown(found['time'])}: give {SHORTEST} minutes or more; a job is told of its end {NOTICE} "
+            "seconds before, and has to start first"
+        )
     return found
 
 
@@ -42,7 +49,7 @@ def minutes_of(text: str) -> int:
     """Minutes of a time limit: ``4h``, ``90m``, ``1d12h``, or as Slurm writes it (``90``, ``1:30:00``, ``1-12``).
 
     Raises:
-        UsageError: when it is none, or too short.
+        UsageError: when it is none.
     """
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
     if parts and "".join(number + unit for number, unit in parts) == text:
@@ -56,19 +63,28 @@ def minutes_of(text: str) -> int:
         minutes = days * 1440 + (first * 60 + second if hours_first else first)
     else:
         raise UsageError(f"--slurm time={shown(text)} is no time; give it as 4h, 90m or 1:30:00")
-    if minutes < SHORTEST:
-        raise UsageError(
-            f"--slurm time={shown(text)}: a job has {SHORTEST} minutes or more, so that one that is pre-empted can be "
-            "told from one whose time is over"
-        )
     return int(minutes)
 
 
-def settings_of(options: dict[str, str], needs: Needs) -> dict[str, Any]:
+def cores_of(options: Mapping[str, str], needs: Needs) -> int:
+    """The cores of a job of some needs.
+
+    Raises:
+        UsageError: when an option says another number that is none.
+    """
+    given = options.get("cpus_per_task", str(max(needs.cpus, needs.processes)))
+    if not given.isdecimal():
+        raise UsageError(f"--slurm cpus-per-task={shown(given)} is no number of cores")
+    return int(given)
+
+
+def settings_of(options: Mapping[str, str], needs: Needs) -> dict[str, Any]:
     """The parameters of submitit for a job of some needs; what is given goes before what follows from the needs."""
     mine = {name: value for name, value in options.items() if name != "time"}
     found: dict[str, Any] = {"time": minutes_of(options["time"]), "ntasks_per_node": 1, "nodes": 1}
-    found["cpus_per_task"] = int(mine.pop("cpus_per_task", max(needs.cpus, needs.processes)))
+    found["signal_delay_s"] = NOTICE
+    found["cpus_per_task"] = cores_of(options, needs)
+    mine.pop("cpus_per_task", None)
     if needs.gpus and not any(name.startswith("gpus") or name == "gres" for name in mine):
         found["gpus_per_node"] = needs.gpus
     if needs.memory and not any(name.startswith("mem") for name in mine):
@@ -81,9 +97,10 @@ def settings_of(options: dict[str, str], needs: Needs) -> dict[str, Any]:
     return found
 
 
-def script(options: dict[str, str], command: str, tasks: int, needs: Needs) -> str:
+def script(options: Mapping[str, str], command: str, tasks: int, needs: Needs) -> str:
     """An sbatch script of an array whose tasks all run one command and share its cells by leases."""
     settings = settings_of(options, needs)
+    del settings["signal_delay_s"]
     more = settings.pop("additional_parameters")
     minutes = settings.pop("time")
     lines = {"job-name": "iml-bench", "array": f"0-{tasks - 1}", "time": str(minutes), **more}

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Final
 
 from iml_bench.errors import UsageError
 from iml_bench.records import Store
 from iml_bench.records.guard import join, leave
+from iml_bench.records.leases import CHUNK
 from iml_bench.records.store import files_of
 from iml_bench.run.executors.base import Event
 from iml_bench.run.executors.engine import Chunk, Delivered
 from iml_bench.run.executors.local import LocalExecutor
 from iml_bench.run.job import Job
 from iml_bench.spec import cell_key
+
+SHOWN: Final = 20.0
+"""Seconds after which a network file system shows what was written elsewhere."""
 
 
 @cache
@@ -45,8 +52,8 @@ def work(chunk: Chunk) -> tuple[Delivered, ...]:
     try:
         _check_versions(chunk.versions)
         root = chunk.jobs[0].out
-        if chunk.proof.is_file():
-            sign = join(root)
+        if _sees(chunk):
+            sign = join(root, chunk.name)
             try:
                 return _run(chunk, [replace(job, sign=sign.text) for job in chunk.jobs])
             finally:
@@ -61,6 +68,14 @@ def work(chunk: Chunk) -> tuple[Delivered, ...]:
         return tuple(Delivered(cell_key(job.cell), "failed", str(error)) for job in chunk.jobs)
 
 
+def _sees(chunk: Chunk) -> bool:
+    """Whether the folder of records is here; a network file system may show late what was written elsewhere."""
+    deadline = time.monotonic() + (SHOWN if chunk.shared else 0)
+    while not (seen := chunk.proof.is_file()) and time.monotonic() < deadline:
+        time.sleep(1)
+    return seen
+
+
 def _run(chunk: Chunk, jobs: Sequence[Job]) -> tuple[Delivered, ...]:
     ended: list[Delivered] = []
 
@@ -68,6 +83,7 @@ def _run(chunk: Chunk, jobs: Sequence[Job]) -> tuple[Delivered, ...]:
         if event.kind in ("done", "failed", "elsewhere"):
             ended.append(Delivered(cell_key(jobs[event.job].cell), event.kind, event.message))
 
+    os.environ[CHUNK] = chunk.name  # this process is for the chunk alone
     LocalExecutor(chunk.side_by_side).run([[job] for job in jobs], chunk.runtime, listen)
     return tuple(ended)
 
