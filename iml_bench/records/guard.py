@@ -90,8 +90,10 @@ def join(root: Path) -> Sign:
 def leave(sign: Sign) -> None:
     """Take a run's sign out again; of a folder that was made for it and is empty nothing is left."""
     found = False
-    with suppress(OSError), _locked(sign.root / MARKER, os.O_RDWR) as (marker, _):
+    with suppress(OSError), _locked(sign.root / MARKER, os.O_RDWR) as (marker, held):
         found = _blank(marker, lambda line: line.startswith(sign.text.encode()))
+        if held:
+            _blank(marker, _of_the_dead)  # workers that were ended with the run could not take theirs out
     for part in sign.made if found else ():  # another folder under this path is not ours to remove
         with suppress(OSError):
             part.rmdir()

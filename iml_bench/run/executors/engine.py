@@ -14,7 +14,9 @@ from iml_bench.runtime import Runtime
 from iml_bench.spec import Needs
 
 WORTH: Final = 600.0
-"""Seconds of work that a chunk holds at least, where there is enough of it: starting one takes many seconds."""
+"""Seconds of work that a chunk holds, where there is enough of it for all: starting one takes many seconds."""
+LEAST: Final = 30.0
+"""Seconds of work below which no chunk is made only because more of them could be under way."""
 UNKNOWN: Final = 60.0
 """Seconds that a cell counts for where nobody knows how long it takes."""
 
@@ -44,7 +46,7 @@ class Delivered(NamedTuple):
     key: str
     """Of the cell."""
     kind: str
-    """See ``sharing.Outcome``."""
+    """See ``sharing.Outcome``; or ``refused``: its worker would not run it, and nothing is known of the cell."""
     message: str | None = None
     files: tuple[tuple[str, bytes], ...] = ()
     """The record and what lies beside it, by name, the record first; only where the driver is to write it."""
@@ -82,7 +84,7 @@ class Engine(Protocol):
             needs: what there will be to run.
 
         Raises:
-            UsageError: when it cannot be reached, or no machine of it can ever hold one of the needs.
+            UsageError: when it cannot be reached, or no machine of it can ever hold one of the needs; it is closed then.
         """
 
     def submit(self, chunk: Chunk) -> str | None:
@@ -90,16 +92,19 @@ class Engine(Protocol):
 
         Returns:
             A handle that means this chunk alone; None: no more are taken for now.
+
+        Raises:
+            UsageError: when it takes none at all, or is gone; so ``poll``.
         """
 
     def poll(self, handles: Sequence[str]) -> Mapping[str, State]:
-        """How chunks are; those of an earlier process of the same engine that it does not know are lost."""
+        """How chunks are, those of an earlier process among them; what it does not know is lost."""
 
     def cancel(self, handles: Sequence[str]) -> None:
         """End chunks; what they have recorded stays. It raises nothing."""
 
     def close(self, detach: bool) -> None:
-        """Let go of the engine; with ``detach``, its chunks go on. It raises nothing."""
+        """Let go of the engine; with ``detach``, its chunks go on. It raises nothing, and may be opened again."""
 
 
 def chunked(jobs: Iterable[tuple[int, Job]], times: WallTimes, width: int) -> list[list[int]]:
@@ -115,9 +120,9 @@ def chunked(jobs: Iterable[tuple[int, Job]], times: WallTimes, width: int) -> li
         Places, chunk by chunk.
     """
     timed = [(job.needs, place, times.estimate(job.cell).seconds or UNKNOWN) for place, job in jobs]
-    timed.sort(key=lambda one: str(one[0]))
+    timed.sort(key=lambda one: one[0].model_dump_json())
     whole = sum(seconds for *_, seconds in timed)
-    worth = min(WORTH, whole / max(1, width)) if whole < WORTH * width else max(WORTH, whole / (4 * width))
+    worth = max(LEAST, min(WORTH, whole / width), whole / (4 * width))
     chunks: list[list[int]] = []
     for _, alike in groupby(timed, key=lambda one: one[0]):
         held = float("inf")
