@@ -84,7 +84,8 @@ class Engine(Protocol):
             needs: what there will be to run.
 
         Raises:
-            UsageError: when it cannot be reached, or no machine of it can ever hold one of the needs; it is closed then.
+            UsageError: when it cannot be reached, or no machine of it can ever hold one of the needs;
+                it is closed then.
         """
 
     def submit(self, chunk: Chunk) -> str | None:
