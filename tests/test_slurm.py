@@ -21,7 +21,7 @@ from slurm_for_tests import NODES, Cluster, is_installed, wait_until
 
 from iml_bench.library.running import planned
 from iml_bench.records import Record, Store
-from iml_bench.run.executors import driver
+from iml_bench.run.executors import flights
 from iml_bench.run.executors.choose import Where
 from iml_bench.run.session import Session
 
@@ -42,7 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         here = str(Path(__file__).parent)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH")))))
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(driver, "SLOWEST", 1.0)
+        patch.setattr(flights, "SLOWEST", 1.0)
         patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
         try:
             cluster.start()
@@ -197,7 +197,7 @@ def test_a_node_that_dies_costs_the_cell_that_it_was_at(
     """The first time it is run again, and the second time it has been lost too often."""
     if not cluster.contained:
         pytest.skip("needs namespaces, in which a node can be killed with all that runs on it")
-    monkeypatch.setattr(driver, "RETRIES", 1)
+    monkeypatch.setattr(flights, "RETRIES", 1)
     out, before = tmp_path / "out", submitted(cluster)
     running = Running(out, 3)
     gate.wait(1)

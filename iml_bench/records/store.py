@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -154,9 +155,7 @@ class Store:
         path = self.path_of(cell)
         with writing(path), ExitStack() as stack:
             self._make_folder(path.parent)
-            sheet = stack.enter_context(Temporary(path.parent))
-            sheet.write(files[0][1])
-            record = read_record(sheet.path)
+            record = _received(path.name, files[0][1] if files else b"")
             listed = {one.file: one.sha256 for one in (record.items, *record.attachments) if one and one.file}
             pieces = {}
             for name, content in files[1:]:
@@ -168,8 +167,7 @@ class Store:
                 pieces[name] = Piece(file, digest)
             if listed or record.cell_key != cell_key(cell):
                 raise UsageError(f"{shown(files[0][0])} is not the whole record of this cell")
-            sheet.remove()
-            self._publish(record, path, sheet, pieces)
+            self._publish(record, path, stack.enter_context(Temporary(path.parent)), pieces)
         return path
 
     def _make_folder(self, folder: Path) -> None:
@@ -242,6 +240,20 @@ class Store:
             made.made[:] = record.attachments[len(kept) :]
             if alone:
                 _remove([path.with_name(name) for name in files_of(before) - files_of(record)])
+
+
+def _received(name: str, content: bytes) -> Record:
+    """A record that was handed over; its items are named like itself, so it is read under the name that it will have.
+
+    Raises:
+        UsageError: when it is none.
+    """
+    with tempfile.TemporaryDirectory(prefix="iml-bench-") as folder:
+        (Path(folder) / name).write_bytes(content)
+        try:
+            return read_record(Path(folder) / name)
+        except UsageError as error:
+            raise UsageError(str(error).replace(f"{folder}{os.sep}", "")) from error
 
 
 def _is_done(found: Stored | str | None) -> bool:

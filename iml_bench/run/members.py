@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from iml_bench.errors import CellError
 from iml_bench.run.job import Job, record_failure, run_job
-from iml_bench.runtime import THREADS, Runtime, StageProgress
+from iml_bench.runtime import THREADS, Runtime, StageProgress, is_first
 
 TO_END = 10.0
 """Seconds that the processes have to end once they were asked to."""
 TAIL = 2000
+LOOK = 1.0
+"""Seconds between looks at how far they are, and at whether whoever started them is still there."""
 
 
 def run_in_processes(job: Job, runtime: Runtime) -> str | None:
@@ -27,8 +35,9 @@ def run_in_processes(job: Job, runtime: Runtime) -> str | None:
     started = datetime.now(UTC)
     alone = replace(job, needs=job.needs.model_copy(update={"processes": 1}))
     with tempfile.TemporaryDirectory(prefix="iml-bench-") as folder:
-        path, said = Path(folder) / "job.pickle", Path(folder) / "said"
-        path.write_bytes(pickle.dumps((alone, replace(runtime, report=_unheard), str(said))))
+        path, said, far = (Path(folder) / name for name in ("job.pickle", "said", "progress"))
+        asked = (alone, replace(runtime, report=_unheard), said, far, _living(os.getpid()))
+        path.write_bytes(pickle.dumps(asked))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
         command += [f"--nproc-per-node={job.needs.processes}", "-m", "iml_bench.run.members", str(path)]
         environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "TOKENIZERS_PARALLELISM": "false"}
@@ -37,7 +46,7 @@ def run_in_processes(job: Job, runtime: Runtime) -> str | None:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
             try:
-                code = process.wait()
+                code = _waited_for(process, far, runtime.report)
             finally:
                 _end(process)
             log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
@@ -47,6 +56,19 @@ def run_in_processes(job: Job, runtime: Runtime) -> str | None:
     last = next((line for line in reversed(lines) if line.strip()), "they said nothing")
     died = CellError(f"one of its {job.needs.processes} processes died (exit code {code}): {last.strip()}")
     return record_failure(job, started, died)
+
+
+def _waited_for(process: subprocess.Popen[bytes], far: Path, report: Callable[[StageProgress], None]) -> int:
+    """Wait for the processes, and tell meanwhile how far they are; their exit code."""
+    told = ""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(LOOK)
+        with suppress(OSError, ValueError):
+            text = far.read_text(encoding="utf-8")
+            if text != told:
+                report(StageProgress(*json.loads(text)))
+                told = text
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -63,10 +85,33 @@ def _unheard(progress: StageProgress) -> None:
 
 
 def _take_part(path: Path) -> None:
-    job, runtime, said = pickle.loads(path.read_bytes())
-    message = run_job(job, runtime)
-    if os.environ.get("RANK") == "0":
-        Path(said).write_text(message or "", encoding="utf-8")
+    job, runtime, said, far, parent = pickle.loads(path.read_bytes())
+    threading.Thread(target=_follow, args=[parent], daemon=True).start()
+
+    def report(progress: StageProgress) -> None:
+        far.with_suffix(".new").write_text(json.dumps(progress), encoding="utf-8")
+        far.with_suffix(".new").replace(far)
+
+    first = is_first()
+    message = run_job(job, replace(runtime, report=report) if first else runtime)
+    if first:
+        said.write_text(message or "", encoding="utf-8")
+
+
+def _follow(parent: tuple[int, float]) -> None:
+    """End when whoever started the processes has, however it did."""
+    while _living(parent[0]) == parent:
+        time.sleep(LOOK)
+    os._exit(1)
+
+
+def _living(number: int) -> tuple[int, float] | None:
+    """A process, told from later ones of the same number; None where it has ended."""
+    with suppress(psutil.Error):
+        process = psutil.Process(number)
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return number, process.create_time()
+    return None
 
 
 if __name__ == "__main__":

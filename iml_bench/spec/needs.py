@@ -18,9 +18,14 @@ class Needs(Spec):
     memory: float | None = Field(default=None, gt=0)
     """Of the machine, in GB; None: whatever a job is given."""
 
+    @property
+    def cores(self) -> int:
+        """Cores that are taken: each process has one of its own."""
+        return max(self.cpus, self.processes)
+
     def __str__(self) -> str:
         """In words."""
-        parts = [f"{self.cpus} core{'s' if self.cpus > 1 else ''}"]
+        parts = [f"{self.cores} core{'s' if self.cores > 1 else ''}"]
         parts += [f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}"] if self.gpus else []
         parts += [f"{self.memory:g} GB"] if self.memory else []
         return ", ".join(parts)

@@ -14,7 +14,9 @@ from iml_bench.runtime import Runtime
 from iml_bench.spec import Needs
 
 WORTH: Final = 600.0
-"""Seconds of work that a chunk holds at least, where there is enough of it: starting one takes many seconds."""
+"""Seconds of work that a chunk holds, where there is enough of it for all: starting one takes many seconds."""
+LEAST: Final = 30.0
+"""Seconds of work below which no chunk is made only because more of them could be under way."""
 UNKNOWN: Final = 60.0
 """Seconds that a cell counts for where nobody knows how long it takes."""
 UNTRAINED: Final = 1.0
@@ -46,7 +48,7 @@ class Delivered(NamedTuple):
     key: str
     """Of the cell."""
     kind: str
-    """See ``sharing.Outcome``."""
+    """See ``sharing.Outcome``; or ``refused``: its worker would not run it, and nothing is known of the cell."""
     message: str | None = None
     files: tuple[tuple[str, bytes], ...] = ()
     """The record and what lies beside it, by name, the record first; only where the driver is to write it."""
@@ -84,7 +86,8 @@ class Engine(Protocol):
             needs: what there will be to run.
 
         Raises:
-            UsageError: when it cannot be reached, or no machine of it can ever hold one of the needs.
+            UsageError: when it cannot be reached, or no machine of it can ever hold one of the needs;
+                it is closed then.
         """
 
     def submit(self, chunk: Chunk) -> str | None:
@@ -92,6 +95,9 @@ class Engine(Protocol):
 
         Returns:
             A handle that means this chunk alone; None: no more are taken for now.
+
+        Raises:
+            UsageError: when it takes none at all, or is gone; so ``poll``.
         """
 
     def poll(self, handles: Sequence[str]) -> Mapping[str, State]:
@@ -105,7 +111,7 @@ class Engine(Protocol):
         """End chunks; what they have recorded stays. It raises nothing."""
 
     def close(self, detach: bool) -> None:
-        """Let go of the engine; with ``detach``, its chunks go on. It raises nothing."""
+        """Let go of the engine; with ``detach``, its chunks go on. It raises nothing, and may be opened again."""
 
 
 def chunked(jobs: Iterable[tuple[int, Job]], times: WallTimes, width: int) -> list[list[int]]:
@@ -125,9 +131,9 @@ def chunked(jobs: Iterable[tuple[int, Job]], times: WallTimes, width: int) -> li
         return times.estimate(job.cell).seconds or (UNTRAINED if job.cell.model.is_reference else UNKNOWN)
 
     timed = [(job.needs, place, seconds_of(job)) for place, job in jobs]
-    timed.sort(key=lambda one: str(one[0]))
+    timed.sort(key=lambda one: one[0].model_dump_json())
     whole = sum(seconds for *_, seconds in timed)
-    worth = min(WORTH, whole / max(1, width)) if whole < WORTH * width else max(WORTH, whole / (4 * width))
+    worth = max(LEAST, min(WORTH, whole / width), whole / (4 * width))
     chunks: list[list[int]] = []
     for _, alike in groupby(timed, key=lambda one: one[0]):
         held = float("inf")

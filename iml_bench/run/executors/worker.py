@@ -13,19 +13,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from iml_bench.errors import UsageError
+from iml_bench.errors import UsageError, shown
 from iml_bench.records import Store
+from iml_bench.records.files import reason_of
 from iml_bench.records.guard import join, leave
 from iml_bench.records.leases import CHUNK
 from iml_bench.records.store import files_of
 from iml_bench.run.executors.base import Event
 from iml_bench.run.executors.engine import Chunk, Delivered
 from iml_bench.run.executors.local import LocalExecutor
-from iml_bench.run.job import Job
+from iml_bench.run.job import VARIABLES, Job
 from iml_bench.spec import cell_key
 
-SHOWN: Final = 20.0
-"""Seconds after which a network file system shows what was written elsewhere."""
+PATIENCE: Final = 30.0
+"""Seconds that a network file system has to show a folder that must be there."""
 
 
 @cache
@@ -37,7 +38,7 @@ def versions() -> Mapping[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "absent"
-    return found
+    return found | {name: shown(os.environ.get(name, "unset")) for name in VARIABLES}
 
 
 def work(chunk: Chunk) -> tuple[Delivered, ...]:
@@ -51,50 +52,87 @@ def work(chunk: Chunk) -> tuple[Delivered, ...]:
     """
     try:
         _check_versions(chunk.versions)
-        root = chunk.jobs[0].out
         if _sees(chunk):
-            sign = join(root, chunk.name)
-            try:
-                return _run(chunk, [replace(job, sign=sign.text) for job in chunk.jobs])
-            finally:
-                leave(sign)
-        if chunk.shared:
-            raise UsageError(f"{platform.node()} does not see {root}: it must be the same folder on every machine")
-        with tempfile.TemporaryDirectory(prefix="iml-bench-") as folder:
-            jobs = [replace(job, out=Path(folder), sign=None) for job in chunk.jobs]
-            delivered = _run(chunk, jobs)
-            return tuple(map(_packed, [Store(Path(folder))] * len(delivered), delivered))
+            return _run_there(chunk)
     except UsageError as error:
-        return tuple(Delivered(cell_key(job.cell), "failed", str(error)) for job in chunk.jobs)
+        return tuple(_refused(job, error) for job in chunk.jobs)
+    with tempfile.TemporaryDirectory(prefix="iml-bench-") as folder:
+        return _run_here(chunk, Path(folder))
 
 
 def _sees(chunk: Chunk) -> bool:
-    """Whether the folder of records is here; a network file system may show late what was written elsewhere."""
-    deadline = time.monotonic() + (SHOWN if chunk.shared else 0)
-    while not (seen := chunk.proof.is_file()) and time.monotonic() < deadline:
-        time.sleep(1)
-    return seen
+    """Whether the folder of records is here.
+
+    Raises:
+        UsageError: when it is not and must be.
+    """
+    end = time.monotonic() + (PATIENCE if chunk.shared else 0)
+    while not chunk.proof.is_file():
+        if time.monotonic() > end:
+            if chunk.shared:
+                root = shown(str(chunk.jobs[0].out), 300)
+                raise UsageError(f"{platform.node()} does not see {root}: it must be the same folder on every machine")
+            return False
+        time.sleep(0.5)
+    return True
+
+
+def _run_there(chunk: Chunk) -> tuple[Delivered, ...]:
+    """Run the cells into the folder of records itself.
+
+    Raises:
+        UsageError: when it cannot be written from here.
+    """
+    root = chunk.jobs[0].out
+    try:
+        sign = join(root, chunk.name)
+    except OSError as error:
+        raise UsageError(f"{platform.node()} cannot write {shown(str(root), 300)}: {reason_of(error)}") from error
+    try:
+        return _run(chunk, [replace(job, sign=sign.text) for job in chunk.jobs])
+    finally:
+        leave(sign)
+
+
+def _run_here(chunk: Chunk, folder: Path) -> tuple[Delivered, ...]:
+    """Run the cells into a folder of this machine."""
+    apart = UsageError(f"{platform.node()} does not see its record, which is done, and into which a probe is to look")
+    jobs = [replace(job, out=folder, sign=None) for job in chunk.jobs if job.record is None]
+    paths = {cell_key(job.cell): Store(folder).path_of(job.cell) for job in jobs}
+    delivered = [_packed(paths[one.key], one) for one in (_run(chunk, jobs) if jobs else ())]
+    return (*delivered, *(_refused(job, apart) for job in chunk.jobs if job.record is not None))
 
 
 def _run(chunk: Chunk, jobs: Sequence[Job]) -> tuple[Delivered, ...]:
-    ended: list[Delivered] = []
+    ended: dict[str, Delivered] = {}
 
     def listen(event: Event) -> None:
         if event.kind in ("done", "failed", "elsewhere"):
-            ended.append(Delivered(cell_key(jobs[event.job].cell), event.kind, event.message))
+            key = cell_key(jobs[event.job].cell)
+            ended[key] = Delivered(key, event.kind, event.message)
 
-    os.environ[CHUNK] = chunk.name  # this process is for the chunk alone
-    LocalExecutor(chunk.side_by_side).run([[job] for job in jobs], chunk.runtime, listen)
-    return tuple(ended)
+    os.environ[CHUNK] = chunk.name  # leases say whose they are
+    try:
+        LocalExecutor(chunk.side_by_side).run([[job] for job in jobs], chunk.runtime, listen)
+    except UsageError as error:
+        for job in jobs:
+            ended.setdefault(cell_key(job.cell), _refused(job, error))
+    finally:
+        del os.environ[CHUNK]
+    return tuple(ended.values())
 
 
-def _packed(store: Store, delivered: Delivered) -> Delivered:
+def _refused(job: Job, error: UsageError) -> Delivered:
+    return Delivered(cell_key(job.cell), "refused", str(error))
+
+
+def _packed(path: Path, delivered: Delivered) -> Delivered:
     """What came of a cell, with its record and what lies beside it."""
-    for stored in store.scan()[0]:
-        if stored.record.cell_key == delivered.key:
-            paths = [stored.path, *(stored.path.with_name(name) for name in sorted(files_of(stored.record)))]
-            return delivered._replace(files=tuple((path.name, path.read_bytes()) for path in paths))
-    return delivered
+    found = Store(path.parent).standing(path)
+    if found is None or isinstance(found, str):
+        return delivered
+    paths = [path, *(path.with_name(name) for name in sorted(files_of(found.record)))]
+    return delivered._replace(files=tuple((one.name, one.read_bytes()) for one in paths))
 
 
 def _check_versions(wanted: Mapping[str, str]) -> None:
@@ -103,6 +141,6 @@ def _check_versions(wanted: Mapping[str, str]) -> None:
     Raises:
         UsageError: when it has not.
     """
-    differ = [f"{name} {found}, not {wanted[name]}" for name, found in versions().items() if found != wanted.get(name)]
+    differ = [f"{name} {found}, not {wanted[name]}" for name, found in versions().items() if found != wanted[name]]
     if differ:
         raise UsageError(f"{platform.node()} has {'; '.join(differ)}; give every machine the same environment")
