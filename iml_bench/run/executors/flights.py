@@ -245,8 +245,8 @@ class Drive:
         if at_fault or unseen:
             self._give_up(flight, at_fault or flight.places, reason)
         self.started -= set(flight.places)
-        if unseen and flight.ran:
-            # Nobody saw which of them it was that cost the machine, so each has the next by itself.
+        if unseen and flight.ran and not self.engine.shared:
+            # Without leases nobody saw which of them it was that cost the machine, so each has the next by itself.
             self.waiting.extend([place] for place in flight.places)
             return
         # Those at which a machine has died wait for no other, and no other for them.
