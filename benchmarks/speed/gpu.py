@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/speed/gpu.py [--sizes 160m,410m] [--steps N] [--model NAME] [--json] [--smoke]
+    python benchmarks/speed/gpu.py [--sizes 160m,410m] [--steps N] [--model NAME] [--no-cell] [--json] [--smoke]
 
 Stage 1 of text-cities with its own recipe (Adafactor, 256 texts a step) in bf16 mixed precision, by
 ``NetworkLearner.fit``, for GPT-NeoX models of random weights in the shapes of Pythia. The texts are the
@@ -64,8 +64,10 @@ def main() -> None:
             sys.stderr.write(f"timing {size}\n")
             shape = TINY if given.smoke else SHAPES[size]
             rows += measure_size(size, shape, _training_cell(given, shape.source), device, peak)
-        sys.stderr.write(f"running a cell of {given.model}\n")
-        cell = time_cell(whole, device)
+        cell = None
+        if not given.no_cell:
+            sys.stderr.write(f"running a cell of {given.model}\n")
+            cell = time_cell(whole, device)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
@@ -83,6 +85,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", type=_sizes, default=list(SHAPES), help=f"of {','.join(SHAPES)} (default: all)")
     parser.add_argument("--steps", type=_positive, help="optimiser steps of every timed run (default 20; smoke 2)")
     parser.add_argument("--model", default=CELL_MODEL, help=f"of the cell that is run whole (default {CELL_MODEL})")
+    parser.add_argument("--no-cell", action="store_true", help="run no whole cell in the end")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout and nothing else")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes on the CPU, under the same names")
     given = parser.parse_args()
@@ -128,7 +131,7 @@ def time_cell(cell: CellSpec, device: DeviceName) -> dict[str, object]:
     return row | {"seconds": seconds, "parts": parts, "steps": steps, "reason": None}
 
 
-def print_tables(machine: dict[str, object], rows: Sequence[Row], cell: dict[str, object]) -> None:
+def print_tables(machine: dict[str, object], rows: Sequence[Row], cell: dict[str, object] | None) -> None:
     """The header lines, the table, and what has no place in it."""
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -152,6 +155,8 @@ def print_tables(machine: dict[str, object], rows: Sequence[Row], cell: dict[str
     console.print(table)
     for note in notes:
         console.print(note, markup=False)
+    if cell is None:
+        return
     taken = f"{cell['seconds']:.1f} s" if cell["seconds"] is not None else str(cell["reason"])
     console.print(f"one cell of {cell['task']}, {cell['model']}: {taken}", markup=False)
 

@@ -22,7 +22,7 @@ IGNORED = -100
 
 def runner_and_bare_loop(bench: Bench) -> Comparison:
     """``NetworkLearner.fit`` over a bare loop; raises ``DifferenceError`` when they end with other weights."""
-    model = _own_model(bench)
+    model = own_model(bench)
     feed = bench.setting.train_feed("stage1")
 
     def runner() -> float:
@@ -104,7 +104,7 @@ def trainer_and_runner(bench: Bench) -> Comparison:
     The Trainer draws an order of its own and clips gradients, as it does by default, so the weights differ
     at the end; that both compute the same loss is checked instead. Making the Trainer is not timed.
     """
-    model = _own_model(bench)
+    model = own_model(bench)
     feed = bench.setting.train_feed("stage1")
     assert isinstance(feed, TextFeed)
     data, collate = TokenisedTexts(feed), Collator(feed.codec.pad)
@@ -149,7 +149,7 @@ def require_same_loss(bench: Bench, model: Any, feed: TextFeed, collated: dict[s
     return "loss of a batch equal"
 
 
-def _own_model(bench: Bench) -> Any:
+def own_model(bench: Bench) -> Any:
     """A second model with the learner's first weights, which Accelerate has not touched."""
     seed = bench.setting.streams.integer("init")
     return load_model(bench.cell.model, bench.setting.shape(), seed).to(bench.device)
