@@ -20,7 +20,7 @@ from iml_bench.run.executors.base import Event, Groups, Listener, default_worker
 from iml_bench.run.job import Job, check_job, record_failure
 from iml_bench.run.sharing import Outcome, run_shared
 from iml_bench.runtime import Runtime
-from iml_bench.system import follow_parent, make_streams_last
+from iml_bench.system import follow_parent, make_streams_last, script_left_out
 
 
 class ProcessExecutor:
@@ -38,7 +38,7 @@ class ProcessExecutor:
         """See ``Executor.run``."""
         jobs = [job for group in groups for job in group]
         context = multiprocessing.get_context("spawn")
-        with _environment(_ONE_THREAD), _script_left_out(), _manager(context) as manager:
+        with _environment(_ONE_THREAD), script_left_out(), _manager(context) as manager:
             events: Any = manager.Queue()
             workers = max(1, min(self.width(runtime), len(jobs)))
             pool = ProcessPool(max_workers=workers, context=context, initializer=_start_worker, initargs=(events,))
@@ -83,21 +83,6 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _script_left_out() -> Iterator[None]:
-    """Workers do not import the script that the user runs: without a ``__main__`` guard they would run it again.
-
-    Nothing that a worker is given comes from it; ``multiprocessing`` takes these two attributes for the reason to.
-    """
-    main = sys.modules["__main__"]
-    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        main.__dict__.update(kept)
 
 
 def _unheard(progress: Any) -> None:
