@@ -244,3 +244,18 @@ def follow_parent() -> None:
     if parent is not None:
         sentinel = parent.sentinel
         threading.Thread(target=lambda: (wait([sentinel]), os._exit(1)), daemon=True).start()
+
+
+@contextmanager
+def script_left_out() -> Iterator[None]:
+    """Workers do not import the script that the user runs: without a ``__main__`` guard they would run it again.
+
+    Nothing that a worker is given comes from it; ``multiprocessing`` takes these two attributes for the reason to.
+    """
+    main = sys.modules["__main__"]
+    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from making import command, heed_signals
 from models_that_wait import GATE
 from slurm_for_tests import NODES, Cluster, is_installed, wait_until
 
+from iml_bench.errors import UsageError
 from iml_bench.library.running import planned
 from iml_bench.records import Record, Store
 from iml_bench.run.executors import flights
@@ -30,6 +33,7 @@ pytestmark = [
     pytest.mark.skipif(not is_installed(), reason="needs slurmctld, slurmd, slurm-client and munge"),
 ]
 GATED = "python:models_that_wait:gated"
+Begin = Callable[..., subprocess.Popen[str]]
 SEEDS = 4
 """Of the local run that others are held against."""
 
@@ -132,16 +136,27 @@ def words(out: Path, seeds: int, *more: str) -> list[str]:
     return [*grid, "--out", str(out), *more]
 
 
-def begun(*arguments: str) -> subprocess.Popen[str]:
-    """The real command line, which goes on beside the test."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "iml_bench", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=heed_signals,
-    )
+@pytest.fixture
+def begin() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start the real command line, which goes on beside the test, and is ended with it."""
+    programs = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        program = subprocess.Popen(
+            [sys.executable, "-m", "iml_bench", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=heed_signals,
+        )
+        programs.append(program)
+        return program
+
+    yield start
+    for program in programs:
+        program.kill()
+        program.wait()
 
 
 def plain(path: Path) -> dict[str, Any]:
@@ -210,7 +225,6 @@ def test_a_node_that_dies_costs_the_cell_that_it_was_at(
             cluster.wait_for_nodes()
         cluster.kill_node(nodes[-1])
         wait_until(lambda: leases(out) == 0, "the driver has seen that the job waits")
-        cluster.hasten()
     assert sorted(nodes) == [*NODES]
     gate.open()
     records = running.end()
@@ -237,7 +251,6 @@ def test_a_job_that_makes_room_for_another_goes_on_later(
     cluster.ask("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
     wait_until(lambda: job_is(cluster, job, "PENDING"), "the job is queued again")
     assert leases(out) == 0  # it has let go of its cell
-    cluster.hasten()
     gate.open()
     assert [one.status for one in running.end()] == ["done", "done"]
     assert [number for *_, number in gate.ran()] == [job] * 3
@@ -274,8 +287,9 @@ def wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "wrapped"
     folder.mkdir()
     real = shutil.which("squeue")
+    refused = f"if [ -e {folder}/down ]; then touch {folder}/refused; exit 1; fi"
     scripts = {
-        "squeue": f'if [ -e {folder}/down ]; then touch {folder}/refused; exit 1; fi\nexec {real} "$@"',
+        "squeue": f'{refused}\necho >> {folder}/looks\nexec {real} "$@"',
         "sacct": f"touch {folder}/asked; exit 1",
     }
     for name, script in scripts.items():
@@ -283,6 +297,12 @@ def wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", os.pathsep.join((str(folder), os.environ["PATH"])))
     return folder
+
+
+def looks(wrapped: Path) -> int:
+    """How often squeue has answered."""
+    path = wrapped / "looks"
+    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def job_is(cluster: Cluster, job: str, state: str) -> bool:
@@ -300,17 +320,164 @@ def test_the_time_that_is_over_ends_no_cell_for_good(cluster: Cluster, gate: Gat
     job = gate.wait(2)[2]
     cluster.ask("scancel", "--signal=USR2", job)  # as Slurm announces it
     wait_until(lambda: job_is(cluster, job, "PENDING"), "the job is queued again")
-    cluster.hasten()
     gate.wait(3)
     gate.open("go-3")
     gate.wait(4)
     assert [number for *_, number in gate.ran()] == [job] * 4
     cluster.ask("scontrol", "update", f"jobid={job}", "timelimit=1")
     wait_until(lambda: not job_is(cluster, job, "RUNNING"), "its time is over")
-    cluster.hasten()
     gate.open()
     assert [one.status for one in running.end()] == ["done"] * 3
     names = [name for name, *_ in gate.ran()]
     assert len(set(names)) == 3 and names[1] == names[2]
     assert_as_local(out, local, 3)
     assert_nothing_left(out, cluster)
+
+
+def test_ctrl_c_ends_all_jobs_and_nothing_waits(
+    cluster: Cluster, gate: Gate, local: Path, tmp_path: Path, begin: Begin
+) -> None:
+    out = tmp_path / "out"
+    program = begin(*words(out, 2, "--slurm", "time=30m", "--workers", "2"))
+    gate.wait(2)
+    program.send_signal(signal.SIGINT)
+    said, _ = program.communicate(timeout=60)
+    assert cluster.empty()
+    assert program.returncode == 130
+    assert "To continue:\n  python -m iml_bench run" in said and "Traceback" not in said
+    assert_nothing_left(out, cluster)
+    program = begin(*words(out, 2, "--slurm", "time=30m", "--workers", "2"))
+    gate.wait(3)
+    program.send_signal(signal.SIGINT)
+    time.sleep(0.6)
+    program.send_signal(signal.SIGINT)
+    said, _ = program.communicate(timeout=60)
+    assert program.returncode == 130
+    gate.open()
+    assert [one.status for one in run(out, 2)] == ["done", "done"]
+    assert_as_local(out, local, 2)
+    assert_nothing_left(out, cluster)
+
+
+def test_jobs_go_on_without_their_command_and_the_same_one_waits_for_them(
+    cluster: Cluster, gate: Gate, local: Path, tmp_path: Path, wrapped: Path, begin: Begin
+) -> None:
+    """Detached, then killed while it waits, and at last to the end: nothing is handed over twice."""
+    out, before = tmp_path / "out", submitted(cluster)
+    same = words(out, 2, "--slurm", "time=30m", "--workers", "2")
+    done = command(*same, "--detach")
+    assert done.returncode == 0, done.stderr
+    assert "handed over: " in done.stderr and " go on without this command" in done.stderr
+    jobs = submitted(cluster)
+    assert jobs > before
+    program = begin(*same)
+    gate.wait(2)
+    wait_until(lambda: looks(wrapped) > 1, "it looks at the queue")
+    program.kill()
+    program.communicate()
+    before = looks(wrapped)
+    again = begin(*same)
+    wait_until(lambda: looks(wrapped) > before + 1, "the next one looks at the queue")
+    gate.open()
+    said, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, said
+    assert submitted(cluster) == jobs and gate.each_once(2)
+    assert_as_local(out, local, 2)
+    assert_nothing_left(out, cluster)
+
+
+def test_what_was_left_is_tidied_up_when_all_was_done_meanwhile(
+    cluster: Cluster, gate: Gate, local: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    gate.open()
+    assert run(out, 2, detach=True) == []
+    wait_until(cluster.empty, "the job has ended")
+    assert list((out / ".iml-bench-slurm").glob("*.chunk")) != []
+    assert [one.status for one in run(out, 2)] == ["done", "done"]
+    assert gate.each_once(2)
+    assert_as_local(out, local, 2)
+    assert_nothing_left(out, cluster)
+
+
+def test_one_plain_command_in_an_array_of_jobs(cluster: Cluster, gate: Gate, local: Path, tmp_path: Path) -> None:
+    """No client of Slurm in it at all: leases share the cells."""
+    gate.open()
+    out = tmp_path / "out"
+    same = shlex.join([sys.executable, "-m", "iml_bench", *words(out, 4, "--workers", "1")])
+    output = f"--output={tmp_path}/%a.log"
+    cluster.ask("sbatch", "--requeue", "--array=0-1", "--time=30", output, "--wrap", same)
+    wait_until(lambda: submitted(cluster) and cluster.empty(), "both have ended", 150)
+    assert gate.each_once(4) and len({job for *_, job in gate.ran()}) == 2
+    assert [(tmp_path / f"{task}.log").read_text().count("records: ") for task in range(2)] == [1, 1]
+    assert_as_local(out, local, 4)
+    assert_nothing_left(out, cluster)
+
+
+def test_two_drivers_of_one_grid(cluster: Cluster, gate: Gate, local: Path, tmp_path: Path, begin: Begin) -> None:
+    gate.open()
+    out = tmp_path / "out"
+    programs = [begin(*words(out, 4, "--slurm", "time=30m", "--workers", "2")) for _ in range(2)]
+    said = [program.communicate(timeout=150)[0] for program in programs]
+    assert [program.returncode for program in programs] == [0, 0], said
+    assert said[0].partition("\n\n")[2].splitlines()[-6:] == said[1].partition("\n\n")[2].splitlines()[-6:]
+    assert gate.each_once(4)
+    assert_as_local(out, local, 4)
+    assert_nothing_left(out, cluster)
+
+
+def test_a_cell_that_fails_fails_once_and_one_whose_process_dies_is_tried_again(
+    cluster: Cluster, gate: Gate, local: Path, tmp_path: Path
+) -> None:
+    gate.open()
+    out, before = tmp_path / "out", submitted(cluster)
+    models = [f"python:models_for_tests:{name}" for name in ("diverging", "dying")]
+    grid = words(
+        out, 1, "--slurm", "time=30m", "--workers", "1", *(word for name in models for word in ("--model", name))
+    )
+    done = command(*grid)
+    assert done.returncode == 1
+    errors = {record.cell.model.name: record.error for record in failed(out)}
+    assert set(errors) == {*models}
+    diverged, died = (errors[name] for name in models)
+    assert diverged is not None and "the loss was nan at step 8 of stage1" in diverged.message
+    assert died is not None and "slurm lost it 3 times; at last: job " in died.message and "Killed" in died.message
+    assert submitted(cluster) - before <= 4 and gate.each_once(1)
+    assert "to try the failed cells again:" in done.stderr
+    assert_as_local(out, local, 1)
+    assert_nothing_left(out, cluster)
+
+
+def test_a_cell_of_two_processes(cluster: Cluster, gate: Gate, tmp_path: Path) -> None:
+    gate.open()
+    here, there = tmp_path / "here", tmp_path / "there"
+    for out, more in ((here, ()), (there, ("--slurm", "time=30m"))):
+        done = command(*words(out, 1, "--processes", "2", *more))
+        assert done.returncode == 0, done.stderr
+    (made,) = [one.record for one in Store(there).scan()[0] if one.record.cell.model.name == GATED]
+    assert made.provenance.processes == 2
+    assert_as_local(there, here, 1)
+    assert_nothing_left(there, cluster)
+
+
+@pytest.mark.parametrize(
+    ("slurm", "says"),
+    [
+        ("time=30m,partition=nowhere", "--slurm partition=nowhere: it has no node"),
+        ("time=30m,cpus-per-task=99", "no node of Slurm's can ever hold a cell that takes 99 cores; the largest has 2"),
+        ("time=3h", "--slurm time=3h: no job of the partition may take over 60m"),
+        ("time=30m,nosuchoption=1", "Slurm takes no job: sbatch: unrecognized option '--nosuchoption=1'"),
+    ],
+)
+def test_what_slurm_cannot_do_is_one_sentence(cluster: Cluster, tmp_path: Path, slurm: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(tmp_path / "out", 1, slurm=slurm)
+    assert says in str(caught.value)
+    assert list(tmp_path.iterdir()) == [] and cluster.empty()
+
+
+def test_a_refusal_is_exit_status_2(cluster: Cluster, tmp_path: Path) -> None:
+    done = command(*words(tmp_path / "out", 1, "--slurm", "time=30m", "--processes", "99"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no node of Slurm's can ever hold a cell that takes 99 cores" in done.stderr
+    assert list(tmp_path.iterdir()) == []

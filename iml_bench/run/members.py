@@ -1,118 +1,117 @@
-"""A cell that several processes share: they are started for it, as torchrun starts them, and end with it."""
+"""A cell that several processes share: they are started for it, and end with it."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
-import pickle
-import signal
-import subprocess
+import socket
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-
-import psutil
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Final
 
 from iml_bench.errors import CellError
 from iml_bench.run.job import Job, record_failure, run_job
-from iml_bench.runtime import THREADS, Runtime, StageProgress, is_first
+from iml_bench.runtime import THREADS, Runtime, StageProgress
+from iml_bench.system import follow_parent, script_left_out
 
-TO_END = 10.0
-"""Seconds that the processes have to end once they were asked to."""
-TAIL = 2000
-LOOK = 1.0
-"""Seconds between looks at how far they are, and at whether whoever started them is still there."""
+GRACE: Final = 30.0
+"""Seconds that the other processes have to end once one has failed: where a cell failed in all of them, the first has
+yet to say so. Those that are left would wait for the one that is gone for ever."""
+TO_END: Final = 5.0
+"""Seconds that a process has to end once it was asked to."""
+
+
+Heard = tuple[Connection, Callable[[Any], None]]
+"""Where processes report to, and what is called with each report."""
+
+
+def together(processes: int, what: Callable[..., None], *arguments: Any, heard: Heard | None = None) -> int:
+    """Call a function in several processes that share every batch; the exit status of the first that failed.
+
+    However this ends, none of them is left: not even where this process is killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    members = [
+        context.Process(target=_take_part, args=(rank, processes, port, what, arguments)) for rank in range(processes)
+    ]
+    try:
+        for member in members:
+            member.start()
+        return _first_failure(members, heard)
+    finally:
+        _end(members)
+
+
+def _first_failure(members: Sequence[SpawnProcess], heard: Heard | None) -> int:
+    """Wait for all, or for ``GRACE`` seconds once one has failed; the exit status as a shell has it."""
+    running, status = {member.sentinel: member for member in members}, 0
+    reports = [heard[0]] if heard else []
+    while running and (ended := wait([*running, *reports], GRACE if status else None)):
+        while heard and heard[0].poll():
+            heard[1](heard[0].recv())
+        for member in [running.pop(sentinel) for sentinel in ended if isinstance(sentinel, int)]:
+            member.join()
+            code = member.exitcode or 0
+            status = status or (code if code >= 0 else 128 - code)
+    return status
+
+
+def _end(members: Sequence[SpawnProcess]) -> None:
+    started = [member for member in members if member.pid is not None]
+    for end in (SpawnProcess.terminate, SpawnProcess.kill):
+        for member in started:
+            end(member)
+        for member in started:
+            member.join(TO_END)
+
+
+def _take_part(rank: int, processes: int, port: int, what: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    follow_parent()
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+    own = {"RANK": rank, "LOCAL_RANK": rank}
+    os.environ.update({name: str(value) for name, value in {**shared, **own}.items()})
+    what(*arguments)
 
 
 def run_in_processes(job: Job, runtime: Runtime) -> str | None:
     """Run a cell in as many processes as it needs, and write its record; like ``run_job``."""
     started = datetime.now(UTC)
     alone = replace(job, needs=job.needs.model_copy(update={"processes": 1}))
-    with tempfile.TemporaryDirectory(prefix="iml-bench-") as folder:
-        path, said, far = (Path(folder) / name for name in ("job.pickle", "said", "progress"))
-        asked = (alone, replace(runtime, report=_unheard), said, far, _living(os.getpid()))
-        path.write_bytes(pickle.dumps(asked))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1"]
-        command += [f"--nproc-per-node={job.needs.processes}", "-m", "iml_bench.run.members", str(path)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "TOKENIZERS_PARALLELISM": "false"}
-        with (Path(folder) / "log").open("w+b") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
-            try:
-                code = _waited_for(process, far, runtime.report)
-            finally:
-                _end(process)
-            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
-            lines = log.read().decode(errors="replace").split("\n")
-        if said.exists():
-            return said.read_text(encoding="utf-8") or None
-    last = next((line for line in reversed(lines) if line.strip()), "they said nothing")
-    died = CellError(f"one of its {job.needs.processes} processes died (exit code {code}): {last.strip()}")
+    reader, writer = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    said: list[str | None] = []
+
+    def hear(report: StageProgress | tuple[str | None]) -> None:
+        runtime.report(report) if isinstance(report, StageProgress) else said.extend(report)
+
+    with script_left_out(), reader, writer:
+        away = replace(runtime, report=_unheard)
+        status = together(job.needs.processes, _run_member, alone, away, writer, heard=(reader, hear))
+        while reader.poll():
+            hear(reader.recv())
+    if said:
+        return said[0]
+    died = CellError(
+        f"one of its {job.needs.processes} processes died with exit status {status} (killed, or out of memory)"
+    )
     return record_failure(job, started, died)
 
 
-def _waited_for(process: subprocess.Popen[bytes], far: Path, report: Callable[[StageProgress], None]) -> int:
-    """Wait for the processes, and tell meanwhile how far they are; their exit code."""
-    told = ""
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            return process.wait(LOOK)
-        with suppress(OSError, ValueError):
-            text = far.read_text(encoding="utf-8")
-            if text != told:
-                report(StageProgress(*json.loads(text)))
-                told = text
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of the processes, whoever of them started which."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(TO_END)
+def _run_member(job: Job, runtime: Runtime, tells: Connection) -> None:
+    # Read when libraries are loaded, which they are not yet.
+    os.environ.update({"OMP_NUM_THREADS": str(THREADS), "TOKENIZERS_PARALLELISM": "false"})
+    sys.stdout = sys.stderr  # which is for what was asked of the command
+    first = os.environ["RANK"] == "0"
+    message = run_job(job, replace(runtime, report=tells.send) if first else runtime)
+    if first:
+        tells.send((message,))
 
 
 def _unheard(progress: StageProgress) -> None:
     """In place of a listener of another process."""
-
-
-def _take_part(path: Path) -> None:
-    job, runtime, said, far, parent = pickle.loads(path.read_bytes())
-    threading.Thread(target=_follow, args=[parent], daemon=True).start()
-
-    def report(progress: StageProgress) -> None:
-        far.with_suffix(".new").write_text(json.dumps(progress), encoding="utf-8")
-        far.with_suffix(".new").replace(far)
-
-    first = is_first()
-    message = run_job(job, replace(runtime, report=report) if first else runtime)
-    if first:
-        said.write_text(message or "", encoding="utf-8")
-
-
-def _follow(parent: tuple[int, float]) -> None:
-    """End when whoever started the processes has, however it did."""
-    while _living(parent[0]) == parent:
-        time.sleep(LOOK)
-    os._exit(1)
-
-
-def _living(number: int) -> tuple[int, float] | None:
-    """A process, told from later ones of the same number; None where it has ended."""
-    with suppress(psutil.Error):
-        process = psutil.Process(number)
-        if process.status() != psutil.STATUS_ZOMBIE:
-            return number, process.create_time()
-    return None
-
-
-if __name__ == "__main__":
-    _take_part(Path(sys.argv[1]))

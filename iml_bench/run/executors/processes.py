@@ -23,7 +23,7 @@ from iml_bench.run.executors.slots import Places, check_width, places, take_plac
 from iml_bench.run.job import Job, check_job, first_line, record_failure
 from iml_bench.run.sharing import Outcome, run_shared
 from iml_bench.runtime import Runtime
-from iml_bench.system import follow_parent, make_streams_last
+from iml_bench.system import follow_parent, make_streams_last, script_left_out
 
 STARTS: Final = 3
 """Times that worker processes are started, where they are killed before they have a cell."""
@@ -77,7 +77,7 @@ while none has anything to do. What those left undone is handed to new ones."""
 def _run_all(jobs: Mapping[int, Job], checks: Sequence[Job], width: int, runtime: Runtime, listen: Listener) -> None:
     """Run some jobs, by their place, in processes that are started for them."""
     there, context = places(runtime), multiprocessing.get_context("spawn")
-    with _environment(_ONE_THREAD), _script_left_out(), _manager(context) as manager:
+    with _environment(_ONE_THREAD), script_left_out(), _manager(context) as manager:
         events: Any = manager.Queue()
         given = (events, manager.Places(there) if there else None)
         workers = max(1, min(width, len(jobs)))
@@ -131,21 +131,6 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _script_left_out() -> Iterator[None]:
-    """Workers do not import the script that the user runs: without a ``__main__`` guard they would run it again.
-
-    Nothing that a worker is given comes from it; ``multiprocessing`` takes these two attributes for the reason to.
-    """
-    main = sys.modules["__main__"]
-    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        main.__dict__.update(kept)
 
 
 def _unheard(progress: Any) -> None:
