@@ -82,8 +82,10 @@ class Driver:
             except BaseException:
                 drive.cancel()
                 self.engine.close(detach=False)
+                drive.take_leases_away()
                 raise
             self.engine.close(detach=detached)
+            drive.take_leases_away()
             if detached:
                 raise Detached(f"{len(drive.flights)} jobs of {self.engine.name}")
 
@@ -164,6 +166,8 @@ class _Drive:
     started: set[int] = field(default_factory=set)
     pulses: dict[int, tuple[str, int]] = field(default_factory=dict)
     handed_out: bool = False
+    moved: bool = False
+    """Whether the last look saw anything that the one before had not."""
 
     def __post_init__(self) -> None:
         self.root = self.jobs[0].out
@@ -230,8 +234,8 @@ class _Drive:
             file.path.replace(proof)
 
     def look(self) -> bool:
-        """See how every chunk is, and tell of it; whether any is over."""
-        over = False
+        """See how every chunk is, and tell of it; whether anything had happened."""
+        self.moved = False
         for handle, state in self.engine.poll([*self.flights]).items() if self.flights else ():
             flight = self.flights[handle]
             if state.kind == "ended":
@@ -242,8 +246,8 @@ class _Drive:
                 self._hand_out_again(flight, state)
                 del self.flights[handle]
                 flight.proof.unlink(missing_ok=True)
-                over = True
-        return over
+                self.moved = True
+        return self.moved
 
     def _look_at(self, place: int, flight: _Flight) -> None:
         """Tell of a cell that began, got on, or has been settled."""
@@ -255,7 +259,7 @@ class _Drive:
         about = self.leases.living(cell_key(job.cell))
         if about is None or self.pulses.get(place) == (about.token, about.pulse):
             return
-        self.pulses[place] = about.token, about.pulse
+        self.pulses[place], self.moved = (about.token, about.pulse), True
         self._start(place)
         if (progress := progress_of(about)) is not None:
             self.listen(Event("progress", place, progress))
@@ -331,11 +335,15 @@ class _Drive:
         for flight in self.flights.values():
             with suppress(OSError):
                 flight.proof.unlink(missing_ok=True)
-            for place in flight.places:
-                self.leases.living(cell_key(self.jobs[place].cell))  # the leases of the dead are taken away
         self.flights.clear()
-        with suppress(OSError):
-            self.leases.folder.rmdir()  # only where no other lease is there
+
+    def take_leases_away(self) -> None:
+        """Leave no lease of a process of this machine that was ended before it could let go of its cell."""
+        if self.leases.folder.is_dir():
+            for job in self.jobs:
+                self.leases.living(cell_key(job.cell))
+            with suppress(OSError):
+                self.leases.folder.rmdir()  # only where no other lease is there
 
 
 def _is_gone(said: dict[str, Any]) -> bool:
