@@ -34,8 +34,6 @@ TERM: Final = 300.0
 """Seconds without a sign of life after which a lease is dead."""
 VARIABLE: Final = "IML_BENCH_LEASE_SECONDS"
 """Of the environment: another term for the leases that this process takes."""
-CHUNK: Final = "IML_BENCH_CHUNK"
-"""Of the environment of an engine's worker: the name of the chunk that it carries out."""
 BEATS: Final = 5
 """Times in a term that a lease is written anew, at least."""
 SLOWEST: Final = 10.0
@@ -62,7 +60,7 @@ class About(NamedTuple):
     restart: int = 0
     """How often that job had been started before."""
     chunk: str = ""
-    """Of an engine, whose worker the process is, see ``CHUNK``."""
+    """Of an engine, whose worker the process is."""
     pulse: int = 0
     stage: str = ""
     done: int = 0
@@ -139,7 +137,7 @@ class Leases:
         self.folder = root / FOLDER
         self._seen: dict[str, tuple[bytes, float]] = {}
 
-    def take(self, key: str, cell: str) -> Lease | None:
+    def take(self, key: str, cell: str, chunk: str = "") -> Lease | None:
         """Take a cell, unless another process has it.
 
         Where the folder takes no file of this kind the cell is run without one: what is wrong with the folder is said
@@ -148,6 +146,7 @@ class Leases:
         Args:
             key: of the cell.
             cell: what it is, in words.
+            chunk: the name of the engine's chunk that it is of, where it is of one.
 
         Returns:
             The lease, to be entered; None where a living process has the cell.
@@ -164,7 +163,7 @@ class Leases:
             machine=this_machine(),
             engine=_engine(),
             restart=_restart(),
-            chunk=os.environ.get(CHUNK, ""),
+            chunk=chunk,
             token=secrets.token_hex(8),
         )
         path = self.path_of(key)

@@ -56,6 +56,8 @@ class Job:
     """When the cell failed before, as its record says: it is tried again. A later failure is another process's."""
     needs: Needs = field(default_factory=Needs)
     """What it takes of a machine."""
+    chunk: str = ""
+    """The name of the engine's chunk that it is of; its lease says it."""
 
     @property
     def store(self) -> Store:

@@ -37,7 +37,7 @@ def run_shared(job: Job, runtime: Runtime) -> Outcome:
     """
     if is_launched():
         return _outcome(run_job(job, runtime))
-    lease = Leases(job.out).take(cell_key(job.cell), title_of(job.cell))
+    lease = Leases(job.out).take(cell_key(job.cell), title_of(job.cell), job.chunk)
     if lease is None:
         return Outcome("elsewhere")
     with lease:

@@ -17,7 +17,6 @@ from iml_bench.errors import UsageError, shown
 from iml_bench.records import Store
 from iml_bench.records.files import reason_of
 from iml_bench.records.guard import join, leave
-from iml_bench.records.leases import CHUNK
 from iml_bench.records.store import files_of
 from iml_bench.run.executors.base import Event
 from iml_bench.run.executors.engine import Chunk, Delivered
@@ -111,14 +110,12 @@ def _run(chunk: Chunk, jobs: Sequence[Job]) -> tuple[Delivered, ...]:
             key = cell_key(jobs[event.job].cell)
             ended[key] = Delivered(key, event.kind, event.message)
 
-    os.environ[CHUNK] = chunk.name  # leases say whose they are
+    jobs = [replace(job, chunk=chunk.name) for job in jobs]
     try:
         LocalExecutor(chunk.side_by_side).run([[job] for job in jobs], chunk.runtime, listen)
     except UsageError as error:
         for job in jobs:
             ended.setdefault(cell_key(job.cell), _refused(job, error))
-    finally:
-        del os.environ[CHUNK]
     return tuple(ended.values())
 
 
