@@ -28,8 +28,8 @@ from iml_bench.spec import CellSpec, Needs, cell_key
 VARIABLE = "IML_BENCH_TEST_ENGINES"
 """Of the environment: names among ``CLUSTERS``, whose clusters are there for the tests to use."""
 Fate = str | None
-"""Of a chunk that is handed over: ``work``; ``lose`` it before it begins, ``die`` in its first cell; ``haunt``: leave
-the lease of another machine there; ``wait`` for ever; ``break`` the whole engine; None: it is not taken."""
+"""Of a chunk that is handed over: ``work``; ``lose`` it before it begins; ``die`` in its first cell; ``haunt``, which
+leaves the lease of another machine there; ``wait`` for ever; ``break`` the whole engine; None: it is not taken."""
 
 
 class ScriptedEngine:

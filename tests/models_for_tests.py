@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,6 +73,25 @@ class _Dying(_Diverging):
 def dying(shape: VisionShape, after: int = 3) -> nn.Module:
     """See ``_Dying``."""
     return _Dying(shape, after)
+
+
+class _Noting(nn.Module):
+    """Notes which GPUs its process sees, and from when to when it is asked anything."""
+
+    def __init__(self, shape: VisionShape, folder: str) -> None:
+        super().__init__()
+        self.body, self.folder, self.began = linear(shape), Path(folder), time.monotonic()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        sees = os.environ.get("CUDA_VISIBLE_DEVICES")
+        note = json.dumps([sees, self.began, time.monotonic(), os.getpid()])
+        (self.folder / f"{os.getpid()}-{self.began}.json").write_text(note)
+        return self.body(pixels)
+
+
+def noting(shape: VisionShape, folder: str) -> nn.Module:
+    """See ``_Noting``."""
+    return _Noting(shape, folder)
 
 
 def with_dropout(shape: VisionShape) -> nn.Module:

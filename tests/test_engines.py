@@ -30,6 +30,7 @@ from iml_bench.run.executors.base import Event
 from iml_bench.run.executors.driver import Driver
 from iml_bench.run.executors.engine import LEAST, UNKNOWN, WORTH, chunked
 from iml_bench.run.executors.inline import InlineExecutor
+from iml_bench.run.job import Job
 from iml_bench.run.session import Session
 from iml_bench.run.walltime import Estimate, WallTimes
 from iml_bench.runtime import Runtime
@@ -46,12 +47,16 @@ in_processes = pytest.mark.parametrize(
 )
 
 
+def grid(out: Path) -> list[Job]:
+    """Two trained cells, one of a reference learner and one that fails."""
+    return [job(out, "mlp-xs"), job(out, "mlp-xs", 1), job(out), job(out, "python:models_for_tests:diverging")]
+
+
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, bytes]]:
-    """What three cells give that run here, one after another."""
+    """What those give that run here, one after another."""
     out = tmp_path_factory.mktemp("local") / "out"
-    jobs = [job(out, "mlp-xs"), job(out, "mlp-xs", 1), job(out)]
-    Session(out, CPU).run(jobs, InlineExecutor())
+    Session(out, CPU).run(grid(out), InlineExecutor())
     return outcomes(out)
 
 
@@ -59,27 +64,18 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, byte
 def test_records_are_those_of_a_local_run_and_nothing_else_is_left(
     name: str, local: dict[str, tuple[Any, bytes]], tmp_path: Path
 ) -> None:
-    jobs = [job(tmp_path, "mlp-xs"), job(tmp_path, "mlp-xs", 1), job(tmp_path)]
-    ran = Ran(ENGINES[name](), jobs, 2)
-    assert outcomes(tmp_path) == local
-    for place in range(3):
+    ran = Ran(ENGINES[name](), grid(tmp_path), 2)
+    assert (ran.statuses, ran.ends, ran.driver.lost) == (*[["done", "done", "done", "failed"]] * 2, {})
+    assert (outcomes(tmp_path), ran.left) == (local, [])
+    for place, end in enumerate(ran.ends):
         kinds = ran.kinds(place)
-        assert (kinds[0], kinds[-1], kinds.count("start")) == ("start", "done", 1)
+        assert (kinds[0], kinds[-1], kinds.count("start"), kinds.count(end)) == ("start", end, 1, 1)
         assert set(kinds[1:-1]) <= {"progress"}
-    assert ran.left == []
-    again = Ran(ENGINES[name](), jobs)
-    assert (again.told, outcomes(tmp_path)) == ([], local)
-
-
-@every_engine
-def test_a_cell_that_fails_keeps_its_error_and_is_not_tried_again(name: str, tmp_path: Path) -> None:
-    jobs = [job(tmp_path, "python:models_for_tests:diverging"), job(tmp_path)]
-    ran = Ran(ENGINES[name](), jobs)
-    assert (ran.statuses, ran.ends, ran.driver.lost) == (["failed", "done"], ["failed", "done"], {})
-    error = ran.stored[0].record.error
+    error = ran.stored[3].record.error
     assert error is not None and ran.messages == [f"{error.kind}: {error.message}"]
     assert "the loss was nan at step 8 of stage1" in error.message and "Traceback" in error.traceback
-    assert (ran.kinds(0).count("start"), ran.left) == (1, [])
+    again = Ran(ENGINES[name](), grid(tmp_path)[:3])
+    assert (again.told, outcomes(tmp_path)) == ([], local)
 
 
 @in_processes
@@ -95,7 +91,7 @@ def test_a_cell_that_kills_its_process_fails_after_retries_and_stops_no_other(na
 def test_what_no_machine_can_hold_is_refused_before_anything(name: str, tmp_path: Path) -> None:
     told: list[Event] = []
     out = tmp_path / "out"
-    with pytest.raises(UsageError, match="can ever hold a cell that takes 1000 cores"):
+    with pytest.raises(UsageError, match="ever hold a cell that takes 1000 cores"):
         Session(out, CPU).run([job(out), job(out, seed=1, cpus=1000)], Driver(ENGINES[name]()), told.append)
     assert (told, list(tmp_path.iterdir())) == ([], [])
 
@@ -237,17 +233,16 @@ def test_a_folder_that_is_elsewhere_gets_the_records_all_the_same(
 ) -> None:
     engine = ScriptedEngine(shared=False)
     engine.change = lambda chunk: replace(chunk, proof=Path("/nowhere/proof"))
-    jobs = [job(tmp_path, "mlp-xs"), job(tmp_path, "mlp-xs", 1), job(tmp_path)]
-    failing = job(tmp_path, "python:models_for_tests:diverging")
-    ran = Ran(engine, [*jobs, failing], runtime=replace(CPU, keep=True))
+    ran = Ran(engine, grid(tmp_path), runtime=replace(CPU, keep=True))
     assert ran.statuses == ran.ends == ["done", "done", "done", "failed"]
     found = outcomes(tmp_path)
-    kept = {place: (record.pop("attachments"), items)[1] for place, (record, items) in found.items()}
-    assert {place: kept[place] for place in local} == {place: items for place, (_, items) in local.items()}
+    assert {place: items for place, (_, items) in found.items()} == {
+        place: items for place, (_, items) in local.items()
+    }
     for one in ran.stored[:2]:
         assert one.record.attachments and all(one.path.with_name(str(a.file)).exists() for a in one.record.attachments)
     assert (engine.said, ran.left) == (["open", "work 4", "close"], [])
-    probed = Ran(engine, [replace(jobs[0], probes=("losses",))])
+    probed = Ran(engine, [replace(grid(tmp_path)[0], probes=("losses",))])
     assert "does not see its record, which is done" in probed.messages[0] and probed.ends == ["failed"]
 
 
