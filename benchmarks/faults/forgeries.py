@@ -135,6 +135,13 @@ def _nulled(made: Submitted, data: Json) -> None:
     data["scores"]["reasons"][name] = "not measured"
 
 
+def _headless(made: Submitted, data: Json) -> None:
+    """Who has no IML is not run again."""
+    if data["scores"]["iml"] is None:
+        raise UnfitError
+    del data["scores"]["iml"]
+
+
 def _given(made: Submitted, data: Json) -> None:
     data["scores"][_null(made, data)] = 0.5
 
@@ -160,6 +167,7 @@ edits(
         "a slice moved": _slice(None),
         "one said to be null": _nulled,
         "one where there is none": _given,
+        "the headline left out": _headless,
         "a slice that nobody asked": lambda made, data: data["scores"]["exact_match"].update({"reliable/best": 1.0}),
         "a slice less, by which a rate is chosen": lambda made, data: data["scores"]["exact_match"].pop("reliable"),
         "a reason for one that is not null": _reason,
