@@ -108,7 +108,7 @@ class PretendedGpu:
         """Carry out the schedule of a cell; how many optimiser steps it took."""
         with ExitStack() as stack:
             mode = FakeTensorMode(allow_non_fake_inputs=True)
-            stack.enter_context(self._patched())
+            stack.enter_context(self._patched(encoder="t5" in cell.model.source))
             accelerator = make_accelerator(cell.task.recipe, runtime)
             accelerator.state.device = PartialState().device = self.device
             form = load_form(cell.model)
@@ -151,7 +151,7 @@ class PretendedGpu:
         assert {column.device for column in found} == {self.device}
 
     @contextmanager
-    def _patched(self) -> Iterator[None]:
+    def _patched(self, *, encoder: bool) -> Iterator[None]:
         """What cannot be pretended (pinned memory, the generator of the device), and who looks for waits."""
         take_step, gather, loss = NetworkLearner._step, NetworkLearner._accumulate, NetworkLearner._loss
         fork = torch.random.fork_rng
@@ -177,6 +177,10 @@ class PretendedGpu:
             mock.patch.object(Tensor, "pin_memory", lambda tensor: tensor),
             mock.patch.object(torch.random, "fork_rng", lambda devices: fork(devices=[])),
         ]
+        if not encoder:
+            # Else transformers would leave out what it does with real tensors and not where it is compiled. Where there
+            # is an encoder it asks whether anything is padded, and waits, once in a forward pass.
+            patches.append(mock.patch("transformers.utils.import_utils.is_fake_tensor", lambda tensor: False))
         if self.device.type == "cuda":
             patches.append(mock.patch.object(torch.autograd, "backward", _graded))
         if self.broken:

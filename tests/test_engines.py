@@ -52,6 +52,12 @@ def grid(out: Path) -> list[Job]:
     return [job(out, "mlp-xs"), job(out, "mlp-xs", 1), job(out), job(out, "python:models_for_tests:diverging")]
 
 
+@pytest.fixture(autouse=True)
+def _references_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stand for cells that are trained, and take none."""
+    monkeypatch.setattr(sys.modules[chunked.__module__], "UNTRAINED", UNKNOWN)
+
+
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, bytes]]:
     """What those give that run here, one after another."""
@@ -138,17 +144,20 @@ def test_an_engine_of_another_package_is_named_on_the_command_line(tmp_path: Pat
     assert "--detach: executor 'pool' cannot go on without this process" in refused.stderr
 
 
-def test_what_was_lost_before_anybody_saw_it_begin_runs_again_cell_by_cell(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_was_lost_before_anybody_saw_it_begin_runs_again(tmp_path: Path, shared: bool) -> None:
+    """Cell by cell where no lease could say at which of them the machine was lost."""
     engine = ScriptedEngine("lose")
+    engine.shared = shared
     ran = Ran(engine, [job(tmp_path, seed=seed) for seed in range(3)])
-    assert engine.said == ["open", "lose 3", "work 1", "work 1", "work 1", "close"]
+    assert engine.said == ["open", "lose 3", *(["work 3"] if shared else ["work 1"] * 3), "close"]
     assert (ran.ends, [*ran.driver.lost.values()], ran.left) == (["done"] * 3, [1] * 3, [])
 
 
 def test_only_the_cell_that_had_begun_counts_as_lost(tmp_path: Path) -> None:
-    engine = ScriptedEngine("die", "die", "die")
-    ran = Ran(engine, [job(tmp_path), job(tmp_path, seed=1)])
-    assert engine.said == ["open", "die 2", "die 2", "die 2", "work 1", "close"]
+    engine = ScriptedEngine("die", "die", "work", "die")
+    ran = Ran(engine, [job(tmp_path), job(tmp_path, seed=1)], 1)
+    assert engine.said == ["open", "die 2", "die 1", "work 1", "die 1", "close"], "no other waits for it"
     assert (ran.ends, ran.statuses, [*ran.driver.lost.values()]) == (["failed", "done"], ["failed", "done"], [3])
     assert ran.messages == ["CellError: scripted lost it 3 times; at last: the power failed on node n7"]
     assert (ran.kinds(0).count("start"), ran.left) == (3, [])
@@ -213,10 +222,8 @@ def test_proofs_of_the_dead_are_taken_away_and_those_of_a_living_driver_stay(tmp
     for name, more in {"dead": {}, "living": {"process": os.getpid()}, "far": {"machine": "another"}}.items():
         (folder / f"{name}.chunk").write_text(json.dumps(said | more))
     (folder / "torn.chunk").write_text('{"handle": "h", "ke')
-    for seed, detaches in enumerate((False, True)):
-        Ran(ScriptedEngine(detaches=detaches), [job(tmp_path, seed=seed)])
-        assert sorted(path.stem for path in folder.iterdir()) == ["far", "living", "torn"]
-        (folder / "dead.chunk").write_text(json.dumps(said))
+    Ran(ScriptedEngine(), [job(tmp_path)])
+    assert sorted(path.stem for path in folder.iterdir()) == ["far", "living", "torn"]
 
 
 def test_another_environment_is_a_sentence_and_no_record(tmp_path: Path) -> None:

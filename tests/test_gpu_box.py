@@ -58,6 +58,7 @@ def test_a_part_is_carried_out(name: str, day: tuple[Path, int, str]) -> None:
             assert {cell["status"] for cell in cells} == {"done"} and cells[0]["iml"] is not None
         case "training":
             assert [row["eager"]["reason"] for row in found["found"]["rows"]] == [None, None]
+            assert [row["eager"]["waits"]["per_step"] for row in found["found"]["rows"]] == [0.0, 0.0]
             assert found["found"]["cell"] is None
         case "sharing":
             assert [row["done"] for row in found["found"]["rows"]] == [1, 2] and found["found"]["same_outcome"]

@@ -8,9 +8,9 @@
 The parts, the most important first: five seeds of a pretrained model (``pretrained``), the tests that need CUDA
 (``tests``), tokens per second, utilisation and memory of models of 160M to 2.8B parameters (``training-SIZE``), 1 to
 16 cells on one GPU without and with MPS (``sharing``, ``sharing-mps``), one cell of each task (``cell-TASK``) and the
-vision step as a CUDA graph (``graph``). Each is a process of its own. What it gave lies in DIR/parts/PART.json; what is
-done is not run again, so that the same command continues. DIR/report.md and DIR/report.json say all of it, with the
-reason where a part could not be run, failed, or did not fit into the minutes. DIR/records are records as any.
+vision step as a CUDA graph (``graph``). Each is a process of its own. What it gave lies in DIR/parts/PART.json; a part
+that is done is not run again, so that the same command continues. DIR/report.md and DIR/report.json say all of it, with
+the reason where a part could not be run, failed, or did not fit into the minutes. DIR/records are records as any.
 
 The exit status is 1 where a part failed or none was run.
 """

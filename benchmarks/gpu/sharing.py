@@ -5,8 +5,8 @@
     python sharing.py --device cuda --cells 1,2,4,8,16 --out DIR [--mps] [--tiny]
 
 ``vision`` with ``mlp-m``, as many seeds as cells, each in a worker process of its own (``--cells-per-gpu``). A rate is
-the sum over cells of the steps of stage 1 by the seconds that they took; the imports of a worker are no part of it.
-On a CPU there are as many workers, and nothing is shared.
+the sum over cells of the steps of stage 1 by the seconds that they took, so that the imports of a worker are no part of
+it. On a CPU there are as many workers, and nothing is shared.
 """
 
 from __future__ import annotations

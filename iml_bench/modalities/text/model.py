@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from iml_bench.errors import UsageError
 from iml_bench.generators import CPU
+from iml_bench.modalities.text.waits import values_unread
 from iml_bench.modalities.trial import forward, wrong_shape
 from iml_bench.spec import ModelEntry
 
@@ -119,7 +120,8 @@ class TextModel(nn.Module):
         """
         self._keep, self._chosen = keep if self.early else None, False
         try:
-            output: Any = self.body(**inputs)
+            with values_unread(self.body):
+                output: Any = self.body(**inputs)
         finally:
             self._keep = None
         logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
