@@ -245,6 +245,7 @@ class Leases:
             if _read(aside) != content:
                 link_new(aside, path)
             aside.unlink()
+            self.folder.rmdir()  # only where no other lease is there
 
 
 def _without(path: Path, about: About) -> Lease:

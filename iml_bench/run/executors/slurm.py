@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -138,7 +139,8 @@ class SlurmEngine:
         settings = settings_of(self.options, chunk.needs)
         executor.update_parameters(**settings, job_name=f"{JOB_NAME}-{chunk.name}")
         try:
-            job = executor.submit(Work(chunk, settings["time"]))
+            with redirect_stderr(StringIO()):  # submitit repeats there what is told here
+                job = executor.submit(Work(chunk, settings["time"]))
         except BaseException as error:
             shutil.rmtree(files, ignore_errors=True)
             if not isinstance(error, self._submitit.core.utils.FailedJobError):
@@ -146,7 +148,7 @@ class SlurmEngine:
             # Whoever has as many jobs as they may have waits for one of them to end.
             if self._taken:
                 return None
-            raise UsageError(f"Slurm takes no job: {shown(_last_line(str(error)), 300)}") from error
+            raise UsageError(f"Slurm takes no job: {shown(_telling(str(error)), 300)}") from error
         handle = f"{job.job_id}-{chunk.name}"
         self._taken.add(handle)
         return handle
@@ -192,11 +194,11 @@ class SlurmEngine:
         if known is not None:
             said = f"{known.state}{f' on {known.node}' if known.node else ''}"
             said += f" ({known.reason})" if known.reason in HELD else ""
-        text = _last_line(error)
+        text = _telling(error)
         if not text:
             with suppress(OSError):
                 log = self._folder / _chunk(handle) / f"{_number(handle)}_0_log.err"
-                text = _last_line(log.read_text(errors="replace")[-TAIL:])
+                text = _telling(log.read_text(errors="replace")[-TAIL:])
         return f"job {_number(handle)}: {said}" + (f": {text}" if text else "")
 
     def _clear(self, handle: str) -> None:
@@ -294,7 +296,7 @@ def _asked(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"{command[0]} does not answer: {shown(str(error), 200)}") from error
     if done.returncode:
-        raise UsageError(f"{command[0]} failed: {shown(_last_line(done.stderr), 300)}")
+        raise UsageError(f"{command[0]} failed: {shown(_telling(done.stderr), 300)}")
     return done.stdout
 
 
@@ -308,6 +310,8 @@ def _gpus(gres: str) -> int:
     return found
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+def _telling(text: str) -> str:
+    """The line of what a program said that tells most: the last error, else what comes before a hint at its help."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Try ")]
+    errors = [line for line in lines if "error:" in line.lower()]
+    return [*lines, *errors][-1] if lines else ""
