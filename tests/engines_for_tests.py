@@ -62,7 +62,7 @@ class ScriptedEngine:
             return None
         self.chunks[chunk.name] = fate, chunk
         if fate == "die":
-            lease = Leases(chunk.jobs[0].out).take(cell_key(chunk.jobs[0].cell), "a cell that kills its machine")
+            lease = Leases(chunk.jobs[0].out).take(cell_key(chunk.jobs[0].cell), "a killing cell", chunk.name)
             assert lease is not None
             self.leases[chunk.name] = lease.__enter__()
         if fate == "work":
@@ -84,7 +84,7 @@ class ScriptedEngine:
                 self.said.append("seen")
                 return State("running")
             self.said.remove("seen")
-            self.leases.pop(handle).__exit__()
+            self.leases.pop(handle)._over.set()  # the machine is gone, and its lease stays
         if fate == "break":
             raise UsageError("the cluster is gone")
         if fate == "haunt" and chunk is not None:

@@ -209,7 +209,7 @@ def test_what_an_earlier_driver_handed_out_and_is_lost_runs_again_and_counts_as_
     Ran(ScriptedEngine("wait", "wait", detaches=True), jobs, 2, detach=True)
     engine = ScriptedEngine(detaches=True)
     ran = Ran(engine, jobs)
-    assert sorted(engine.said) == ["close", "open", "work 1", "work 1"]
+    assert sorted(engine.said) == ["close", "open", "work 2"]
     assert (ran.ends, ran.driver.lost, ran.left) == (["done"] * 2, {}, [])
 
 

@@ -55,8 +55,6 @@ class Flight:
     """How many those were at first."""
     inherited: bool = False
     """Whether an earlier process handed it out."""
-    ran: bool = False
-    """Whether it was ever seen to run."""
 
 
 @dataclass
@@ -166,7 +164,6 @@ class Drive:
         held = self.leases.all()  # before the engine is asked: who has a cell now, of a chunk that waits then, is dead
         for handle, state in self.engine.poll([*self.flights]).items():
             flight = self.flights[handle]
-            flight.ran = flight.ran or state.kind in ("running", "ended")
             if self.kinds.get(handle) != state.kind:
                 self.kinds[handle], self.wait = state.kind, LOOK
             over = state.kind in ("ended", "lost")
@@ -245,7 +242,7 @@ class Drive:
         if at_fault or unseen:
             self._give_up(flight, at_fault or flight.places, reason)
         self.started -= set(flight.places)
-        if unseen and flight.ran and not self.engine.shared:
+        if unseen and not self.engine.shared:
             # Without leases nobody saw which of them it was that cost the machine, so each has the next by itself.
             self.waiting.extend([place] for place in flight.places)
             return
