@@ -131,6 +131,12 @@ def test_how_far_a_cell_is_is_read_from_its_lease(tmp_path: Path, monkeypatch: p
     assert steps == sorted(steps) and 0 < steps[-1] <= 1100
 
 
+def test_the_page_shows_the_engine_that_is_tested_here() -> None:
+    page = (OUTSIDE.parents[1] / "docs" / "extend.md").read_text(encoding="utf-8")
+    shown = [block for block in page.split("```python\n")[1:] if "class PoolEngine" in block]
+    assert (OUTSIDE / "pool.py").read_text(encoding="utf-8").endswith(shown[0].split("```")[0])
+
+
 @pytest.mark.slow
 def test_an_engine_of_another_package_is_named_on_the_command_line(tmp_path: Path) -> None:
     path = os.pathsep.join([str(OUTSIDE), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -180,7 +180,7 @@ def test_every_worker_has_a_gpu_of_its_own(inside: list[str], cluster: Cluster, 
 
 @needs_ray
 def test_a_node_that_dies_costs_no_cell(inside: list[str], cluster: Cluster, tmp_path: Path) -> None:
-    words = ["--smoke", "--model", "mlp-xs", "--seeds", "4", "--set", "recipe.stage1.steps=1500"]
+    words = ["--smoke", "--model", "mlp-xs", "--seeds", "3", "--set", "recipe.stage1.steps=600"]
     whole = [*inside, sys.executable, "-m", "iml_bench", "run", "--task", "vision", *words]
     process = subprocess.Popen(
         [*whole, "--executor", "ray", "--out", "ray"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
