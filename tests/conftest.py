@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from slurm_for_tests import cluster  # noqa: F401  (a fixture)
 
 from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides
 

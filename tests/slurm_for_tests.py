@@ -9,11 +9,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
+import pytest
+
+from iml_bench.run.executors import flights
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 NODES = ("n1", "n2")
@@ -167,3 +170,20 @@ class Cluster:
 
     def empty(self) -> bool:
         return self.queue() == []
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Slurm, and an environment in which jobs find what tests find."""
+    made = Cluster(tmp_path_factory.mktemp("slurm"))
+    with pytest.MonkeyPatch.context() as patch:
+        here = str(Path(__file__).parent)
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH")))))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(flights, "SLOWEST", 1.0)
+        patch.setenv("SLURM_CONF", made.environment["SLURM_CONF"])
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()

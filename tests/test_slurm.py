@@ -39,23 +39,6 @@ SEEDS = 4
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Slurm, and an environment in which jobs find what tests find."""
-    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
-    with pytest.MonkeyPatch.context() as patch:
-        here = str(Path(__file__).parent)
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH")))))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(flights, "SLOWEST", 1.0)
-        patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-        try:
-            cluster.start()
-            yield cluster
-        finally:
-            cluster.stop()
-
-
-@pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records of a run on this machine."""
     out = tmp_path_factory.mktemp("local")
