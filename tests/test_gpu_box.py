@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import test_cuda
 import torch
@@ -108,6 +109,22 @@ def test_what_does_not_fit_is_said_and_what_takes_too_long_is_ended(tmp_path: Pa
     assert (found["outcome"], found["reason"]) == ("did not fit", "it takes about 2 minutes, and 0.5 were left")
     found = told(tmp_path, "import time; time.sleep(600)", 1.0, minutes=0.0)
     assert found["outcome"] == "did not fit" and "ended after" in found["reason"]
+
+
+def test_what_an_ended_part_started_is_ended_with_it(tmp_path: Path) -> None:
+    """It may end gently itself, and leave others behind that do not."""
+    child = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    code = f"""
+import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {child!r}])
+pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
+time.sleep(600)
+"""
+    assert told(tmp_path, code, 5.0, minutes=0.0)["outcome"] == "did not fit"
+    with pytest.raises(psutil.NoSuchProcess):
+        while psutil.Process(int((tmp_path / "pid").read_text())).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.1)
+        raise psutil.NoSuchProcess(0)
 
 
 def test_without_a_gpu_every_part_says_so(

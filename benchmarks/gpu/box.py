@@ -20,11 +20,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +120,14 @@ def run_within(command: Sequence[str], seconds: float, output: Any) -> int | Non
 
 
 def end_all(running: subprocess.Popen[Any]) -> None:
-    """End a process that leads a session, with what it started: gently first, so that MPS is shut down."""
-    if running.poll() is not None:
-        return
-    running.terminate()
-    try:
-        running.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        os.killpg(running.pid, 9)
-        running.wait()
+    """End a process that leads a session, and what it started: gently first, so that MPS is shut down."""
+    if running.poll() is None:
+        running.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(timeout=20)
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
 
 
 def machine_of() -> dict[str, Any]:

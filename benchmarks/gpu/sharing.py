@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--mps", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # MPS is shut down on the way out
     if given.device == "cuda":
         os.environ[VISIBLE] = gpus()[0]  # of several GPUs one is shared
     try:
