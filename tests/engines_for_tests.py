@@ -27,6 +27,11 @@ from iml_bench.spec import CellSpec, Needs, cell_key
 
 VARIABLE = "IML_BENCH_TEST_ENGINES"
 """Of the environment: names among ``CLUSTERS``, whose clusters are there for the tests to use."""
+PAIR = {
+    **{"name": "pair", "source": "ref:mlp?depth=2&hidden=8", "modality": "vision", "family": "mlp"},
+    **{"architecture": "perceptron", "needs": {"processes": 2}},
+}
+"""The entry of a model whose cells two processes share."""
 Fate = str | None
 """Of a chunk that is handed over: ``work``; ``lose`` it before it begins; ``die`` in its first cell; ``haunt``, which
 leaves the lease of another machine there; ``wait`` for ever; ``break`` the whole engine; None: it is not taken."""

@@ -29,6 +29,7 @@ from iml_bench.records import Attachments, Draft, Store, Stored, WriteError, dam
 from iml_bench.records.guard import MARKER, join, leave
 from iml_bench.run import job as running
 from iml_bench.run.executors.base import Event, Groups, Listener
+from iml_bench.run.executors.choose import Where
 from iml_bench.run.executors.inline import InlineExecutor
 from iml_bench.run.job import Job, record_failure, run_job
 from iml_bench.run.session import Session
@@ -225,7 +226,7 @@ def test_the_command_names_the_file_and_exits_with_1(
         raise WriteError("DIR/FILE.json cannot be written: No space left on device")
 
     monkeypatch.setattr(Store, "write", full)
-    work = Work(jobs(tmp_path, "oracle", "random"), CPU, tmp_path, executor="inline")
+    work = Work(jobs(tmp_path, "oracle", "random"), CPU, tmp_path, Where("inline"))
     assert carry_out_and_show(work, None, as_json=True) == 1
     said = capsys.readouterr().err
     assert said.count("DIR/FILE.json cannot be written: No space left on device") == 4  # as it goes, and at the end

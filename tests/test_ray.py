@@ -13,13 +13,16 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 import yaml
-from engines_for_tests import VARIABLE, outcomes
+from engines_for_tests import PAIR, VARIABLE, outcomes
 from making import command, heed_signals
+
+from iml_bench.spec import Needs
 
 TESTS = Path(__file__).parent
 PATIENCE = 240.0
@@ -37,10 +40,6 @@ for line in sys.stdin:
     print("removed", flush=True)
 cluster.shutdown()
 """
-PAIR = {
-    **{"name": "pair", "source": "ref:mlp?depth=2&hidden=8", "modality": "vision", "family": "mlp"},
-    **{"architecture": "perceptron", "needs": {"processes": 2}},
-}
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'iml-bench[ray]'"
@@ -145,7 +144,7 @@ def until(reached: Any, process: subprocess.Popen[str]) -> None:
 
 @needs_ray
 def test_a_mixed_grid_on_a_cluster_that_is_started_for_it(inside: list[str], tmp_path: Path) -> None:
-    words = ["--smoke", "--model", "mlp-xs", "--model", written_entry(tmp_path), "--seeds", "1", "--workers", "2"]
+    words = ["--smoke", "--model", "mlp-xs", "--model", written_entry(tmp_path), "--seeds", "1", "--workers", "1"]
     for name in ("local", "ray"):
         done = run(inside, *words, "--executor", name, "--out", name, cwd=tmp_path)
         assert (done.returncode, "FAILED" in done.stderr) == (0, False), done.stderr
@@ -243,6 +242,26 @@ def test_nothing_of_it_is_imported_by_a_command_that_does_not_ask_for_it(tmp_pat
             [sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
+
+
+@needs_ray
+def test_a_task_does_not_wait_for_ever_for_a_node_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from iml_bench.run.executors import ray as module
+
+    ended: list[str] = []
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False, "Resources": {"CPU": 8.0, "GPU": 1.0}}]
+    engine = module.RayEngine()
+    engine._ray = SimpleNamespace(
+        nodes=lambda: nodes,
+        wait=lambda tasks, num_returns, timeout: ([], tasks),
+        cancel=lambda task, force: ended.append(task),
+    )
+    engine._tasks = {"a": module._Task("task a", Needs()), "b": module._Task("task b", Needs(gpus=1))}
+    assert {state.kind for state in engine.poll(["a", "b"]).values()} == {"running"}, "it may come back"
+    monkeypatch.setattr(module, "PATIENCE", -1.0)
+    found = engine.poll(["a", "b"])
+    assert (found["a"].kind, found["b"]) == ("running", ("lost", "no node of Ray's is left that has 1 core, 1 GPU", ()))
+    assert set(ended) == {"task b"} and engine.poll(["b"])["b"].kind == "lost"
 
 
 def test_without_ray_it_is_said_how_to_get_it(tmp_path: Path) -> None:
