@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
 import shutil
@@ -18,6 +19,7 @@ import pytest
 
 from iml_bench.run.executors import flights
 
+PR_SET_PDEATHSIG = 1
 DAEMONS = ("munged", "slurmctld", "slurmd")
 NODES = ("n1", "n2")
 CONF = """
@@ -78,6 +80,11 @@ def wait_until(holds: Callable[[], object], what: str, seconds: float = 90) -> N
         time.sleep(0.1)
 
 
+def _follow_parent() -> None:
+    """In a child: be killed when the tests are, of which nothing is to be left then either."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Cluster:
     """Slurm's programs in a folder of their own, on ports that were free; ``environment`` is how to reach it."""
 
@@ -126,7 +133,13 @@ class Cluster:
         environment = {**os.environ, **self.environment}
         with open(self.folder / f"{name}.said", "ab") as said:
             program = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_follow_parent,
             )
         self._programs[name] = program
 

@@ -385,12 +385,13 @@ def test_what_was_left_is_tidied_up_when_all_was_done_meanwhile(
 
 def test_one_plain_command_in_an_array_of_jobs(cluster: Cluster, gate: Gate, local: Path, tmp_path: Path) -> None:
     """No client of Slurm in it at all: leases share the cells."""
-    gate.open()
     out = tmp_path / "out"
     same = shlex.join([sys.executable, "-m", "iml_bench", *words(out, 4, "--workers", "1")])
     output = f"--output={tmp_path}/%a.log"
     cluster.ask("sbatch", "--requeue", "--array=0-1", "--time=30", output, "--wrap", same)
-    wait_until(lambda: submitted(cluster) and cluster.empty(), "both have ended", 150)
+    gate.wait(2)
+    gate.open()
+    wait_until(cluster.empty, "both have ended", 150)
     assert gate.each_once(4) and len({job for *_, job in gate.ran()}) == 2
     assert [(tmp_path / f"{task}.log").read_text().count("records: ") for task in range(2)] == [1, 1]
     assert_as_local(out, local, 4)
