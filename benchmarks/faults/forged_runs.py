@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ from submitted import (
     some,
 )
 
+from iml_bench.registry import TASKS
 from iml_bench.spec.written import dump_yaml
 from iml_bench.submit.checking import FORM, READ, SWEEPS, TRAINING
 
@@ -28,13 +30,18 @@ MADE_UP: Final = "made up, and agrees with itself"
 PICKED: Final = "run otherwise than it says"
 
 
-def relabelled(made: Submitted, path: Any, rate: float) -> Any:
+def relabelled(made: Submitted, path: Path, rate: float) -> Any:
     """A record as that of another learning rate."""
     data = made.read(path)
     if data["cell"]["task"]["recipe"]["lr"] == rate:
         raise UnfitError
     data["cell"]["task"]["recipe"]["lr"] = rate
     return made.rekey(path, data)
+
+
+def own_rate(made: Submitted, path: Path) -> float:
+    """The learning rate of the task itself, at which every model may have a row."""
+    return float(TASKS.get(made.cell(path).task.name).recipe.lr)
 
 
 @forgery(SWEPT, "a cell less", SWEEPS)
@@ -49,8 +56,11 @@ def _(made: Submitted) -> None:
 
 @forgery(SWEPT, "a row at a rate that was not chosen", SWEEPS)
 def _(made: Submitted) -> None:
-    own = made.cell(made.rows[0]).task.recipe.lr
-    relabelled(made, made.rows[0], own * made.rng.choice((0.125, 0.25, 0.5, 0.9, 2, 4)))
+    path = made.rows[0]
+    rate = made.cell(path).task.recipe.lr * made.rng.choice((0.125, 0.25, 0.5, 0.9, 2, 4))
+    if rate == own_rate(made, path):
+        raise UnfitError
+    relabelled(made, path, rate)
 
 
 @forgery(SWEPT, "a cell at a rate of no sweep", SWEEPS)
@@ -168,7 +178,7 @@ def _(made: Submitted) -> None:
     _failed(made, path)
 
 
-def _failed(made: Submitted, path: Any) -> None:
+def _failed(made: Submitted, path: Path) -> None:
     error = FAILURE | {"kind": "DivergedError"}
     made.write(path, made.read(path) | {"status": "failed", "scores": None, "items": None, "error": error})
     path.with_suffix(".parquet").unlink()
@@ -207,6 +217,12 @@ def _(made: Submitted) -> None:
     one = made.reseed(one, free)
     made.reseed(other, seeds[0])
     made.reseed(one, seeds[1])
+
+
+@forgery(PICKED, "a row said to be at the task's own rate", "")
+def _(made: Submitted) -> None:
+    path = made.rows[0]
+    relabelled(made, path, own_rate(made, path))
 
 
 @forgery(PICKED, "two losing rates of a sweep exchanged", "")

@@ -173,7 +173,7 @@ def _(made: Submitted) -> None:
         [
             json.dumps(plain, ensure_ascii=False),
             f"# an entry\n---\n{dump_yaml(plain, default_flow_style=True)}",
-            dump_yaml(plain, default_style='"'),
+            "".join(f'"{name}": {json.dumps(value)}\n\n' for name, value in plain.items()),
             dump_yaml(plain, indent=8, width=20),
         ]
     )
