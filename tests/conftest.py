@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 settings.register_profile("iml", max_examples=30, deadline=None, derandomize=True, database=None)
 settings.load_profile("iml")
 
+pytest.register_assert_rewrite("slurm_grids")  # it asserts, and test modules import it
 SLOW = frozenset(
     (
         *(
@@ -49,6 +50,7 @@ SLOW = frozenset(
             "test_processes",
             "test_site",
             "test_slurm",
+            "test_slurm_drivers",
             "test_site_parts",
             "test_speed_scripts",
             "test_submit",
