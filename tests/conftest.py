@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
-from slurm_for_tests import cluster  # noqa: F401  (a fixture)
 
 from iml_bench.spec import CellSpec, ModelEntry, TaskSpec, apply_overrides
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 settings.register_profile("iml", max_examples=30, deadline=None, derandomize=True, database=None)
 settings.load_profile("iml")
 
+pytest.register_assert_rewrite("slurm_grids")  # it asserts, and test modules import it
 SLOW = frozenset(
     (
         *(
@@ -60,6 +60,7 @@ SLOW = frozenset(
             "test_processes",
             "test_site",
             "test_slurm",
+            "test_slurm_drivers",
             "test_site_parts",
             "test_speed_scripts",
             "test_submit",

@@ -10,14 +10,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
-import pytest
-
-from iml_bench.run.executors import flights
 
 PR_SET_PDEATHSIG = 1
 DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -183,20 +180,3 @@ class Cluster:
 
     def empty(self) -> bool:
         return self.queue() == []
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Slurm, and an environment in which jobs find what tests find."""
-    made = Cluster(tmp_path_factory.mktemp("slurm"))
-    with pytest.MonkeyPatch.context() as patch:
-        here = str(Path(__file__).parent)
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH")))))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(flights, "SLOWEST", 1.0)
-        patch.setenv("SLURM_CONF", made.environment["SLURM_CONF"])
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()

@@ -17,6 +17,7 @@ from slurm_for_tests import Cluster, is_installed
 from iml_bench.records import Store
 from iml_bench.spec import Needs
 
+pytest_plugins = ["slurm_grids"]
 PAGE = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, flags=re.M | re.S)
 LINES = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
