@@ -19,7 +19,7 @@ import torch
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "gpu"
 sys.path.insert(0, str(FOLDER))
 box, parts, report, sharing, whole_cells = (
-    importlib.import_module(name) for name in ("box", "parts", "report", "sharing", "whole_cells")
+    importlib.import_module(name) for name in ("box", "day", "report", "sharing", "whole_cells")
 )
 NAMES = [part.name for part in parts.parts()]
 RUN = [name for name in NAMES if name not in ("sharing-mps", "cell-vision-mnist", "cell-text-cvdb", "cell-text-trex")]

@@ -83,7 +83,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "field": ({"set": {"alhpa": 1}}, "unknown field 'alhpa': did you mean 'alpha'?"),
     "device": ({"device": "gpu"}, "--device 'gpu' is none of"),
     "workers": ({"workers": 0}, "--workers 0: give 1"),
-    "executor": ({"executor": "ray"}, "unknown executor 'ray' (there are inline, processes)"),
+    "executor": (
+        {"executor": "rey"},
+        "unknown executor 'rey': did you mean 'ray'? (there are local, inline, processes, slurm, ray)",
+    ),
     "micro-batch": ({"micro_batch": 0}, "--micro-batch 0: it is at least 1"),
     "curve": ({"curve": 1001}, "--curve 1001: it is at least 0 and at most 1000"),
     "seeds": ({"seeds": []}, "are no seeds"),

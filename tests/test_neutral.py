@@ -282,7 +282,8 @@ def test_a_nudge_changes_an_answer_by_rounding_only(model: str, task: str) -> No
 
 
 def test_every_field_of_the_runtime_is_tried() -> None:
-    """Here, or where processes, probes, kept weights and trackers are tested."""
+    """Here, or where processes, places on GPUs, probes, kept weights and trackers are tested."""
     tried = {"micro_batch", "curve", "report", "nudge"}
     elsewhere = {"device", "data_dir", "data", "checkpointing", "probes", "keep", "track", "track_dir"}
+    elsewhere |= {"cells_per_gpu"}
     assert {*Runtime.__dataclass_fields__} == tried | elsewhere

@@ -86,8 +86,9 @@ def _of_call(node: ast.Call) -> list[str]:
     modes = [
         part.value for part in (*node.args, *(word.value for word in node.keywords)) if isinstance(part, ast.Constant)
     ]
-    whose = getattr(getattr(node.func, "value", None), "id", "")
-    if named == "open" and whose not in ("os", "gzip", "Image"):
+    value = getattr(node.func, "value", None)
+    whose = getattr(value, "id", None) or getattr(value, "attr", "")
+    if named == "open" and whose not in ("os", "gzip", "Image", "engine"):
         text = not any(isinstance(mode, str) and "b" in mode and len(mode) <= 3 for mode in modes)
         return [f"line {node.lineno}: text without encoding"] if text and "encoding" not in given else []
     if named in ("read_text", "write_text") and "encoding" not in given:

@@ -30,7 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from parts import PYTHON, ROOT, Box, Part, parts
+from day import PYTHON, ROOT, Box, Part, parts
 from report import write_report
 
 LARGEST = 16 * 2**20

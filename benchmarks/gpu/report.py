@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from parts import Box
+from day import Box
 
 GIB = 2**30
 

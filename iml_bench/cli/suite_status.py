@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from datetime import datetime
@@ -139,7 +138,5 @@ def show_script(
         words += [option, str(value)] if value else []
     words += [word for one in model or () for word in ("--model", one)]
     words += ["--smoke"] if smoke else []
-    command = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(words)}"
-    if "PYTHONPATH" in os.environ:
-        command = f"export PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])}\n{command}"
-    sys.stdout.write(script(options, command, tasks, Needs(cpus=cpus)))
+    options.setdefault("chdir", str(Path.cwd()))  # where the suite's file is, if it is one
+    sys.stdout.write(script(options, shlex.join(words), tasks, Needs(cpus=cpus)))

@@ -60,7 +60,7 @@ def _listed() -> tuple[Gpu, ...]:
             told = subprocess.run(
                 [program, "-L"],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 check=True,
                 timeout=SMI_SECONDS,
                 stdin=subprocess.DEVNULL,

@@ -198,7 +198,7 @@ class SlurmEngine:
         if not text:
             with suppress(OSError):
                 log = self._folder / _chunk(handle) / f"{_number(handle)}_0_log.err"
-                text = _telling(log.read_text(errors="replace")[-TAIL:])
+                text = _telling(log.read_text(encoding="utf-8", errors="replace")[-TAIL:])
         return f"job {_number(handle)}: {said}" + (f": {text}" if text else "")
 
     def _clear(self, handle: str) -> None:
@@ -292,7 +292,7 @@ def _asked(*command: str) -> str:
         UsageError: when it fails.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"{command[0]} does not answer: {shown(str(error), 200)}") from error
     if done.returncode:

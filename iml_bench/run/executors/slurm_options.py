@@ -111,5 +111,5 @@ def script(options: Mapping[str, str], command: str, tasks: int, needs: Needs) -
     return (
         f"#!/bin/bash\n{told}\n\n"
         "# Every task runs the same command on the same folder and takes the cells that nobody has.\n"
-        f"{command}\n"
+        f"exec {command}\n"
     )
