@@ -116,8 +116,8 @@ def is_first() -> bool:
     return launched().rank == 0
 
 
-def _silent(progress: StageProgress) -> None:
-    pass
+def silent(told: object) -> None:
+    """In place of a listener; one that can be sent to another process."""
 
 
 @dataclass(frozen=True)
@@ -147,5 +147,5 @@ class Runtime:
     track: str | None = None
     """An Accelerate tracker (``tensorboard``, ``wandb``, ...); None: no tracking."""
     track_dir: Path | None = None
-    report: Callable[[StageProgress], None] = _silent
+    report: Callable[[StageProgress], None] = silent
     """Called some forty times a stage."""

@@ -51,6 +51,18 @@ def this_machine() -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
+def has_ended(machine: str, pid: int) -> bool:
+    """Whether a process is known to have ended: one of this machine that is no more, or a zombie."""
+    if machine != this_machine() or pid <= 0:
+        return False
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+
+
 class Sign(NamedTuple):
     """What a run has left in a folder of records."""
 
@@ -209,8 +221,8 @@ def _blank(marker: int, which: Callable[[bytes], bool]) -> bool:
 def _of_the_dead(line: bytes) -> bool:
     """Whether a sign is that of a process of this machine that was killed."""
     match line.split():
-        case [_, machine, number] if machine == this_machine().encode() and number.isdigit():
-            return not psutil.pid_exists(int(number))
+        case [_, machine, number] if number.isdigit():
+            return has_ended(machine.decode(errors="replace"), int(number))
     return False
 
 

@@ -22,11 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-import psutil
-
 from iml_bench.errors import UsageError, shown
 from iml_bench.records.files import Temporary, clear_dead, link_new
-from iml_bench.records.guard import guarded, this_machine
+from iml_bench.records.guard import guarded, has_ended, this_machine
 from iml_bench.runtime import StageProgress
 
 FOLDER: Final = ".iml-bench-leases"
@@ -235,16 +233,15 @@ class Leases:
     def _take_away(self, path: Path, content: bytes) -> None:
         """Remove a dead lease, and nothing that another has put there meanwhile."""
         with suppress(OSError), guarded(self.folder.parent, None) as alone:
-            if alone:
-                if _read(path) == content:
-                    path.unlink()
-                return
-            # Without locks one of several lookers wins the renaming, and may find that it has the next one's.
-            aside = Temporary(path.parent).path
-            path.rename(aside)
-            if _read(aside) != content:
-                link_new(aside, path)
-            aside.unlink()
+            if not alone:
+                # Without locks one of several lookers wins the renaming, and may find that it has the next one's.
+                aside = Temporary(path.parent).path
+                path.rename(aside)
+                if _read(aside) != content:
+                    link_new(aside, path)
+                aside.unlink()
+            elif _read(path) == content:
+                path.unlink()
             self.folder.rmdir()  # only where no other lease is there
 
 
@@ -309,11 +306,4 @@ def _is_gone(about: About) -> bool:
     """Whether the lease is of a process that has ended: of this machine, or of an earlier start of this very job."""
     if about.engine and about.engine == _engine() and about.restart < _restart():
         return True
-    if about.machine != this_machine() or about.pid <= 0:
-        return False
-    try:
-        return bool(psutil.Process(about.pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False
+    return has_ended(about.machine, about.pid)

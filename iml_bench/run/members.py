@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from iml_bench.errors import CellError
 from iml_bench.run.job import Job, record_failure, run_job
-from iml_bench.runtime import THREADS, Runtime, StageProgress
+from iml_bench.runtime import THREADS, Runtime, StageProgress, silent
 from iml_bench.system import follow_parent, script_left_out
 
 GRACE: Final = 30.0
@@ -91,7 +91,7 @@ def run_in_processes(job: Job, runtime: Runtime) -> str | None:
         runtime.report(report) if isinstance(report, StageProgress) else said.extend(report)
 
     with script_left_out(), reader, writer:
-        away = replace(runtime, report=_unheard)
+        away = replace(runtime, report=silent)
         status = together(job.needs.processes, _run_member, alone, away, writer, heard=(reader, hear))
         while reader.poll():
             hear(reader.recv())
@@ -111,7 +111,3 @@ def _run_member(job: Job, runtime: Runtime, tells: Connection) -> None:
     message = run_job(job, replace(runtime, report=tells.send) if first else runtime)
     if first:
         tells.send((message,))
-
-
-def _unheard(progress: StageProgress) -> None:
-    """In place of a listener of another process."""

@@ -17,7 +17,7 @@ from iml_bench.board import task_label
 from iml_bench.errors import UsageError, shown
 from iml_bench.protocols import Measure, headline_of
 from iml_bench.records import Record, Stored, iterate_done, read_items
-from iml_bench.run.executors.base import Event, Executor, Listener
+from iml_bench.run.executors.base import Executor, Listener
 from iml_bench.run.job import Job
 from iml_bench.run.session import Session
 from iml_bench.run.walltime import WallTimes
@@ -183,13 +183,9 @@ class _Runner:
             self.folders += 1
             out = self.root / str(self.folders)
             jobs = [Job(run.cell, run.changes, smoke=False, out=out) for run in runs if run.runtime == runtime]
-            for one in Session(out, runtime).run(jobs, self.executor, self.listen or _silent):
+            for one in Session(out, runtime).run(jobs, self.executor, self.listen):
                 found[runtime, one.record.cell_key] = one
         return [found.get((run.runtime, cell_key(run.cell))) for run in runs]
-
-
-def _silent(event: Event) -> None:
-    pass
 
 
 def _row(plan: RowPlan, runtime: Runtime, run: _Runner) -> RowRerun:

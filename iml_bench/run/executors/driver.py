@@ -14,9 +14,9 @@ from iml_bench.records import WriteError
 from iml_bench.records.files import clear_dead, reason_of
 from iml_bench.run.executors.base import Detached, Groups, Listener, distinct
 from iml_bench.run.executors.engine import Engine
-from iml_bench.run.executors.flights import LOOK, SLOWEST, Drive, unheard
+from iml_bench.run.executors.flights import LOOK, SLOWEST, Drive
 from iml_bench.run.job import Job, check_job
-from iml_bench.runtime import Runtime
+from iml_bench.runtime import Runtime, silent
 from iml_bench.system import SIGHUP, Ended
 
 AT_A_TIME: Final = 64
@@ -101,7 +101,7 @@ class Driver:
             return
         with _folder(root, self.engine) as folder:
             self.engine.open(folder, [])
-            drive = Drive([], Runtime(), folder, self.engine, unheard, {})
+            drive = Drive([], Runtime(), folder, self.engine, silent, {})
             deadline = time.monotonic() + SLOWEST
             # Their last cell is done; the jobs themselves may be about to end.
             while drive.adopt() and time.monotonic() < deadline:

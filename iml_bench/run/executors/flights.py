@@ -14,13 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
 from iml_bench.errors import CellError, UsageError
 from iml_bench.paths import data_root
 from iml_bench.records import Store
 from iml_bench.records.files import Temporary, writing
-from iml_bench.records.guard import Sign, leave, this_machine
+from iml_bench.records.guard import Sign, has_ended, leave, this_machine
 from iml_bench.records.leases import About, Leases
 from iml_bench.run.executors.base import Event, Listener
 from iml_bench.run.executors.engine import Chunk, Delivered, Engine, State, chunked
@@ -28,7 +26,7 @@ from iml_bench.run.executors.worker import versions
 from iml_bench.run.job import Job, record_failure
 from iml_bench.run.sharing import Outcome, progress_of, settled
 from iml_bench.run.walltime import WallTimes
-from iml_bench.runtime import Runtime
+from iml_bench.runtime import Runtime, silent
 from iml_bench.spec import Needs, cell_key
 
 RETRIES: Final = 2
@@ -316,13 +314,9 @@ def _away(runtime: Runtime, needs: Needs) -> Runtime:
     """
     device = "cpu" if runtime.device == "auto" and not needs.gpus else runtime.device
     track = runtime.track_dir.absolute() if runtime.track_dir else None
-    return replace(runtime, device=device, track_dir=track, report=unheard)
+    return replace(runtime, device=device, track_dir=track, report=silent)
 
 
 def _is_gone(said: dict[str, Any]) -> bool:
     """Whether a chunk's driver was a process of this machine and has ended."""
-    return bool(said["machine"] == this_machine() and not psutil.pid_exists(said["process"]))
-
-
-def unheard(progress: object) -> None:
-    """In place of a listener of this process."""
+    return has_ended(said["machine"], said["process"])

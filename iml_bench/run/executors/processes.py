@@ -22,7 +22,7 @@ from iml_bench.run.executors.base import Event, Groups, Listener, default_worker
 from iml_bench.run.executors.slots import Places, check_width, places, take_place
 from iml_bench.run.job import Job, check_job, first_line, record_failure
 from iml_bench.run.sharing import Outcome, run_shared
-from iml_bench.runtime import Runtime
+from iml_bench.runtime import Runtime, silent
 from iml_bench.system import follow_parent, make_streams_last, script_left_out
 
 STARTS: Final = 3
@@ -85,7 +85,7 @@ def _run_all(jobs: Mapping[int, Job], checks: Sequence[Job], width: int, runtime
         # Not "with pool": that would let every scheduled cell run to its end before an interrupt is heard.
         try:
             _check_all(pool, checks, runtime)
-            _schedule_all(pool, jobs, replace(runtime, report=_unheard), events, listen)
+            _schedule_all(pool, jobs, replace(runtime, report=silent), events, listen)
         except BaseException:
             pool.stop()
             raise
@@ -133,12 +133,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _unheard(progress: Any) -> None:
-    """In place of a listener of this process, which need not be one that can be sent to a worker."""
-
-
 def _check_all(pool: ProcessPool, jobs: Sequence[Job], runtime: Runtime) -> None:
-    checks = [(job, pool.schedule(check_job, args=[job, replace(runtime, report=_unheard)])) for job in jobs]
+    checks = [(job, pool.schedule(check_job, args=[job, replace(runtime, report=silent)])) for job in jobs]
     for job, check in checks:
         try:
             check.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -97,6 +98,13 @@ def settings_of(options: Mapping[str, str], needs: Needs) -> dict[str, Any]:
     return found
 
 
+def _given(value: str | bool) -> str:
+    """The value of an option in a script; Slurm's own %A is no word to quote."""
+    if isinstance(value, bool):
+        return ""
+    return "=" + (shlex.quote(value) if set(value) & {" ", "\t"} else value)
+
+
 def script(options: Mapping[str, str], command: str, tasks: int, needs: Needs) -> str:
     """An sbatch script of an array whose tasks all run one command and share its cells by leases."""
     settings = settings_of(options, needs)
@@ -107,7 +115,7 @@ def script(options: Mapping[str, str], command: str, tasks: int, needs: Needs) -
     lines |= {name.replace("_", "-"): str(value) for name, value in settings.items()}
     # The driver ends as Ctrl-C ends it, lets go of its cells, and is queued again.
     lines |= {"signal": "B:TERM@60", "output": "iml-bench-%A_%a.log"}
-    told = "\n".join(f"#SBATCH --{name}" + ("" if value is True else f"={value}") for name, value in lines.items())
+    told = "\n".join(f"#SBATCH --{name}" + _given(value) for name, value in lines.items())
     return (
         f"#!/bin/bash\n{told}\n\n"
         "# Every task runs the same command on the same folder and takes the cells that nobody has.\n"
