@@ -254,7 +254,7 @@ def make_runtime(
     """The hardware side of whatever trains; ``more`` are fields of ``Runtime`` that need no check.
 
     Raises:
-        UsageError: when the device's name, the data folder or the tracker does not exist, or no GPU that is shared.
+        UsageError: when the device's name, the data folder or the tracker does not exist.
     """
     if device not in DEVICES:
         raise UsageError(f"--device {device!r} is none of {', '.join(DEVICES)}")
@@ -262,7 +262,7 @@ def make_runtime(
         raise UsageError(f"--data-dir {str(data_dir)!r} is not a folder")
     if track is not None:
         _check_tracker(track)
-    runtime = Runtime(
+    return Runtime(
         device=device,  # type: ignore[arg-type]
         cells_per_gpu=1 if cells_per_gpu is None else cells_per_gpu,
         data_dir=data_dir.resolve() if data_dir else None,
@@ -270,7 +270,6 @@ def make_runtime(
         track_dir=out / "tracking" if track and out else None,
         **more,
     )
-    return runtime
 
 
 def _check_tracker(name: str) -> None:
