@@ -342,6 +342,27 @@ def test_a_frozen_worker_and_whoever_took_its_cell_leave_one_record(tmp_path: Pa
     assert [path for path in out.iterdir() if path.name[0] == "."] == []
 
 
+def test_leases_that_come_and_go_are_no_problem_of_whoever_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Leases(tmp_path).take(KEY, "a cell")
+    assert lease is not None
+    scan = os.scandir
+
+    def late(folder: Path) -> object:
+        """Of folders that another run has removed meanwhile."""
+        if str(folder) != str(tmp_path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return scan(folder)
+
+    with lease:
+        (tmp_path / FOLDER / "note.json").write_text("no record")
+        assert Store(tmp_path).scan() == ([], [])
+        (tmp_path / "model").mkdir()
+        monkeypatch.setattr(os, "scandir", late)
+        assert Store(tmp_path).scan() == ([], [])
+
+
 def test_a_shard_is_a_part_of_the_cells(tmp_path: Path) -> None:
     from iml_bench.library.options import sharded
 

@@ -93,7 +93,9 @@ class Scene:
     def look(self) -> int:
         """See as any reader may, at any time, that no record is torn; how many stand."""
         stand = 0
-        for path in self.out.rglob("*.json"):
+        for path in self._files():
+            if path.suffix != ".json":
+                continue
             with suppress(OSError):
                 status = path.stat()
                 now = status.st_ino, status.st_mtime_ns, status.st_size
@@ -101,6 +103,10 @@ class Scene:
                 if self._seen.get(path) != now:
                     self._look_at(path, now)
         return stand
+
+    def _files(self) -> list[Path]:
+        """All files below the folder; others come and go meanwhile, and so do folders."""
+        return [Path(folder) / name for folder, _, names in os.walk(self.out) for name in names]
 
     def _look_at(self, path: Path, now: tuple[int, int, int]) -> None:
         try:
@@ -192,7 +198,7 @@ class Scene:
 
     def _make_old(self) -> None:
         """Let the temporary files of who was killed be as old as they are when somebody comes back after a week."""
-        for path in self.out.rglob(".iml-*"):
+        for path in self._files():
             if any(name.fullmatch(path.name) for name, _ in DEAD_AFTER):
                 then = time.time() - 30 * 24 * 3600
                 os.utime(path, (then, then))
@@ -221,7 +227,7 @@ class Scene:
         listed = {MARKER} if self.usual is None else set()
         for one in Store(self.out).scan()[0]:
             listed |= {one.path.name} | ({one.record.items.file} if one.record.items else set())
-        return sorted(path.name for path in self.out.rglob("*") if path.is_file() and path.name not in listed)
+        return sorted(path.name for path in self._files() if path.name not in listed)
 
 
 def records_of(root: Path, stored: list[Stored]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import psutil
 
 from iml_bench.errors import shown
 from iml_bench.records.files import WriteError
+from iml_bench.records.names import OWN
 
 try:
     import fcntl
@@ -32,7 +33,7 @@ except ImportError:  # Windows
 else:
     HAS_LOCKS = True
 
-MARKER: Final = ".iml-bench-store"
+MARKER: Final = f"{OWN}store"
 PATIENCE: Final = 60.0
 """Seconds to wait for whoever holds the lock, which takes milliseconds unless its process is stopped."""
 LARGEST: Final = 1_000_000

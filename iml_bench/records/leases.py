@@ -25,9 +25,10 @@ from typing import Any, Final, NamedTuple, Self
 from iml_bench.errors import UsageError, shown
 from iml_bench.records.files import Temporary, clear_dead, link_new
 from iml_bench.records.guard import guarded, has_ended, this_machine
+from iml_bench.records.names import OWN
 from iml_bench.runtime import StageProgress
 
-FOLDER: Final = ".iml-bench-leases"
+FOLDER: Final = f"{OWN}leases"
 TERM: Final = 300.0
 """Seconds without a sign of life after which a lease is dead."""
 VARIABLE: Final = "IML_BENCH_LEASE_SECONDS"

@@ -13,6 +13,8 @@ LONGEST_STEM: Final = 234
 """Bytes of a record's name without ``.json``. File systems take 255, and the items may be called
 ``STEM.DIGEST.parquet``, with eight letters of their digest. A task's name of 200 letters is never cut."""
 LONGEST_MODEL: Final = 60
+OWN: Final = ".iml-bench-"
+"""Names of what lies beside records while cells run begin so; no record is below such a folder."""
 
 
 def record_path(cell: CellSpec) -> PurePosixPath:

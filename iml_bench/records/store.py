@@ -21,7 +21,7 @@ from iml_bench.protocols import score_items
 from iml_bench.records.attachments import Attachment, Attachments
 from iml_bench.records.files import Temporary, clear_dead, set_aside, writing
 from iml_bench.records.guard import check_sign, guarded
-from iml_bench.records.names import record_path
+from iml_bench.records.names import OWN, record_path
 from iml_bench.records.publish import Piece, put_pieces, put_sheet
 from iml_bench.records.reading import NewerRecordError, Shared, Stored, columns_of, damage_of, read_record, written
 from iml_bench.records.record import Draft, ItemFile, Record
@@ -319,9 +319,12 @@ def _json_files(root: Path) -> tuple[dict[Path, _Look | None], list[str]]:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        todo.append(Path(entry.path))
+                        if not entry.name.startswith(OWN):  # these come and go while cells run
+                            todo.append(Path(entry.path))
                     elif entry.name.endswith(".json"):
                         found[Path(entry.path)] = _look(entry)
+        except FileNotFoundError:
+            pass  # another run has removed what it had made and left empty
         except OSError as error:
             problems.append(f"{shown(str(folder), 300)} cannot be read: {error.strerror}")
     return found, problems

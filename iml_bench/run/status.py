@@ -12,12 +12,13 @@ from typing import Final
 from iml_bench.paths import data_root
 from iml_bench.records import Store, latest_by_key
 from iml_bench.records.leases import Leases
+from iml_bench.records.names import OWN
 from iml_bench.run.job import Job
 from iml_bench.run.session import status_of
 from iml_bench.run.walltime import WallTimes, total_seconds
 from iml_bench.spec import Spec, cell_key
 
-PROOFS: Final = ".iml-bench-*/*.chunk"
+PROOFS: Final = f"{OWN}*/*.chunk"
 """What an engine keeps beside the records of the cells that were handed over to it (``executors/driver.py``)."""
 
 

@@ -12,6 +12,7 @@ from typing import Final
 from iml_bench.errors import UsageError
 from iml_bench.records import WriteError
 from iml_bench.records.files import clear_dead, reason_of
+from iml_bench.records.names import OWN
 from iml_bench.run.executors.base import Detached, Groups, Listener, distinct
 from iml_bench.run.executors.engine import Engine
 from iml_bench.run.executors.flights import LOOK, SLOWEST, Drive
@@ -116,7 +117,7 @@ def _placed(job: Job, runtime: Runtime) -> Job:
 
 
 def _path(root: Path, engine: Engine) -> Path:
-    return root / f".iml-bench-{engine.name}"
+    return root / f"{OWN}{engine.name}"
 
 
 @contextmanager
